@@ -1,0 +1,85 @@
+//! What is published: changes, their positions, and the transactions they came in.
+
+use crate::Lsn;
+use bytes::Bytes;
+use fhir::{Instant, ResourceType};
+
+/// The place of a change in the feed. Positions rise strictly in the order of publishing, and a change
+/// that is decoded again gets the same one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Position {
+    /// Where the change's transaction was committed.
+    pub commit_lsn: Lsn,
+    /// Which of the row messages of its transaction it was, counted before any mapping, from 0.
+    pub ordinal: u64,
+    /// Which of the changes that this one message yielded in its layout, from 0.
+    pub part: u16,
+}
+
+impl Position {
+    /// Before every change.
+    pub const ZERO: Self = Self { commit_lsn: Lsn::ZERO, ordinal: 0, part: 0 };
+
+    /// Before every change that commits after `lsn`.
+    pub const fn before(lsn: Lsn) -> Self {
+        Self { commit_lsn: lsn, ordinal: 0, part: 0 }
+    }
+}
+
+/// Whether a change leaves a resource or takes one away.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// `data` is the resource.
+    Upsert,
+    /// `data` is a transaction Bundle with one DELETE entry.
+    Deletion,
+}
+
+/// One change of one resource, in the form in which it is streamed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// Its place in the feed.
+    pub position: Position,
+    /// The row's `last_updated`.
+    pub stamp: Instant,
+    /// The type of the resource that changed, for a deletion too.
+    pub resource_type: ResourceType,
+    /// Whether `data` is the resource or the Bundle that says it is gone.
+    pub kind: Kind,
+    /// One line of JSON without CR or LF, ready to be sent.
+    pub data: Bytes,
+}
+
+/// What tells a transaction from another that was written at the same place in another history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transaction {
+    /// Where it was committed.
+    pub commit_lsn: Lsn,
+    /// Its number, as the log has it.
+    pub xid: u32,
+    /// When it was committed, by the database's clock.
+    pub commit_time: Instant,
+}
+
+/// What is published at once: what the input held when it was read, in its order.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The changes, in rising positions; of one transaction or of several, whole or in pieces.
+    pub changes: Vec<Change>,
+    /// The transactions that the changes belong to, in order; one that began in an earlier batch is
+    /// named again.
+    pub transactions: Vec<Transaction>,
+    /// Everything that was committed before this place has been published with this batch or before.
+    /// `None`: nothing new is known (the middle of a transaction).
+    pub passed: Option<Lsn>,
+}
+
+impl Kind {
+    /// The resource type of what `data` holds: the name of the event.
+    pub const fn event(self, resource_type: ResourceType) -> ResourceType {
+        match self {
+            Self::Upsert => resource_type,
+            Self::Deletion => ResourceType::BUNDLE,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What the feed asks of the database: marks and pages. Implemented by `cdc`.
+//!
+//! A mark splits history in two: what was stamped at or before `w` is in the tables, what was stamped
+//! after `w` *or* committed beyond `l` is in the feed. Each change is on exactly one side.
+
+use crate::{Kind, Lsn};
+use bytes::Bytes;
+use fhir::{Instant, ResourceType};
+use std::future::Future;
+use std::pin::Pin;
+
+/// One split of history into table and feed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// A safe time: every transaction that stamped at or before it has ended and is visible.
+    pub w: Instant,
+    /// A place in the log read after `w` was, and known to be on the database's disk.
+    pub l: Lsn,
+}
+
+impl Mark {
+    /// Whether a change with this stamp, committed at this place, comes from the feed.
+    pub fn leaves_to_feed(&self, stamp: Instant, commit_lsn: Lsn) -> bool {
+        stamp > self.w || commit_lsn > self.l
+    }
+}
+
+/// A mark as it was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// The mark.
+    pub mark: Mark,
+    /// The database's clock when the sample was begun.
+    pub clock: Instant,
+    /// Our own clock at the same moment.
+    pub taken: tokio::time::Instant,
+    /// The newest stamp of a tombstone that was purged: deletions up to it can no longer be told.
+    pub tombstones_purged: Option<Instant>,
+}
+
+/// Which page of a resource type's rows, in the order of (`last_updated`, `id`).
+#[derive(Clone, Debug)]
+pub struct PageRequest {
+    /// The resource type.
+    pub resource_type: ResourceType,
+    /// Rows, or tombstones of keys that no row has.
+    pub kind: Kind,
+    /// Only what was stamped after this ...
+    pub since: Option<Instant>,
+    /// ... and at or before this.
+    pub until: Instant,
+    /// Only what follows this row.
+    pub after: Option<(Instant, Box<str>)>,
+}
+
+/// One row of a page, in the form in which it is streamed.
+#[derive(Clone, Debug)]
+pub struct PageRow {
+    /// Its `last_updated`.
+    pub stamp: Instant,
+    /// Its id.
+    pub id: Box<str>,
+    /// The resource, or the Bundle that says it is gone: one line without CR or LF.
+    pub data: Bytes,
+}
+
+/// A page.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The rows that can be sent.
+    pub rows: Vec<PageRow>,
+    /// The last row read, sent or not: where the next page goes on. `None`: there is nothing more.
+    pub next: Option<(Instant, Box<str>)>,
+}
+
+/// Why the database did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It is away, starting or stopping: it will come back.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// It refuses, and will until somebody mends it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A future of a [`Source`].
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, SourceError>> + Send + 'a>>;
+
+/// The database, as a replay sees it.
+pub trait Source: Send + Sync + 'static {
+    /// Takes a mark, begun after this was called.
+    fn mark(&self) -> Answer<'_, Sample>;
+
+    /// Reads a page in a statement of its own. The page is bounded in rows and in bytes, and no
+    /// transaction waits for whoever reads it.
+    fn page(&self, request: PageRequest) -> Answer<'_, Page>;
+
+    /// Who keeps `w` from moving on, in a sentence for people; `None` when nobody does.
+    fn holding_back(&self) -> Option<String>;
+}

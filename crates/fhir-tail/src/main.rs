@@ -1,0 +1,2 @@
+//! fhir-tail
+fn main() {}

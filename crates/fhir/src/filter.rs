@@ -1,0 +1,36 @@
+//! What a request wants to hear of: the part of it that decides whether a change concerns it.
+//!
+//! Two requests with equal filters share one channel of the hub; `_since`, `_heartbeat` and the place
+//! where a client resumes are no part of it.
+
+use crate::{ResourceType, TypeSet};
+
+/// The changes that a request asks for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Filter {
+    /// The resource types asked for. `/Observation/$export` and `?_type=Observation` are the same set.
+    pub types: TypeSet,
+}
+
+impl Filter {
+    /// Everything.
+    pub fn everything() -> Self {
+        Self { types: TypeSet::all() }
+    }
+
+    /// Whether a change of a resource of this type concerns the request.
+    pub fn matches(&self, resource_type: ResourceType) -> bool {
+        self.types.contains(resource_type)
+    }
+
+    /// A short hash, the same in every process and release: an id given out for one filter must be
+    /// recognised as another's.
+    pub fn hash32(&self) -> u32 {
+        // FNV-1a over the words.
+        self.types
+            .words()
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    }
+}

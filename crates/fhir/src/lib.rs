@@ -1,0 +1,15 @@
+//! The ground floor: what FHIR says, without I/O and without async.
+//!
+//! Resource types, instants, the `$export` request and its filter, OperationOutcomes, and the text of a
+//! resource as it is streamed. Everything above (`feed`, `cdc`, `sse-api`) speaks in these types. Read
+//! [`Filter`] first.
+
+mod filter;
+mod instant;
+mod resource;
+mod resource_type;
+
+pub use filter::Filter;
+pub use instant::Instant;
+pub use resource::{BadResource, Columns, write_deletion, write_resource};
+pub use resource_type::{COUNT as RESOURCE_TYPES, ResourceType, TypeSet, UnknownResourceType};
