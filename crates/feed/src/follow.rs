@@ -162,7 +162,7 @@ impl<'a> Follow<'a> {
         }
         self.shared.budget.shrink(held, read.frames.len());
         let bytes = Held::attach(held.take(), read.frames);
-        self.frames(Frames { bytes, tally: read.tally }).await;
+        self.frames(Frames { bytes, tally: read.tally }, read.framed).await;
     }
 
     /// The channel, until it reports that the subscriber lagged or is closed.
@@ -198,7 +198,8 @@ impl<'a> Follow<'a> {
         self.position = chunk.last;
         self.w = chunk.w;
         if tally.total() > 0 {
-            self.frames(Frames { bytes: chunk.frames.slice(start..), tally }).await;
+            let framed = chunk.ends.last().map_or(self.position, |(position, _, _)| *position);
+            self.frames(Frames { bytes: chunk.frames.slice(start..), tally }, framed).await;
         }
     }
 
@@ -210,9 +211,9 @@ impl<'a> Follow<'a> {
         }
     }
 
-    async fn frames(&mut self, frames: Frames) {
+    async fn frames(&mut self, frames: Frames, framed: Position) {
         self.quiet = Clock::now() + POSITION_EVERY;
-        self.told = self.position;
+        self.told = framed;
         self.out.send(Item::Frames(frames), self.id()).await;
     }
 
