@@ -1,2 +1,5 @@
 //! fhir-tail
+mod data_dir;
+mod postgres;
+mod settings;
 fn main() {}
