@@ -3,6 +3,8 @@
 //! It owns the connection by which the database's changes come in, and the pages and marks that a
 //! replay is made of; it refuses to know anything of HTTP or of who listens. Read [`Database`] first.
 
-mod database;
+pub mod database;
+mod retry;
 
 pub use database::{ConnectError, Database, InvalidDatabaseUrl};
+pub use retry::Retry;
