@@ -35,7 +35,8 @@ pub(crate) struct DataDir {
 impl DataDir {
     /// Makes the directory if it is missing, and locks it.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        make_all(path, 0o700).with_context(|| format!("cannot make the data directory {}", path.display()))?;
+        make_all(path, 0o700)
+            .with_context(|| format!("cannot make the data directory {}", path.display()))?;
         let lock = lock(path)?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
@@ -184,11 +185,12 @@ mod tests {
 
     #[test]
     fn a_directory_that_stops_the_other_user_is_named() {
-        let account = Account { name: "somebody".to_owned(), uid: Uid::from_raw(54_321), gid: Gid::from_raw(54_321) };
+        let account =
+            Account { name: "somebody".to_owned(), uid: Uid::from_raw(54_321), gid: Gid::from_raw(54_321) };
         let home = tempfile::tempdir().unwrap();
         let inner = home.path().join("inner");
         make_all(&inner, 0o711).unwrap();
-        // tempfile's directories are 0700.
+        std::fs::set_permissions(home.path(), Permissions::from_mode(0o700)).unwrap();
         let refusal = passable(&inner, &account).unwrap_err().to_string();
         assert!(refusal.contains(&home.path().canonicalize().unwrap().display().to_string()), "{refusal}");
         std::fs::set_permissions(home.path(), Permissions::from_mode(0o711)).unwrap();

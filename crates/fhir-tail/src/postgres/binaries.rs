@@ -30,7 +30,8 @@ impl Search {
     /// What was named, then PATH, then where the packages of Debian, Red Hat, SUSE, Alpine and Homebrew and
     /// the Mac application put them, newest version first.
     pub(crate) fn of_this_machine(named: Option<PathBuf>, path: Option<&OsString>) -> Self {
-        let mut folders: Vec<PathBuf> = path.map(|path| std::env::split_paths(path).collect()).unwrap_or_default();
+        let mut folders: Vec<PathBuf> =
+            path.map(|path| std::env::split_paths(path).collect()).unwrap_or_default();
         for (parent, prefix, below) in [
             ("/usr/lib/postgresql", "", "bin"),
             ("/usr", "pgsql-", "bin"),
@@ -75,7 +76,8 @@ impl Search {
             || format!("PostgreSQL server, {OLDEST} or newer,"),
             |major| format!("PostgreSQL {major} server (the data directory was made by that version)"),
         );
-        let seen = if seen.is_empty() { String::new() } else { format!(" Not usable:\n  {}\n", seen.join("\n  ")) };
+        let seen =
+            if seen.is_empty() { String::new() } else { format!(" Not usable:\n  {}\n", seen.join("\n  ")) };
         bail!(
             "no {wanted} was found on this machine.{seen}\n{}\n\
              Or use a database of your own: fhir-tail serve --database-url postgres://…",
@@ -121,13 +123,12 @@ fn probe(directory: &Path, account: Option<&Account>) -> Result<Binaries, String
         }
     }
     let program = directory.join("postgres");
-    let output = account::command(&program, account)
-        .arg("--version")
-        .current_dir("/")
-        .output()
-        .map_err(|error| match account {
-            Some(account) => format!("user {} cannot run {}: {error}", account.name, program.display()),
-            None => format!("{} cannot be run: {error}", program.display()),
+    let output =
+        account::command(&program, account).arg("--version").current_dir("/").output().map_err(|error| {
+            match account {
+                Some(account) => format!("user {} cannot run {}: {error}", account.name, program.display()),
+                None => format!("{} cannot be run: {error}", program.display()),
+            }
         })?;
     major_of(&String::from_utf8_lossy(&output.stdout))
         .map(|major| Binaries { directory: directory.to_owned(), major })

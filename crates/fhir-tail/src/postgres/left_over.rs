@@ -34,7 +34,11 @@ impl PidFile {
 }
 
 /// Stops the server that runs on this cluster, if one does.
-pub(super) async fn stop(cluster: &Path, binaries: &Binaries, account: Option<&Account>) -> anyhow::Result<()> {
+pub(super) async fn stop(
+    cluster: &Path,
+    binaries: &Binaries,
+    account: Option<&Account>,
+) -> anyhow::Result<()> {
     if !runs(cluster).await {
         return Ok(());
     }
@@ -54,7 +58,10 @@ pub(super) async fn stop(cluster: &Path, binaries: &Binaries, account: Option<&A
             return Ok(());
         }
     }
-    bail!("the Postgres that an earlier run left on {} does not stop: stop it and try again", cluster.display())
+    bail!(
+        "the Postgres that an earlier run left on {} does not stop: stop it and try again",
+        cluster.display()
+    )
 }
 
 /// Whether a server runs on this cluster. Its file alone proves nothing: after a crash of the machine its

@@ -41,8 +41,12 @@ impl Embedded {
 
         let previous = Reach::load(data_dir.path())?;
         let before = previous.as_ref();
-        let socket =
-            socket::directory(&postgres, Path::new("/tmp"), before.map(|before| before.socket.as_path()), account)?;
+        let socket = socket::directory(
+            &postgres,
+            Path::new("/tmp"),
+            before.map(|before| before.socket.as_path()),
+            account,
+        )?;
         let plan = Plan {
             binaries: &binaries,
             account,

@@ -55,7 +55,8 @@ pub(super) async fn make_cluster(
     }
     let unfinished = cluster.with_extension("unfinished");
     if unfinished.exists() {
-        std::fs::remove_dir_all(&unfinished).with_context(|| format!("cannot remove {}", unfinished.display()))?;
+        std::fs::remove_dir_all(&unfinished)
+            .with_context(|| format!("cannot remove {}", unfinished.display()))?;
     }
     tracing::info!(version = binaries.major, "making a Postgres cluster");
     let mut command = account::command(&binaries.directory.join("initdb"), account);
@@ -182,11 +183,7 @@ impl Plan<'_> {
         ] {
             command.args(["-c", &setting]);
         }
-        command
-            .current_dir(self.cluster)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.current_dir(self.cluster).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Command::from(command).spawn().context("cannot run postgres")
     }
 }
@@ -220,6 +217,7 @@ fn is_free(port: u16) -> bool {
 
 /// A port that nobody has at this moment.
 fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("there is no free port on 127.0.0.1")?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("there is no free port on 127.0.0.1")?;
     Ok(listener.local_addr()?.port())
 }

@@ -24,7 +24,10 @@ pub(super) fn directory(
     let usual = postgres.join("socket");
     if usual.as_os_str().len() + NAME.len() <= LONGEST {
         if !usual.is_dir() {
-            DirBuilder::new().mode(0o700).create(&usual).with_context(|| format!("cannot make {}", usual.display()))?;
+            DirBuilder::new()
+                .mode(0o700)
+                .create(&usual)
+                .with_context(|| format!("cannot make {}", usual.display()))?;
         }
         give(&usual, account)?;
         return Ok(usual);

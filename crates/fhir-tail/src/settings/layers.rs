@@ -185,7 +185,8 @@ impl<'a> Layers<'a> {
         let Some((values, origin)) = self.find(key, None) else { return Vec::new() };
         self.origins.insert(key, origin.clone());
         let mut list = Vec::new();
-        for value in values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|v| !v.is_empty()) {
+        for value in values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|v| !v.is_empty())
+        {
             match parse(value) {
                 Ok(value) => list.push(value),
                 Err(error) => self.problem(origin.clone(), error.to_string()),

@@ -87,7 +87,8 @@ impl Settings {
         }
         let data_dir = data_dir.unwrap_or_else(|| {
             if layers.origin("data-dir") == Origin::Default {
-                layers.problem(Origin::Flag("data-dir"), "there is no home directory to put it in: say where");
+                layers
+                    .problem(Origin::Flag("data-dir"), "there is no home directory to put it in: say where");
             }
             PathBuf::new()
         });
@@ -100,7 +101,9 @@ impl Settings {
             insecure_no_auth,
             max_streams: layers.read("max-streams", values::positive).unwrap_or(20_000),
             slot: layers.read("slot", values::slot).unwrap_or_else(|| "fhir_tail".to_owned()),
-            publication: layers.read("publication", values::identifier).unwrap_or_else(|| "fhir_tail".to_owned()),
+            publication: layers
+                .read("publication", values::identifier)
+                .unwrap_or_else(|| "fhir_tail".to_owned()),
             retention_bytes: layers.read("retention-bytes", str::parse).unwrap_or(ByteSize(10 << 30)),
             retention_age: layers.read("retention-age", str::parse).unwrap_or(Age(7 * 86_400)),
             log_format: layers.read("log-format", str::parse).unwrap_or(LogFormat::Text),

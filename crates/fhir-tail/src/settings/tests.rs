@@ -140,10 +140,8 @@ fn a_file_that_was_named_must_be_there() {
 fn the_usual_file_is_read_when_it_is_there() {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("fhir-tail.toml"), "slot = 'usual'\n").unwrap();
-    let environment = environment(&[
-        ("HOME", "/nonexistent"),
-        ("XDG_CONFIG_HOME", home.path().to_str().unwrap()),
-    ]);
+    let environment =
+        environment(&[("HOME", "/nonexistent"), ("XDG_CONFIG_HOME", home.path().to_str().unwrap())]);
     assert_eq!(read(CommonOptions::default(), ServeOptions::default(), &environment).slot, "usual");
 }
 

@@ -97,7 +97,9 @@ pub(super) fn public_url(text: &str) -> Result<String, String> {
     let host = host.strip_suffix('/').unwrap_or(host);
     let odd = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '@');
     if host.is_empty() || host.contains(odd) {
-        return Err(format!("'{text}' is no URL of a service: write scheme and host, such as https://fhir.example.org"));
+        return Err(format!(
+            "'{text}' is no URL of a service: write scheme and host, such as https://fhir.example.org"
+        ));
     }
     Ok(text.strip_suffix('/').unwrap_or(text).to_owned())
 }
@@ -105,7 +107,9 @@ pub(super) fn public_url(text: &str) -> Result<String, String> {
 pub(super) fn log_level(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::builder().parse(text) {
         Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
-        _ => Err(format!("'{text}' is no log level: use error, warn, info, debug or trace, or info,cdc=debug")),
+        _ => {
+            Err(format!("'{text}' is no log level: use error, warn, info, debug or trace, or info,cdc=debug"))
+        }
     }
 }
 
