@@ -111,6 +111,18 @@ impl OpenStream {
         self.sent_bytes(frames.bytes.len());
     }
 
+    /// Counts a notice that is handed to the connection.
+    pub(crate) fn sent_notice(&self, code: &str, bytes: usize) {
+        self.streams.metrics.notices_sent.with_label_values(&[code]).inc();
+        self.sent_bytes(bytes);
+    }
+
+    /// Notes what keeps the stream waiting.
+    pub(crate) fn waits_for(&self, what: String) {
+        let Stream { level, peer, .. } = &*self.stream;
+        tracing::debug!(%peer, level, what, "stream waits");
+    }
+
     /// Counts bytes that are handed to the connection.
     pub(crate) fn sent_bytes(&self, bytes: usize) {
         // Lossless: usize has at most 64 bits.
