@@ -117,22 +117,24 @@ fn unfit(found: &Binaries, major: Option<u32>) -> Option<String> {
 
 /// Asks the server for its version, as the user that will run it.
 fn probe(directory: &Path, account: Option<&Account>) -> Result<Binaries, String> {
-    for program in ["initdb", "pg_ctl"] {
-        if !directory.join(program).is_file() {
-            return Err(format!("there is no {program} in it"));
-        }
+    if !directory.join("pg_ctl").is_file() {
+        return Err("there is no pg_ctl in it".to_owned());
     }
-    let program = directory.join("postgres");
-    let output =
-        account::command(&program, account).arg("--version").current_dir("/").output().map_err(|error| {
-            match account {
-                Some(account) => format!("user {} cannot run {}: {error}", account.name, program.display()),
-                None => format!("{} cannot be run: {error}", program.display()),
-            }
+    let version = |name: &str| {
+        let program = directory.join(name);
+        let output = account::command(&program, account).arg("--version").current_dir("/").output();
+        let output = output.map_err(|error| match account {
+            Some(account) => format!("user {} cannot run {}: {error}", account.name, program.display()),
+            None => format!("{} cannot be run: {error}", program.display()),
         })?;
-    major_of(&String::from_utf8_lossy(&output.stdout))
-        .map(|major| Binaries { directory: directory.to_owned(), major })
-        .ok_or_else(|| format!("{} does not tell its version", program.display()))
+        major_of(&String::from_utf8_lossy(&output.stdout))
+            .ok_or_else(|| format!("{} does not tell its version", program.display()))
+    };
+    let (server, initdb) = (version("postgres")?, version("initdb")?);
+    if server != initdb {
+        return Err(format!("its postgres is of version {server}, its initdb of {initdb}"));
+    }
+    Ok(Binaries { directory: directory.to_owned(), major: server })
 }
 
 /// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is 15.
@@ -189,7 +191,7 @@ mod tests {
         let bin = parent.join(name).join("bin");
         std::fs::create_dir_all(&bin).unwrap();
         program(&bin.join("postgres"), &format!("echo 'postgres (PostgreSQL) {version}'"));
-        program(&bin.join("initdb"), "exit 1");
+        program(&bin.join("initdb"), &format!("echo 'initdb (PostgreSQL) {version}'"));
         program(&bin.join("pg_ctl"), "exit 1");
         bin
     }
@@ -222,7 +224,9 @@ mod tests {
         std::fs::remove_file(clients.join("initdb")).unwrap();
         let folders = vec![root.path().join("missing"), old, broken, clients];
         let refusal = Search { named: None, folders }.find(None, None).unwrap_err().to_string();
-        for part in ["it is PostgreSQL 13", "does not tell its version", "no initdb", "--database-url"] {
+        for part in
+            ["it is PostgreSQL 13", "does not tell its version", "initdb cannot be run", "--database-url"]
+        {
             assert!(refusal.contains(part), "{part} in {refusal}");
         }
         assert!(!refusal.contains("missing"), "{refusal}");

@@ -20,6 +20,7 @@ pub(crate) use values::LogFormat;
 
 use cdc::Database;
 use layers::Layers;
+use sse_api::PublicUrl;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,8 +31,8 @@ pub(crate) struct Settings {
     pub(crate) database: Option<Database>,
     pub(crate) data_dir: PathBuf,
     pub(crate) postgres_bin: Option<PathBuf>,
-    pub(crate) listen: SocketAddr,
-    pub(crate) public_urls: Vec<String>,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) public_urls: Vec<PublicUrl>,
     pub(crate) insecure_no_auth: bool,
     pub(crate) max_streams: usize,
     pub(crate) slot: String,
@@ -73,14 +74,17 @@ impl Settings {
         let data_dir = layers
             .read("data-dir", values::directory)
             .or_else(|| values::default_data_dir(environment, root));
-        let listen = layers.read("listen", values::address).unwrap_or(values::DEFAULT_LISTEN);
+        let mut listen = layers.read_list("listen", values::address);
+        if listen.is_empty() {
+            listen.push(values::DEFAULT_LISTEN);
+        }
         let insecure_no_auth = layers.read("insecure-no-auth", values::truth).unwrap_or(false);
-        if !listen.ip().is_loopback() && !insecure_no_auth {
+        for address in listen.iter().filter(|address| !address.ip().is_loopback() && !insecure_no_auth) {
             let origin = layers.origin("listen");
             layers.problem(
                 origin,
                 format!(
-                    "{listen} can be reached from other machines, and streams would be open to anyone there: \
+                    "{address} can be reached from other machines, and streams would be open to anyone there: \
                      listen on 127.0.0.1 behind a proxy that authorizes, or say --insecure-no-auth"
                 ),
             );
@@ -97,7 +101,7 @@ impl Settings {
             data_dir,
             postgres_bin: layers.read("postgres-bin", values::directory),
             listen,
-            public_urls: layers.read_list("public-url", values::public_url),
+            public_urls: layers.read_list("public-url", str::parse),
             insecure_no_auth,
             max_streams: layers.read("max-streams", values::positive).unwrap_or(20_000),
             slot: layers.read("slot", values::slot).unwrap_or_else(|| "fhir_tail".to_owned()),
@@ -151,7 +155,6 @@ fn flags(common: CommonOptions, serve: ServeOptions) -> BTreeMap<&'static str, V
         ("postgres-bin", common.postgres_bin),
         ("log-format", common.log_format),
         ("log-level", common.log_level),
-        ("listen", serve.listen),
         ("insecure-no-auth", serve.insecure_no_auth),
         ("max-streams", serve.max_streams),
         ("slot", serve.slot),
@@ -159,7 +162,7 @@ fn flags(common: CommonOptions, serve: ServeOptions) -> BTreeMap<&'static str, V
         ("retention-bytes", serve.retention_bytes),
         ("retention-age", serve.retention_age),
     ];
-    let lists = [("public-url", serve.public_url)];
+    let lists = [("listen", serve.listen), ("public-url", serve.public_url)];
     single
         .into_iter()
         .filter_map(|(name, value)| Some((name, vec![value?])))

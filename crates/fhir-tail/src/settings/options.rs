@@ -40,9 +40,9 @@ pub(crate) struct CommonOptions {
 #[derive(clap::Args, Default)]
 #[command(next_help_heading = "Service")]
 pub(crate) struct ServeOptions {
-    /// The address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
+    /// The address to listen on; may be repeated; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) listen: Option<String>,
+    pub(crate) listen: Vec<String>,
 
     /// A URL by which clients reach the service; may be repeated. Requests to other names are refused
     #[arg(long, value_name = "URL")]

@@ -17,9 +17,8 @@ impl Settings {
             Some(bin) => self.line(&mut out, "postgres-bin", &quoted(&bin.display().to_string())),
             None => out.push_str("# no postgres-bin: searched for\n"),
         }
-        self.line(&mut out, "listen", &quoted(&self.listen.to_string()));
-        let urls = self.public_urls.iter().map(|url| quoted(url)).collect::<Vec<_>>();
-        self.line(&mut out, "public-url", &format!("[{}]", urls.join(", ")));
+        self.line(&mut out, "listen", &list(&self.listen));
+        self.line(&mut out, "public-url", &list(&self.public_urls));
         self.line(&mut out, "insecure-no-auth", &self.insecure_no_auth);
         self.line(&mut out, "max-streams", &self.max_streams);
         self.line(&mut out, "slot", &quoted(&self.slot));
@@ -35,6 +34,11 @@ impl Settings {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{key} = {value}  # {}", self.origin(key));
     }
+}
+
+fn list<T: Display>(values: &[T]) -> String {
+    let values = values.iter().map(|value| quoted(&value.to_string())).collect::<Vec<_>>();
+    format!("[{}]", values.join(", "))
 }
 
 fn quoted(text: &str) -> String {

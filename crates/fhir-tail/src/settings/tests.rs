@@ -12,6 +12,14 @@ fn nobody() -> Environment {
     environment(&[("HOME", "/nonexistent")])
 }
 
+fn listening(settings: &Settings) -> Vec<String> {
+    settings.listen.iter().map(ToString::to_string).collect()
+}
+
+fn public(settings: &Settings) -> Vec<String> {
+    settings.public_urls.iter().map(ToString::to_string).collect()
+}
+
 fn with_file(text: &str) -> (tempfile::NamedTempFile, CommonOptions) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
@@ -32,7 +40,7 @@ fn problems(common: CommonOptions, serve: ServeOptions, environment: &Environmen
 fn nothing_said_is_safe() {
     let settings = read(CommonOptions::default(), ServeOptions::default(), &nobody());
     assert!(settings.database.is_none());
-    assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(listening(&settings), ["127.0.0.1:8080"]);
     assert!(!settings.insecure_no_auth);
     assert_eq!(settings.data_dir, Path::new("/nonexistent/.local/share/fhir-tail"));
     assert_eq!(settings.slot, "fhir_tail");
@@ -81,7 +89,7 @@ fn the_file_takes_numbers_truth_and_lists() {
     let settings = read(common, ServeOptions::default(), &nobody());
     assert!(settings.insecure_no_auth);
     assert_eq!(settings.max_streams, 7);
-    assert_eq!(settings.public_urls, ["https://a.example", "https://b.example"]);
+    assert_eq!(public(&settings), ["https://a.example", "https://b.example"]);
 }
 
 #[test]
@@ -90,17 +98,18 @@ fn a_variable_holds_a_list_by_commas() {
     let urls = "https://a.example, https://b.example:8443,";
     environment.insert("FHIR_TAIL_PUBLIC_URL".to_owned(), urls.to_owned());
     let settings = read(CommonOptions::default(), ServeOptions::default(), &environment);
-    assert_eq!(settings.public_urls, ["https://a.example", "https://b.example:8443"]);
+    assert_eq!(public(&settings), ["https://a.example", "https://b.example:8443"]);
 }
 
 #[test]
 fn all_problems_are_reported_together_with_their_places() {
-    let (file, mut common) = with_file("slott = 'x'\nretention-bytes = '10G'\nlisten = { port = 1 }\n");
+    let (file, mut common) = with_file("slott = 'x'\nretention-bytes = '10G'\nslot = { port = 1 }\n");
     common.log_level = Some("loud,,=".to_owned());
     let mut environment = nobody();
     environment.insert("FHIR_TAIL_MAX_STREAMS".to_owned(), "0".to_owned());
     let serve = ServeOptions {
         slot: Some("No-Slot".to_owned()),
+        listen: vec!["8080".to_owned()],
         public_url: vec!["ftp://x".to_owned()],
         ..ServeOptions::default()
     };
@@ -109,15 +118,16 @@ fn all_problems_are_reported_together_with_their_places() {
     for beginning in [
         format!("{path}: slott: there is no such setting"),
         format!("{path}: retention-bytes: '10G' has an unknown unit"),
-        format!("{path}: listen: must be text"),
+        format!("{path}: slot: must be text"),
         "--log-level: 'loud,,=' is no log level".to_owned(),
         "--slot: 'No-Slot' is no name of a slot".to_owned(),
-        "--public-url: 'ftp://x' is no URL".to_owned(),
+        "--listen: '8080' is not an address with a port".to_owned(),
+        "--public-url: 'ftp://x' is not a public URL".to_owned(),
         "FHIR_TAIL_MAX_STREAMS: '0' is not a whole number above 0".to_owned(),
     ] {
         assert!(found.iter().any(|problem| problem.starts_with(&beginning)), "{beginning}\nin {found:#?}");
     }
-    assert_eq!(found.len(), 7, "{found:#?}");
+    assert_eq!(found.len(), 8, "{found:#?}");
 }
 
 #[test]
@@ -148,15 +158,15 @@ fn the_usual_file_is_read_when_it_is_there() {
 #[test]
 fn beyond_loopback_only_for_those_who_mean_it() {
     for address in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080"] {
-        let serve = || ServeOptions { listen: Some(address.to_owned()), ..ServeOptions::default() };
+        let serve = || ServeOptions { listen: vec![address.to_owned()], ..ServeOptions::default() };
         let found = problems(CommonOptions::default(), serve(), &nobody());
         assert!(found[0].contains("--insecure-no-auth"), "{found:#?}");
         let meant = ServeOptions { insecure_no_auth: Some("true".to_owned()), ..serve() };
-        assert_eq!(read(CommonOptions::default(), meant, &nobody()).listen.to_string(), address);
+        assert_eq!(listening(&read(CommonOptions::default(), meant, &nobody())), [address]);
     }
     for address in ["127.0.0.1:1", "[::1]:1", "localhost:1", "127.8.8.8:0"] {
-        let serve = ServeOptions { listen: Some(address.to_owned()), ..ServeOptions::default() };
-        assert!(read(CommonOptions::default(), serve, &nobody()).listen.ip().is_loopback(), "{address}");
+        let serve = ServeOptions { listen: vec![address.to_owned()], ..ServeOptions::default() };
+        assert!(read(CommonOptions::default(), serve, &nobody()).listen[0].ip().is_loopback(), "{address}");
     }
 }
 

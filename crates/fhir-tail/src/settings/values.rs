@@ -92,18 +92,6 @@ pub(super) fn identifier(text: &str) -> Result<String, String> {
     }
 }
 
-pub(super) fn public_url(text: &str) -> Result<String, String> {
-    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
-    let host = host.strip_suffix('/').unwrap_or(host);
-    let odd = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '@');
-    if host.is_empty() || host.contains(odd) {
-        return Err(format!(
-            "'{text}' is no URL of a service: write scheme and host, such as https://fhir.example.org"
-        ));
-    }
-    Ok(text.strip_suffix('/').unwrap_or(text).to_owned())
-}
-
 pub(super) fn log_level(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::builder().parse(text) {
         Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
