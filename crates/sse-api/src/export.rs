@@ -2,7 +2,6 @@
 
 use crate::asking::{Asked, Asking, RESPOND_EVENTSOURCE};
 use crate::metrics::now;
-use crate::notices;
 use crate::refusal::{Passing, lasting, outcome_response, passing, stream_headers};
 use crate::routes::Api;
 use crate::stream::{Opening, frames};
@@ -10,14 +9,19 @@ use crate::subscribe::Subscribe;
 use axum::body::Body;
 use axum::response::Response;
 use feed::{Begin, EventId};
-use fhir::{ExportRequest, IssueType, Level, Outcome, ResourceType};
+use fhir::{ExportRequest, Issue, IssueType, Level, NoticeCode, Outcome, ResourceType};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Answers a request for the operation.
-pub(crate) fn export<F: Subscribe>(api: &Arc<Api<F>>, level: Level, peer: SocketAddr, parts: &Parts) -> Response {
+pub(crate) fn export<F: Subscribe>(
+    api: &Arc<Api<F>>,
+    level: Level,
+    peer: SocketAddr,
+    parts: &Parts,
+) -> Response {
     match begin(api, level, peer, parts) {
         Ok(response) => response,
         Err(refusal) => {
@@ -52,9 +56,8 @@ fn begin<F: Subscribe>(
             ));
         }
     }
-    let name = level_name(&level);
     let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
-    let request = ExportRequest::parse(level, pairs, asking.lenient)
+    let request = ExportRequest::parse(level, pairs, asking.handling)
         .map_err(|outcome| outcome_response(StatusCode::BAD_REQUEST, outcome.to_json()))?;
     let resume = Resume::of(&parts.headers, &request)?;
 
@@ -68,9 +71,11 @@ fn begin<F: Subscribe>(
     }
     let mut response = if parts.method == Method::HEAD {
         // A body of unknown length, so that the headers are those of a GET.
-        Response::new(Body::from_stream(futures_util::stream::empty::<Result<bytes::Bytes, std::io::Error>>()))
+        Response::new(
+            Body::from_stream(futures_util::stream::empty::<Result<bytes::Bytes, std::io::Error>>()),
+        )
     } else {
-        let Some(open) = api.streams.open(name, peer) else {
+        let Some(open) = api.streams.open(level_name(&request.level), peer) else {
             return refuse(Passing::Full);
         };
         let opening = Opening { start: start(&request, &resume), heartbeat: request.heartbeat };
@@ -132,12 +137,12 @@ impl Resume {
             let id = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
             return Ok(Self { begin: Begin::After { id, since }, came_with: Some(bytes.to_vec()) });
         }
-        let Some(text) = request.last_event_id.as_deref().filter(|text| !text.is_empty()) else {
+        let Some(text) = request.last_event_id.as_deref() else {
             return Ok(Self { begin: Begin::Since(since), came_with: None });
         };
         let id: EventId = text.parse().map_err(|error| {
             let diagnostics = format!("_lastEventId is {error}: give the id of an event as it was received");
-            let outcome = Outcome::error(IssueType::Value, diagnostics).at("_lastEventId");
+            let outcome = Outcome::new(Issue::error(IssueType::Value, diagnostics).about("_lastEventId"));
             outcome_response(StatusCode::BAD_REQUEST, outcome.to_json())
         })?;
         Ok(Self { begin: Begin::After { id: Some(id), since }, came_with: Some(text.as_bytes().to_vec()) })
@@ -176,9 +181,12 @@ fn start(request: &ExportRequest, resume: &Resume) -> String {
         "start: {types}; {from}; a comment line whenever it is quiet for {} s",
         request.heartbeat.as_secs()
     );
-    if !request.ignored.is_empty() {
-        diagnostics.push_str("; ignored: ");
-        diagnostics.push_str(&request.ignored.join(", "));
+    for (what, names) in
+        [("ignored", &request.ignored), ("ignored values of _type, no types of R4", &request.ignored_types)]
+    {
+        if !names.is_empty() {
+            diagnostics.push_str(&format!("; {what}: {}", names.join(", ")));
+        }
     }
-    notices::start(diagnostics)
+    Outcome::notice(NoticeCode::Start, diagnostics).to_json()
 }

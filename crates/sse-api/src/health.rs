@@ -34,10 +34,11 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::script::status;
 
     #[test]
     fn ready_is_connected_and_writing_and_not_stopping() {
-        let feed = Status { journal_ok: true, ..Status::default() };
+        let feed = Status { journal_ok: true, ..status() };
         let source = SourceSnapshot { connected: true, ..SourceSnapshot::default() };
         assert!(readiness(&feed, &source, false).0);
         assert!(!readiness(&feed, &source, true).0);

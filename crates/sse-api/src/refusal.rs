@@ -5,12 +5,11 @@
 //! and `Retry-After`. Refusals that last keep their status for everyone.
 
 use crate::asking::{Asked, EVENT_STREAM};
-use crate::notices;
 use crate::sse::outcome_frame;
 use axum::body::Body;
 use axum::response::Response;
 use feed::EventId;
-use fhir::{IssueType, Outcome};
+use fhir::{IssueType, NoticeCode, Outcome};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::ops::RangeInclusive;
@@ -46,8 +45,15 @@ impl Passing {
         }
     }
 
+    const fn code(self) -> NoticeCode {
+        match self {
+            Self::Stopping | Self::Unavailable => NoticeCode::Transient,
+            Self::Full => NoticeCode::Throttled,
+        }
+    }
+
     /// For clients.
-    pub(crate) const fn diagnostics(self) -> &'static str {
+    const fn diagnostics(self) -> &'static str {
         match self {
             Self::Stopping => "the service is stopping: come back in a few seconds",
             Self::Unavailable => "the database is not available: come back in a few seconds",
@@ -60,7 +66,7 @@ impl Passing {
 /// gave: it gets it back byte for byte, so that its next attempt is the same as this one.
 pub(crate) fn passing(why: Passing, asked: Asked, came_with: Option<&[u8]>) -> Response {
     let wait = Duration::from_secs(fastrand::u64(why.wait()));
-    let outcome = notices::refused(why);
+    let outcome = Outcome::notice(why.code(), why.diagnostics()).to_json();
     if asked != Asked::Accepted {
         let mut response = outcome_response(why.status(), outcome);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));

@@ -142,8 +142,11 @@ async fn nothing() -> Response {
 }
 
 async fn only_reading() -> Response {
-    let mut response =
-        lasting(StatusCode::METHOD_NOT_ALLOWED, IssueType::NotSupported, "use GET or HEAD: this service only reads");
+    let mut response = lasting(
+        StatusCode::METHOD_NOT_ALLOWED,
+        IssueType::NotSupported,
+        "use GET or HEAD: this service only reads",
+    );
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }

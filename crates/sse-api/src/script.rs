@@ -2,8 +2,8 @@
 
 use crate::subscribe::{Subscribe, Subscriber};
 use bytes::BytesMut;
-use feed::{Begin, Frames, Framing as _, Item, SourceError, Status};
-use fhir::{Filter, ResourceType};
+use feed::{Begin, Frames, Framing as _, Item, Lsn, Position, SourceError, Status};
+use fhir::{Filter, Instant, ResourceType};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::sync::mpsc;
@@ -32,7 +32,7 @@ pub(crate) struct ScriptedSubscriber {
 /// The feed, and where its streams come out.
 pub(crate) fn scripted() -> (ScriptedFeed, mpsc::UnboundedReceiver<Scripted>) {
     let (begun, streams) = mpsc::unbounded_channel();
-    (ScriptedFeed { begun, status: Status { journal_ok: true, ..Status::default() } }, streams)
+    (ScriptedFeed { begun, status: status() }, streams)
 }
 
 /// A stream without a feed.
@@ -106,5 +106,19 @@ impl Scripted {
 pub(crate) fn change(id: &str, event: ResourceType, data: &[u8]) -> Item {
     let mut bytes = BytesMut::new();
     crate::EventStream.frame(id, event, data, &mut bytes);
-    Item::Frames(Frames { bytes: bytes.freeze(), tally: Arc::from([(event, 1)]) })
+    Item::Frames(Frames { bytes: bytes.freeze(), tally: [event].into_iter().collect() })
+}
+
+/// A feed in which nothing has happened yet.
+pub(crate) fn status() -> Status {
+    Status {
+        head: Position::ZERO,
+        received_lsn: Lsn::ZERO,
+        durable_lsn: Lsn::ZERO,
+        journal_bytes: 0,
+        journal_ok: true,
+        w: None,
+        journal_begins: Instant::MIN,
+        held_bytes: 0,
+    }
 }

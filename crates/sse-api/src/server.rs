@@ -179,3 +179,6 @@ impl Service<Request<Incoming>> for Named {
         self.service.call(request)
     }
 }
+
+#[cfg(test)]
+mod tests;

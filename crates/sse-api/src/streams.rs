@@ -103,9 +103,9 @@ impl OpenStream {
     pub(crate) fn sent(&self, frames: &Frames) {
         let metrics = &self.streams.metrics;
         let mut events = 0;
-        for &(event, count) in frames.tally.iter() {
-            metrics.sent(event, u64::from(count));
-            events += u64::from(count);
+        for (event, count) in frames.tally.iter() {
+            metrics.sent(event, count);
+            events += count;
         }
         self.stream.events.fetch_add(events, Relaxed);
         self.sent_bytes(frames.bytes.len());

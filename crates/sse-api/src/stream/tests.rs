@@ -1,9 +1,9 @@
 use super::*;
 use crate::metrics::Metrics;
-use crate::script::{Scripted, change, subscriber};
+use crate::script::{Scripted, change, status, subscriber};
 use crate::source::SourceSnapshot;
 use crate::streams::Streams;
-use feed::{Notice, Status};
+use feed::Notice;
 use fhir::{Instant as FhirInstant, ResourceType};
 use futures_util::{FutureExt as _, StreamExt as _};
 use std::pin::Pin;
@@ -39,7 +39,7 @@ impl Test {
     }
 
     fn sample(&self, name: &str) -> f64 {
-        let text = self.metrics.scrape(&Status::default(), &SourceSnapshot::default()).unwrap();
+        let text = self.metrics.scrape(&status(), &SourceSnapshot::default()).unwrap();
         let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
         line.rsplit_once(' ').unwrap().1.parse().unwrap()
     }
@@ -94,13 +94,18 @@ async fn notices_carry_the_position_passed() {
     let notices = [
         (Notice::Live { transaction_time: Some(at) }, "live", at.to_fhir()),
         (Notice::Position, "position", String::new()),
-        (Notice::Reset { reason: "the journal is too short" }, "reset", "the journal is too short".to_owned()),
+        (
+            Notice::Reset { reason: "the journal is too short" },
+            "reset",
+            "the journal is too short".to_owned(),
+        ),
         (Notice::ResetAll { reason: "forked" }, "reset-all", "forked".to_owned()),
     ];
     for (count, (notice, code, holds)) in notices.into_iter().enumerate() {
         test.feed.send(Item::Notice(notice));
         let frame = test.next().await;
-        let data = frame.strip_prefix(&format!("id: id-{}\nevent: OperationOutcome\ndata: ", count + 1)).unwrap();
+        let data =
+            frame.strip_prefix(&format!("id: id-{}\nevent: OperationOutcome\ndata: ", count + 1)).unwrap();
         let outcome: serde_json::Value = serde_json::from_str(data.trim_end()).unwrap();
         assert_eq!(outcome["resourceType"], "OperationOutcome");
         assert_eq!(outcome["id"], serde_json::Value::Null);
