@@ -4,6 +4,8 @@
 //! replay is made of; it refuses to know anything of HTTP or of who listens. Read [`Database`] first.
 
 pub mod database;
+pub mod layout;
+pub mod pgoutput;
 mod retry;
 
 pub use database::{ConnectError, Database, InvalidDatabaseUrl};

@@ -155,7 +155,8 @@ impl Database {
         let timeout = self.connect_timeout();
         let mut first_failure = None;
         for attempt in self.tls(endpoint).attempts() {
-            let client = tokio::time::timeout(timeout, self.connect_once(endpoint, attempt, application_name));
+            let client =
+                tokio::time::timeout(timeout, self.connect_once(endpoint, attempt, application_name));
             match client.await.unwrap_or(Err(Failure::Timeout(timeout))) {
                 Ok(client) => return Ok(client),
                 // Without a socket the other way of using it fails as well.

@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn takes_the_first_line_that_fits() {
-        let file = "# a comment\nother:5432:*:*:no\nbroken line\ndb\\:1:*:fhir:al\\\\ice:p\\:w:é\n*:*:*:*:last\n";
+        let file =
+            "# a comment\nother:5432:*:*:no\nbroken line\ndb\\:1:*:fhir:al\\\\ice:p\\:w:é\n*:*:*:*:last\n";
         let wanted = |host, user| Wanted { host, port: 5432, dbname: "fhir", user };
         assert_eq!(find(file, &wanted("db:1", "al\\ice")).as_deref(), Some("p:w:é"));
         assert_eq!(find(file, &wanted("db:1", "bob")).as_deref(), Some("last"));

@@ -45,7 +45,8 @@ pub(super) fn read(url: &str, environment: Environment<'_>) -> Result<Settings, 
     }
     if matches!(config.get_target_session_attrs(), TargetSessionAttrs::ReadOnly) {
         return Err(InvalidDatabaseUrl(
-            "target_session_attrs=read-only cannot be used: changes and marks come from the primary".to_owned(),
+            "target_session_attrs=read-only cannot be used: changes and marks come from the primary"
+                .to_owned(),
         ));
     }
 
@@ -210,7 +211,8 @@ fn split(text: &str) -> Result<Split, InvalidDatabaseUrl> {
         split_keywords(text)
     } else {
         Err(InvalidDatabaseUrl(
-            "the database URL begins with postgres:// or postgresql://, or is a list of keyword=value".to_owned(),
+            "the database URL begins with postgres:// or postgresql://, or is a list of keyword=value"
+                .to_owned(),
         ))
     }
 }
@@ -249,7 +251,8 @@ fn split_keywords(text: &str) -> Result<Split, InvalidDatabaseUrl> {
     while !rest.is_empty() {
         let (key, after) = rest.split_once('=').ok_or_else(|| {
             InvalidDatabaseUrl(
-                "the database URL cannot be read: write postgres://user@host/db or keyword=value pairs".to_owned(),
+                "the database URL cannot be read: write postgres://user@host/db or keyword=value pairs"
+                    .to_owned(),
             )
         })?;
         let (value, after) = keyword_value(after.trim_start())?;

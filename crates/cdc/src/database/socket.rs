@@ -91,8 +91,6 @@ fn tcp(stream: TcpStream, config: &Config) -> io::Result<Socket> {
         socket.set_tcp_keepalive(&keepalive)?;
     }
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(
-        config.get_tcp_user_timeout().copied().unwrap_or(TCP_USER_TIMEOUT),
-    ))?;
+    socket.set_tcp_user_timeout(Some(config.get_tcp_user_timeout().copied().unwrap_or(TCP_USER_TIMEOUT)))?;
     Ok(Either::Left(stream))
 }
