@@ -81,6 +81,14 @@ impl Embedded {
         self.reach.database(role)
     }
 
+    /// Lets a role that the migrations made log in: through the socket, where no password is asked.
+    pub(crate) async fn allow_login(&self, role: &str) -> anyhow::Result<()> {
+        let client = self.administrator()?.connect("fhir-tail").await?;
+        let quoted = role.replace('"', "\"\"");
+        client.batch_execute(&format!("alter role \"{quoted}\" login")).await?;
+        Ok(())
+    }
+
     /// Resolves when the server has ended by itself, with an error that says so.
     pub(crate) async fn ended(&mut self) -> anyhow::Error {
         match self.server.ended().await {

@@ -18,7 +18,7 @@ pub(crate) use layers::{Environment, Origin, Problem};
 pub(crate) use options::{CommonOptions, ServeOptions};
 pub(crate) use values::LogFormat;
 
-use cdc::Database;
+use cdc::{Database, SlotName};
 use layers::Layers;
 use sse_api::PublicUrl;
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ pub(crate) struct Settings {
     pub(crate) public_urls: Vec<PublicUrl>,
     pub(crate) insecure_no_auth: bool,
     pub(crate) max_streams: usize,
-    pub(crate) slot: String,
+    pub(crate) slot: SlotName,
     pub(crate) publication: String,
     pub(crate) retention_bytes: ByteSize,
     pub(crate) retention_age: Age,
@@ -96,6 +96,7 @@ impl Settings {
             }
             PathBuf::new()
         });
+        let slot = layers.read("slot", str::parse).map_or_else(|| "fhir_tail".parse(), Ok);
         let settings = Self {
             database: database.flatten(),
             data_dir,
@@ -104,7 +105,7 @@ impl Settings {
             public_urls: layers.read_list("public-url", str::parse),
             insecure_no_auth,
             max_streams: layers.read("max-streams", values::positive).unwrap_or(20_000),
-            slot: layers.read("slot", values::slot).unwrap_or_else(|| "fhir_tail".to_owned()),
+            slot,
             publication: layers
                 .read("publication", values::identifier)
                 .unwrap_or_else(|| "fhir_tail".to_owned()),
