@@ -5,8 +5,15 @@
 
 pub mod database;
 pub mod layout;
+mod marks;
+mod migrate;
+mod pages;
 pub mod pgoutput;
 mod retry;
+mod tables;
+mod timestamptz;
 
 pub use database::{ConnectError, Database, InvalidDatabaseUrl};
+pub use migrate::{Applied, MigrateError, migrate, migrated_version, newest_version};
 pub use retry::Retry;
+pub use tables::Tables;
