@@ -55,13 +55,21 @@ impl ConnectError {
     }
 }
 
+/// An ordinary connection, where it is, and how it ends.
+pub(crate) struct Connected {
+    pub(crate) client: Client,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) ended: Ended,
+}
+
+/// Ends with the connection: with the server's code, if the server said why.
+pub(crate) type Ended = tokio::task::JoinHandle<Option<String>>;
+
 /// Why one attempt failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
     Socket(std::io::Error),
-    #[error(transparent)]
-    Tls(std::io::Error),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("the server offers no TLS, and sslmode asks for it")]
@@ -76,7 +84,6 @@ impl Failure {
     fn retry(&self) -> Retry {
         match self {
             Self::Socket(_) | Self::Timeout(_) | Self::Standby => Retry::Backoff,
-            Self::Tls(error) => tls::retry(error),
             Self::NoTls => Retry::Operator,
             Self::Postgres(error) => retry_of(error),
         }
@@ -126,18 +133,15 @@ impl Database {
 
     /// An ordinary connection to the primary; its task runs until the client is dropped.
     pub async fn connect(&self, application_name: &str) -> Result<Client, ConnectError> {
-        self.connect_to_primary(application_name).await.map(|(client, _)| client)
+        self.connect_watched(application_name).await.map(|connected| connected.client)
     }
 
-    /// As [`connect`](Self::connect), and says at which of the hosts it was.
-    pub(crate) async fn connect_to_primary(
-        &self,
-        application_name: &str,
-    ) -> Result<(Client, Endpoint), ConnectError> {
+    /// As [`connect`](Self::connect), and says at which of the hosts it was, and how it ended.
+    pub(crate) async fn connect_watched(&self, application_name: &str) -> Result<Connected, ConnectError> {
         let mut last = None;
         for endpoint in &self.0.endpoints {
             match self.connect_at(endpoint, application_name).await {
-                Ok(client) => return Ok((client, endpoint.clone())),
+                Ok((client, ended)) => return Ok(Connected { client, endpoint: endpoint.clone(), ended }),
                 Err(failure) => last = Some((endpoint, failure)),
             }
         }
@@ -151,14 +155,18 @@ impl Database {
         })
     }
 
-    async fn connect_at(&self, endpoint: &Endpoint, application_name: &str) -> Result<Client, Failure> {
+    async fn connect_at(
+        &self,
+        endpoint: &Endpoint,
+        application_name: &str,
+    ) -> Result<(Client, Ended), Failure> {
         let timeout = self.connect_timeout();
         let mut first_failure = None;
         for attempt in self.tls(endpoint).attempts() {
             let client =
                 tokio::time::timeout(timeout, self.connect_once(endpoint, attempt, application_name));
             match client.await.unwrap_or(Err(Failure::Timeout(timeout))) {
-                Ok(client) => return Ok(client),
+                Ok(connected) => return Ok(connected),
                 // Without a socket the other way of using it fails as well.
                 Err(failure @ (Failure::Socket(_) | Failure::Timeout(_))) => {
                     return Err(first_failure.unwrap_or(failure));
@@ -174,17 +182,16 @@ impl Database {
         endpoint: &Endpoint,
         attempt: Attempt,
         application_name: &str,
-    ) -> Result<Client, Failure> {
+    ) -> Result<(Client, Ended), Failure> {
         let socket = socket::open(endpoint, &self.0.config).await.map_err(Failure::Socket)?;
         let mut config = self.0.config.clone();
         config.application_name(application_name);
-        let client = match attempt {
+        let (client, ended) = match attempt {
             Attempt::Plain => {
                 config.ssl_mode(SslMode::Disable);
                 let (client, connection) =
                     config.connect_raw(socket, NoTls).await.map_err(Failure::Postgres)?;
-                drive(connection);
-                client
+                (client, drive(connection))
             }
             Attempt::Tls { config: tls, required } => {
                 config.ssl_mode(if required { SslMode::Require } else { SslMode::Prefer });
@@ -195,14 +202,13 @@ impl Database {
                 .unwrap_or_else(|never| match never {});
                 let (client, connection) =
                     config.connect_raw(socket, connector).await.map_err(Failure::Postgres)?;
-                drive(connection);
-                client
+                (client, drive(connection))
             }
         };
         if self.0.primary_only && is_standby(&client).await.map_err(Failure::Postgres)? {
             return Err(Failure::Standby);
         }
-        Ok(client)
+        Ok((client, ended))
     }
 
     /// The name of the database.
@@ -244,21 +250,18 @@ async fn is_standby(client: &Client) -> Result<bool, tokio_postgres::Error> {
 }
 
 /// Runs the connection until its client is dropped.
-fn drive<S, T>(connection: tokio_postgres::Connection<S, T>)
+fn drive<S, T>(connection: tokio_postgres::Connection<S, T>) -> Ended
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     tokio::spawn(async move {
-        match connection.await {
-            Ok(()) => tracing::debug!("a connection to the database was closed"),
-            // The text of a server's error may quote data, its code does not.
-            Err(error) => tracing::debug!(
-                sql_state = error.code().map(tokio_postgres::error::SqlState::code),
-                "a connection to the database ended"
-            ),
-        }
-    });
+        let error = connection.await.err()?;
+        // The text of a server's error may quote data, its code does not.
+        let sql_state = error.code().map(|code| code.code().to_owned());
+        tracing::debug!(sql_state, "a connection to the database ended");
+        sql_state
+    })
 }
 
 impl fmt::Display for Database {

@@ -18,6 +18,11 @@ pub trait Layout: Send {
     /// A row message; appends zero or more changes to `out`, `position.part` counting up. A row that cannot
     /// be streamed is counted and skipped with a log line that names no content.
     fn row(&mut self, row: &Row<'_>, position: Position, out: &mut Vec<Change>) -> Result<(), LayoutError>;
+
+    /// How many rows were skipped so far.
+    fn skipped(&self) -> u64 {
+        0
+    }
 }
 
 /// The published tables cannot be followed as they are. Names table, column and remedy.

@@ -121,9 +121,9 @@ impl Sampler {
                 Ok(client) => {
                     let error = self.sample_until_failure(&client, &mut backoff).await;
                     let retry = if error.is_refusal() { Retry::Operator } else { Retry::Backoff };
-                    (describe(&error), retry)
+                    (crate::describe_error(&error), retry)
                 }
-                Err(error) => (describe(&error), error.retry()),
+                Err(error) => (crate::describe_error(&error), error.retry()),
             };
             tracing::warn!(%failure, "no mark can be taken");
             set(&self.state.failure, Some(failure));
@@ -173,7 +173,7 @@ impl Sampler {
                     }
                 }
                 Err(error) => {
-                    let text = describe(&error);
+                    let text = crate::describe_error(&error);
                     set(&self.state.failure, Some(text.clone()));
                     for asked in waiting {
                         let _ = asked.send(Err(if error.is_refusal() {
@@ -268,9 +268,4 @@ async fn bounded(
     statement: impl Future<Output = Result<(), tokio_postgres::Error>>,
 ) -> Result<(), SampleError> {
     bounded_sample(async { Ok(statement.await?) }).await
-}
-
-/// An error with its causes.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    crate::describe_error(error)
 }
