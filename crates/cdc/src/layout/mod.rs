@@ -1,5 +1,12 @@
 //! Layouts: how rows of the published tables become changes.
 
+mod native;
+mod skipped;
+
+pub(crate) use native::table_name;
+pub use native::Native;
+pub use skipped::SkippedRows;
+
 use crate::pgoutput::{Relation, Row};
 use feed::{Change, Position};
 
