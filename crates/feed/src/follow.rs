@@ -162,7 +162,7 @@ impl<'a> Follow<'a> {
         }
         self.shared.budget.shrink(held, read.frames.len());
         let bytes = Held::attach(held.take(), read.frames);
-        self.frames(Frames { bytes, tally: read.tally }, read.framed).await;
+        self.frames(Frames { bytes, tally: read.tally }).await;
     }
 
     /// The channel, until it reports that the subscriber lagged or is closed.
@@ -198,8 +198,7 @@ impl<'a> Follow<'a> {
         self.position = chunk.last;
         self.w = chunk.w;
         if tally.total() > 0 {
-            let framed = chunk.ends.last().map_or(self.position, |(position, _, _)| *position);
-            self.frames(Frames { bytes: chunk.frames.slice(start..), tally }, framed).await;
+            self.frames(Frames { bytes: chunk.frames.slice(start..), tally }).await;
         }
     }
 
@@ -211,9 +210,9 @@ impl<'a> Follow<'a> {
         }
     }
 
-    async fn frames(&mut self, frames: Frames, framed: Position) {
+    async fn frames(&mut self, frames: Frames) {
         self.quiet = Clock::now() + POSITION_EVERY;
-        self.told = framed;
+        self.told = self.position;
         self.out.send(Item::Frames(frames), self.id()).await;
     }
 

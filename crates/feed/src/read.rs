@@ -28,8 +28,6 @@ pub(crate) struct Wanted {
 pub(crate) struct Read {
     pub(crate) frames: Bytes,
     pub(crate) tally: Tally,
-    /// The last position framed.
-    pub(crate) framed: Position,
     /// Everything up to here was passed.
     pub(crate) last: Position,
     /// What a live id of `last` carries; `None` when nothing was passed.
@@ -45,14 +43,8 @@ pub(crate) fn read(
     wanted: &Wanted,
 ) -> Result<Read, JournalError> {
     let mut frames = BytesMut::new();
-    let mut read = Read {
-        frames: Bytes::new(),
-        tally: Tally::default(),
-        framed: wanted.from,
-        last: wanted.from,
-        w: None,
-        gap: false,
-    };
+    let mut read =
+        Read { frames: Bytes::new(), tally: Tally::default(), last: wanted.from, w: None, gap: false };
     let mut id = String::new();
     let mut blocks = 0;
     journal.blocks_after(wanted.from, &mut |header, block| {
@@ -72,7 +64,6 @@ pub(crate) fn read(
                     let event = entry.kind.event(entry.resource_type);
                     framing.frame(&id, event, entry.data, &mut frames);
                     read.tally.count(event);
-                    read.framed = entry.position;
                 }
             }
         }
