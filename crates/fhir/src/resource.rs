@@ -1,7 +1,12 @@
 //! The text of a resource as it is streamed: the stored text with `id`, `meta.versionId` and
 //! `meta.lastUpdated` set, spliced in as text, so that no decimal and no order of keys changes.
+//!
+//! This runs once for every change: a scan for the members of the object ([`Members`]), then three
+//! pieces copied, and no allocation but the output.
 
-use crate::{Instant, ResourceType};
+use crate::members::{Member, Members, NotAnObject, means};
+use crate::{Instant, ResourceType, canonical};
+use std::ops::Range;
 
 /// What the row's columns say of a resource.
 #[derive(Clone, Copy, Debug)]
@@ -30,17 +35,243 @@ pub enum BadResource {
     InvalidId,
 }
 
+impl From<NotAnObject> for BadResource {
+    fn from(_: NotAnObject) -> Self {
+        Self::NotAnObject
+    }
+}
+
+/// Whether the text is a FHIR id: <https://hl7.org/fhir/R4/datatypes.html#id>.
+pub fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
+}
+
 /// Appends the resource as it is streamed: one line. On an error nothing is appended.
-pub fn write_resource(
-    _content: &[u8],
-    _columns: &Columns<'_>,
-    _out: &mut Vec<u8>,
-) -> Result<(), BadResource> {
-    unimplemented!()
+///
+/// Every top-level `id` and `meta` is replaced (where the first one stands; by default after
+/// `resourceType`). What else `meta` held stays as it was written, taken from the last one if there are
+/// several, as JSON parsers do. A raw CR or LF, which can only stand between tokens, becomes a space.
+pub fn write_resource(content: &[u8], columns: &Columns<'_>, out: &mut Vec<u8>) -> Result<(), BadResource> {
+    if !is_id(columns.id) {
+        return Err(BadResource::InvalidId);
+    }
+    let plan = Plan::of(content, columns.resource_type)?;
+    let start = out.len();
+    out.reserve(content.len() + 128);
+    if let Err(error) = plan.write(content, columns, out) {
+        out.truncate(start);
+        return Err(error);
+    }
+    // After the copy, over the whole: vectorised, and nothing that opens a second line can slip through.
+    let line = &mut out[start..];
+    let mut at = 0;
+    while let Some(found) = memchr::memchr2(b'\r', b'\n', &line[at..]) {
+        at += found;
+        line[at] = b' ';
+    }
+    Ok(())
 }
 
 /// Appends the Bundle that tells of a deletion: one line. On an error nothing is appended.
 /// It says the time, the type and the id, never the content.
-pub fn write_deletion(_columns: &Columns<'_>, _out: &mut Vec<u8>) -> Result<(), BadResource> {
-    unimplemented!()
+pub fn write_deletion(columns: &Columns<'_>, out: &mut Vec<u8>) -> Result<(), BadResource> {
+    if !is_id(columns.id) {
+        return Err(BadResource::InvalidId);
+    }
+    out.extend_from_slice(br#"{"resourceType":"Bundle","meta":{"lastUpdated":""#);
+    columns.last_updated.write_fhir(out);
+    out.extend_from_slice(br#"","tag":[{"system":""#);
+    out.extend_from_slice(canonical::DELETION_CODES.as_bytes());
+    out.extend_from_slice(
+        br#"","code":"deleted"}]},"type":"transaction","entry":[{"request":{"method":"DELETE","url":""#,
+    );
+    out.extend_from_slice(columns.resource_type.as_str().as_bytes());
+    out.push(b'/');
+    out.extend_from_slice(columns.id.as_bytes());
+    out.extend_from_slice(br#""}}]}"#);
+    Ok(())
 }
+
+/// What takes the place of a piece of the content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Piece {
+    Nothing,
+    Id,
+    Meta,
+    /// What is missing of the two, after `resourceType`.
+    Missing,
+}
+
+/// One replacement.
+#[derive(Clone, Debug)]
+struct Edit {
+    range: Range<usize>,
+    piece: Piece,
+}
+
+/// Where the content is to be changed.
+struct Plan {
+    /// After the first `resourceType`.
+    after_type: usize,
+    id: Option<Range<usize>>,
+    meta: Option<Range<usize>>,
+    /// The value of the last `meta`.
+    last_meta: Option<Range<usize>>,
+    /// Duplicates, each with the comma before it. Hardly ever any, and then this allocates nothing.
+    cuts: Vec<Edit>,
+}
+
+impl Plan {
+    fn of(content: &[u8], resource_type: ResourceType) -> Result<Self, BadResource> {
+        let (mut after_type, mut last_type) = (None, None);
+        let mut plan = Self { after_type: 0, id: None, meta: None, last_meta: None, cuts: Vec::new() };
+        let mut previous_end = 0;
+        let mut members = Members::of(content);
+        while let Some(member) = members.next()? {
+            let whole = member.whole();
+            let place = match name(content, &member) {
+                Name::Type => {
+                    after_type.get_or_insert(whole.end);
+                    last_type = Some(member.value);
+                    None
+                }
+                Name::Id => Some(&mut plan.id),
+                Name::Meta => {
+                    plan.last_meta = Some(member.value);
+                    Some(&mut plan.meta)
+                }
+                Name::Other => None,
+            };
+            match place {
+                Some(place @ None) => *place = Some(whole.clone()),
+                Some(_) => plan.cuts.push(Edit { range: previous_end..whole.end, piece: Piece::Nothing }),
+                None => {}
+            }
+            previous_end = whole.end;
+        }
+        let is_string_of = |value: Range<usize>| match &content[value] {
+            [b'"', written @ .., b'"'] => means(written, resource_type.as_str()),
+            _ => false,
+        };
+        match (after_type, last_type) {
+            (Some(after_type), Some(value)) if is_string_of(value.clone()) => Ok(Self { after_type, ..plan }),
+            _ => Err(BadResource::OtherType),
+        }
+    }
+
+    fn write(&self, content: &[u8], columns: &Columns<'_>, out: &mut Vec<u8>) -> Result<(), BadResource> {
+        let here = self.after_type..self.after_type;
+        let edit = |range: &Option<Range<usize>>, piece| match range {
+            Some(range) => Edit { range: range.clone(), piece },
+            None => Edit { range: here.clone(), piece: Piece::Nothing },
+        };
+        let mut edits = [
+            Edit { range: here.clone(), piece: Piece::Missing },
+            edit(&self.id, Piece::Id),
+            edit(&self.meta, Piece::Meta),
+        ];
+        if self.cuts.is_empty() {
+            edits.sort_unstable_by_key(|edit| edit.range.start);
+            self.splice(content, &edits, columns, out)
+        } else {
+            let mut all = self.cuts.clone();
+            all.extend(edits);
+            // A cut begins where the member before it ends, which is where what is missing may go: first that.
+            all.sort_unstable_by_key(|edit| (edit.range.start, edit.range.end));
+            self.splice(content, &all, columns, out)
+        }
+    }
+
+    fn splice(
+        &self,
+        content: &[u8],
+        edits: &[Edit],
+        columns: &Columns<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadResource> {
+        let mut copied = 0;
+        for Edit { range, piece } in edits {
+            out.extend_from_slice(&content[copied..range.start]);
+            copied = range.end;
+            match piece {
+                Piece::Nothing => {}
+                Piece::Id => write_id(columns, out),
+                Piece::Meta => self.write_meta(content, columns, out)?,
+                Piece::Missing => {
+                    if self.id.is_none() {
+                        out.push(b',');
+                        write_id(columns, out);
+                    }
+                    if self.meta.is_none() {
+                        out.push(b',');
+                        self.write_meta(content, columns, out)?;
+                    }
+                }
+            }
+        }
+        out.extend_from_slice(&content[copied..]);
+        Ok(())
+    }
+
+    fn write_meta(
+        &self,
+        content: &[u8],
+        columns: &Columns<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadResource> {
+        out.extend_from_slice(br#""meta":{"versionId":""#);
+        out.extend_from_slice(itoa::Buffer::new().format(columns.version_id).as_bytes());
+        out.extend_from_slice(br#"","lastUpdated":""#);
+        columns.last_updated.write_fhir(out);
+        out.push(b'"');
+        if let Some(meta) = &self.last_meta
+            && content[meta.start] == b'{'
+        {
+            let meta = &content[meta.clone()];
+            let mut members = Members::of(meta);
+            while let Some(member) = members.next()? {
+                let key = &meta[member.key.clone()];
+                if !means(key, "versionId") && !means(key, "lastUpdated") {
+                    out.push(b',');
+                    out.extend_from_slice(&meta[member.whole()]);
+                }
+            }
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+fn write_id(columns: &Columns<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#""id":""#);
+    out.extend_from_slice(columns.id.as_bytes());
+    out.push(b'"');
+}
+
+/// The members that matter here.
+enum Name {
+    Type,
+    Id,
+    Meta,
+    Other,
+}
+
+fn name(content: &[u8], member: &Member) -> Name {
+    let key = &content[member.key.clone()];
+    if means(key, "id") {
+        Name::Id
+    } else if means(key, "meta") {
+        Name::Meta
+    } else if means(key, "resourceType") {
+        Name::Type
+    } else {
+        Name::Other
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod properties;
