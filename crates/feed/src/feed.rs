@@ -1,9 +1,16 @@
 //! The feed itself: one publisher in, any number of subscribers out.
 
-use crate::{Batch, Begin, Framing, Lsn, Mark, Position, Source, Subscription};
+use crate::budget::Budget;
+use crate::hub::Hub;
+use crate::journal::{Durable, Journal, PastEpoch, Retention, Segments, State, Writer};
+use crate::publisher::Publisher;
+use crate::subscriber::Subscriber;
+use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Source, Subscription};
 use fhir::{Filter, Instant};
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::{Semaphore, watch};
 
 /// What the feed is opened with.
 #[derive(Clone, Debug)]
@@ -14,137 +21,147 @@ pub struct Options {
     pub retention_bytes: u64,
     /// ... and nothing older than this.
     pub retention_age: std::time::Duration,
+    /// Pages of the tables read at the same time, for all subscribers together.
+    pub concurrent_pages: usize,
+    /// Bytes held for all subscribers together.
+    pub held_bytes: usize,
 }
 
 /// The feed could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The journal could not be opened.
-    #[error("the journal in {directory} cannot be opened")]
-    Journal {
-        /// Where it lies.
-        directory: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-}
-
-/// The batch could not be published.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// What was decoded again is not what was published: the history has forked. The caller begins a new epoch.
-    #[error("the transaction at {0} is not the one that was published: the database's history has forked")]
-    Fork(Lsn),
-    /// The journal was reopened after a failure: start the replication connection again from
-    /// [`Publisher::resume_from`].
-    #[error("the journal was reopened")]
-    Reopened,
+#[error(
+    "the journal in {directory} cannot be opened; if it is damaged, move it away: its clients are then reset"
+)]
+pub struct OpenError {
+    directory: PathBuf,
+    source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// Where the feed is, for metrics and health.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Status {
     /// The last change that was published.
     pub head: Position,
-    /// Everything before this place has been received and published.
+    /// Everything committed before this place has been received and published.
     pub received_lsn: Lsn,
-    /// Everything before this place is in the journal, on disk: what may be acknowledged.
+    /// Everything committed before this place is in the journal, on disk: what may be acknowledged.
     pub durable_lsn: Lsn,
-    /// Bytes that the journal takes.
+    /// Bytes of entries that the journal keeps.
     pub journal_bytes: u64,
-    /// Whether the journal takes changes (its disk may be full).
+    /// Whether the journal can be written.
     pub journal_ok: bool,
-    /// The newest mark.
+    /// The newest W.
     pub w: Option<Instant>,
-    /// Before this instant no replay can begin: where the journal begins.
-    pub origin: Option<Instant>,
+    /// Before W has passed this instant no replay begins: where the journal begins.
+    pub journal_begins: Instant,
     /// Bytes held for subscribers.
     pub held_bytes: u64,
 }
 
 /// The feed. Clones are the same feed.
 #[derive(Clone)]
-pub struct Feed(());
+pub struct Feed {
+    shared: Arc<Shared>,
+}
+
+/// What publisher and subscribers share.
+pub(crate) struct Shared {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) framing: Arc<dyn Framing>,
+    pub(crate) budget: Budget,
+    pub(crate) durable: watch::Receiver<Durable>,
+    pub(crate) source: watch::Sender<Option<Arc<dyn Source>>>,
+    /// Turns at reading a page of the tables.
+    pub(crate) pages: Semaphore,
+    pub(crate) past: Mutex<Vec<PastEpoch>>,
+    marks: watch::Sender<Option<Mark>>,
+}
 
 impl Feed {
-    /// Opens the journal and what follows from it. Blocks on files.
-    pub fn open(_options: Options, _framing: Arc<dyn Framing>) -> Result<(Self, Publisher), OpenError> {
-        unimplemented!()
+    /// Opens the journal and what follows from it. Blocks on files; called within a tokio runtime, on which the
+    /// journal's thread runs its timers.
+    pub fn open(options: Options, framing: Arc<dyn Framing>) -> Result<(Self, Publisher), OpenError> {
+        let directory = options.directory.clone();
+        Self::open_journal(options, framing).map_err(|source| OpenError { directory, source })
+    }
+
+    fn open_journal(
+        options: Options,
+        framing: Arc<dyn Framing>,
+    ) -> Result<(Self, Publisher), Box<dyn std::error::Error + Send + Sync>> {
+        let journal: Arc<dyn Journal> = Arc::new(Segments::open(&options.directory)?);
+        let stored = journal.load()?;
+        let known = stored.as_ref().map(|state| state.origin.clone());
+        let state = stored.unwrap_or_else(State::unknown);
+        let budget = Budget::new(options.held_bytes);
+        let hub = Arc::new(Hub::new(&state, framing.clone(), budget.clone()));
+        let retention = Retention { bytes: options.retention_bytes, age: options.retention_age };
+        let (marks, marked) = watch::channel(state.mark);
+        let (announce, durable) = watch::channel(Durable::of(&state, 0, false));
+        let past = Mutex::new(state.past.clone());
+        let shared = Arc::new(Shared {
+            hub,
+            journal: journal.clone(),
+            framing,
+            budget,
+            durable,
+            source: watch::Sender::new(None),
+            pages: Semaphore::new(options.concurrent_pages.max(1)),
+            past,
+            marks,
+        });
+        let writer = Writer::start(journal, state.clone(), retention, marked, announce)?;
+        let publisher = Publisher::new(shared.clone(), writer, known.map(|_| state));
+        Ok((Self { shared }, publisher))
     }
 
     /// Tells where marks and pages come from; replays wait until it is known.
-    pub fn set_source(&self, _source: Arc<dyn Source>) {
-        unimplemented!()
+    pub fn set_source(&self, source: Arc<dyn Source>) {
+        self.shared.source.send_replace(Some(source));
     }
 
     /// Notes a mark that was taken (every second): for the ids of live events and for retention.
-    pub fn mark(&self, _mark: Mark) {
-        unimplemented!()
+    pub fn mark(&self, mark: Mark) {
+        self.shared.hub.mark(mark);
+        self.shared.marks.send_replace(Some(mark));
     }
 
-    /// The newest W that is on disk: no later one may fall behind it. `None` in a new epoch.
+    /// The newest W that is known: no later one may fall behind it. `None` in a new epoch.
     pub fn persisted_w(&self) -> Option<Instant> {
-        unimplemented!()
+        self.shared.hub.head().mark.map(|mark| mark.w)
     }
 
     /// A new subscriber.
-    pub fn subscribe(&self, _filter: Filter, _begin: Begin) -> Subscription {
-        unimplemented!()
+    pub fn subscribe(&self, filter: Filter, begin: Begin) -> Subscription {
+        let id = match &begin {
+            Begin::After { id: Some(id), .. } => id.clone(),
+            Begin::After { id: None, .. } | Begin::Since(_) => EventId::beginning(),
+        };
+        let shared = self.shared.clone();
+        Subscription::new(id, |out| Subscriber { shared, filter, out }.run(begin))
     }
 
     /// Where the feed is.
     pub fn status(&self) -> Status {
-        unimplemented!()
+        let head = self.shared.hub.head();
+        let on_disk = *self.shared.durable.borrow();
+        Status {
+            head: head.position,
+            received_lsn: head.received,
+            durable_lsn: on_disk.lsn,
+            journal_bytes: self.shared.journal.bytes(),
+            journal_ok: !on_disk.failing,
+            w: head.mark.map(|mark| mark.w),
+            journal_begins: on_disk.floor.stamp,
+            held_bytes: self.shared.budget.held(),
+        }
     }
 }
 
-/// The one that publishes. There is one for a feed.
-pub struct Publisher(());
-
-/// The database that the journal follows.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Origin {
-    /// The cluster's system identifier.
-    pub system: u64,
-    /// Its timeline.
-    pub timeline: u32,
-    /// Object identifiers whose change means that the decoded stream is another: publication, tables.
-    pub identity: String,
-}
-
-impl Publisher {
-    /// The database that the journal follows; `None` when it is new.
-    pub fn origin(&self) -> Option<Origin> {
-        unimplemented!()
-    }
-
-    /// The last LSN that was acknowledged or may have been: the slot must stand at or before it.
-    pub fn acknowledged(&self) -> Lsn {
-        unimplemented!()
-    }
-
-    /// Begins a new epoch at a place in the log (where a new slot begins): what follows has nothing to
-    /// do with what was published before, every subscriber is reset, and no replay begins until W has
-    /// passed `since`. `fork`: versions that were published may no longer exist, so that resets are `reset-all`.
-    pub async fn begin_epoch(
-        &mut self,
-        _origin: Origin,
-        _start: Lsn,
-        _since: Instant,
-        _fork: bool,
-    ) -> Result<(), PublishError> {
-        unimplemented!()
-    }
-
-    /// Publishes a batch: to the hub at once, to the journal in order. Waits when the journal is behind.
-    /// What lies at or before the head is dropped after its transaction was compared.
-    pub async fn publish(&mut self, _batch: Batch) -> Result<(), PublishError> {
-        unimplemented!()
-    }
-
-    /// What may be acknowledged: it moves after each fsync of the journal.
-    pub fn durable(&self) -> tokio::sync::watch::Receiver<Lsn> {
-        unimplemented!()
+impl Shared {
+    /// Forgets marks of another history.
+    pub(crate) fn forget_mark(&self) {
+        self.marks.send_replace(None);
     }
 }

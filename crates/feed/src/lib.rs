@@ -1,21 +1,30 @@
 //! The feed of changes: what is published once is followed by anyone, from any position, exactly.
 //!
-//! It owns positions and event ids, the durable [`Journal`], the live hub, and the hand-over from a replay of the
+//! It owns positions and event ids, the durable journal, the live hub, and the hand-over from a replay of the
 //! tables to the journal to the hub. It knows neither Postgres (it asks a [`Source`] for marks and
 //! pages) nor HTTP (a [`Framing`] makes the bytes). Read [`Feed`] first.
 
+mod budget;
 mod change;
 mod feed;
+mod follow;
 mod framing;
+mod hub;
 mod id;
+mod journal;
 mod lsn;
+mod publisher;
+mod read;
+mod replay;
 mod source;
+mod subscriber;
 mod subscription;
 
 pub use change::{Batch, Change, Kind, Position, Transaction};
-pub use feed::{Feed, OpenError, Options, Origin, PublishError, Publisher, Status};
+pub use feed::{Feed, OpenError, Options, Status};
 pub use framing::Framing;
 pub use id::{EventId, InvalidEventId};
 pub use lsn::{InvalidLsn, Lsn};
+pub use publisher::{Origin, PublishError, Publisher};
 pub use source::{Answer, Mark, Page, PageRequest, PageRow, Sample, Source, SourceError};
-pub use subscription::{Begin, Frames, Item, Notice, Subscription};
+pub use subscription::{Begin, Frames, Item, Notice, Subscription, Tally};

@@ -1,17 +1,21 @@
 //! One subscriber: replay, journal and hub, one after the other, as one stream.
 
-use crate::EventId;
+use crate::{EventId, SourceError};
 use bytes::Bytes;
 use fhir::{Instant, ResourceType};
+use parking_lot::Mutex;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 /// Where a subscriber begins.
 #[derive(Clone, Debug)]
 pub enum Begin {
     /// At the state of the tables: all of it, or what was stamped after an instant (then with deletions).
     Since(Option<Instant>),
-    /// After an event that it got: `id`. If that cannot be, at a reset, which goes back to `since` (the
-    /// request's own) where the id itself does not say from where.
+    /// After an event that it got. If that cannot be, at a reset, which goes back to `since` where the id
+    /// itself does not say from where.
     After {
         /// The id it came with; `None` if it was unreadable, which is a reset.
         id: Option<EventId>,
@@ -23,9 +27,9 @@ pub enum Begin {
 /// What a subscriber is told besides changes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Notice {
-    /// The replay has ended; `transaction_time` is the instant to use as the next `_since`.
+    /// All that there was at the beginning has been sent; from here on changes come as they are committed.
     Live {
-        /// W of the mark that the replay ended with.
+        /// The instant to use as the next `_since`; `None` when no mark is known yet.
         transaction_time: Option<Instant>,
     },
     /// The head has moved and nothing was sent for a while.
@@ -42,13 +46,37 @@ pub enum Notice {
     },
 }
 
+/// How many events of each name, in no order.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Tally(Vec<(ResourceType, u64)>);
+
+impl Tally {
+    /// Adds one event.
+    pub(crate) fn count(&mut self, event: ResourceType) {
+        match self.0.iter_mut().find(|(name, _)| *name == event) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((event, 1)),
+        }
+    }
+
+    /// The names and how many of each.
+    pub fn iter(&self) -> impl Iterator<Item = (ResourceType, u64)> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// How many events in all.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+}
+
 /// Frames of several changes, shared among subscribers where they can be.
 #[derive(Clone, Debug)]
 pub struct Frames {
     /// The frames as they are sent.
     pub bytes: Bytes,
-    /// How many events of each name they hold.
-    pub tally: Arc<[(ResourceType, u32)]>,
+    /// The events that they hold.
+    pub tally: Tally,
 }
 
 /// What a subscriber gets next.
@@ -58,23 +86,75 @@ pub enum Item {
     Frames(Frames),
     /// Something to be told.
     Notice(Notice),
-    /// What the subscriber waits for, in a sentence for people (an OperationOutcome is not sent for it;
-    /// it shows in logs and on the page).
+    /// What the subscriber waits for, in a sentence for people: for logs, not for the client.
     Waiting(String),
 }
 
 /// The stream of one subscriber. Dropping it costs nobody anything.
-pub struct Subscription(());
+pub struct Subscription {
+    /// The future that makes the items; it only runs while [`next`](Self::next) is awaited.
+    work: Pin<Box<dyn Future<Output = SourceError> + Send>>,
+    slot: Arc<Mutex<Option<(Item, EventId)>>>,
+    id: EventId,
+}
+
+/// The other end of a subscription: takes one item at a time.
+pub(crate) struct Out(Arc<Mutex<Option<(Item, EventId)>>>);
 
 impl Subscription {
+    pub(crate) fn new<F>(id: EventId, work: impl FnOnce(Out) -> F) -> Self
+    where
+        F: Future<Output = SourceError> + Send + 'static,
+    {
+        let slot = Arc::new(Mutex::new(None));
+        Self { work: Box::pin(work(Out(slot.clone()))), slot, id }
+    }
+
     /// What comes next; `Err` ends the stream. Can be dropped at any await point and called again.
-    pub async fn next(&mut self) -> Result<Item, crate::SourceError> {
-        unimplemented!()
+    pub async fn next(&mut self) -> Result<Item, SourceError> {
+        let mut ended = None;
+        let item = std::future::poll_fn(|context| {
+            // The work stops when the slot is full, so what is there now was made before.
+            if let Some(item) = self.slot.lock().take() {
+                return Poll::Ready(Some(item));
+            }
+            if let Poll::Ready(error) = self.work.as_mut().poll(context) {
+                ended = Some(error);
+                return Poll::Ready(self.slot.lock().take());
+            }
+            self.slot.lock().take().map_or(Poll::Pending, |item| Poll::Ready(Some(item)))
+        })
+        .await;
+        match (item, ended) {
+            (Some((item, id)), None) => {
+                self.id = id;
+                Ok(item)
+            }
+            (_, Some(error)) => Err(error),
+            (None, None) => Err(SourceError::Unavailable("the stream has ended".into())),
+        }
     }
 
     /// The id of everything that [`next`](Self::next) has returned so far: of the starting position
     /// before the first, then of the position passed.
     pub fn id(&self) -> EventId {
-        unimplemented!()
+        self.id.clone()
+    }
+}
+
+impl Out {
+    /// Hands an item over, with the id of everything up to it; waits until the one before was taken.
+    pub(crate) async fn send(&self, item: Item, id: EventId) {
+        let mut item = Some((item, id));
+        std::future::poll_fn(|_| {
+            let mut slot = self.0.lock();
+            if slot.is_some() {
+                // Polled again when the item was taken: both ends belong to the same task.
+                return Poll::Pending;
+            }
+            *slot = item.take();
+            Poll::Ready(())
+        })
+        .await;
     }
 }

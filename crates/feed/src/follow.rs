@@ -1,0 +1,246 @@
+//! Following: the one way to read the feed, for the slow, the resumed and the live alike.
+//!
+//! The journal up to what is on disk, then the channel of the filter; whoever lags there goes back to the
+//! journal. Before it joins, a subscriber enters the channel and reads the head under one lock: that is
+//! the joining point, up to which it reads the journal, and beyond which the channel has everything.
+
+use crate::budget::Held;
+use crate::feed::Shared;
+use crate::hub::{Chunk, Head, Joined};
+use crate::journal::Durable;
+use crate::read::{READ_BYTES, Read, Wanted, id_at, read};
+use crate::subscription::{Out, Tally};
+use crate::{EventId, Frames, Item, Lsn, Mark, Notice, Position};
+use fhir::{Filter, Instant};
+use std::time::Duration;
+use tokio::time::Instant as Clock;
+
+/// After this long without an event a subscriber is told the position, if it has moved.
+const POSITION_EVERY: Duration = Duration::from_secs(60);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a subscriber cannot go on from where it stands; `since` is from where its reset goes on.
+pub(crate) struct Lost {
+    pub(crate) since: Instant,
+    pub(crate) epoch: u64,
+    /// Of the last thing it got: coming back with it is the same reset.
+    pub(crate) id: EventId,
+    pub(crate) reason: &'static str,
+}
+
+/// One subscriber's place in the feed.
+pub(crate) struct Follow<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) filter: &'a Filter,
+    pub(crate) out: &'a Out,
+    pub(crate) epoch: u64,
+    /// Everything up to here was passed.
+    pub(crate) position: Position,
+    /// What a live id of the position carries.
+    pub(crate) w: Instant,
+    /// Set until the feed has passed its L.
+    pub(crate) split: Option<Mark>,
+    /// What `live` will say; `None` once it was said.
+    pub(crate) live: Option<Option<Instant>>,
+    /// The position of the last id that was sent.
+    told: Position,
+    /// When the next `position` is due.
+    quiet: Clock,
+}
+
+impl<'a> Follow<'a> {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        filter: &'a Filter,
+        out: &'a Out,
+        epoch: u64,
+        position: Position,
+        w: Instant,
+    ) -> Self {
+        let quiet = Clock::now() + POSITION_EVERY;
+        Self { shared, filter, out, epoch, position, w, split: None, live: Some(None), told: position, quiet }
+    }
+
+    /// Runs until the subscriber is lost.
+    pub(crate) async fn run(mut self) -> Lost {
+        loop {
+            if let Err(lost) = self.turn().await {
+                return lost;
+            }
+        }
+    }
+
+    async fn turn(&mut self) -> Result<(), Lost> {
+        self.journal_to_its_end().await?;
+        let shared = self.shared;
+        let mut joined = shared.hub.join(self.filter);
+        self.same_epoch(joined.head.epoch)?;
+        self.journal_up_to(joined.head).await?;
+        if let Some(transaction_time) = self.live.take() {
+            let transaction_time = transaction_time.or(joined.head.passed_mark.map(|mark| mark.w));
+            self.notice(Notice::Live { transaction_time }).await;
+        }
+        self.channel(&mut joined).await;
+        Ok(())
+    }
+
+    /// Reads what is on disk, without a place in a channel, and while there is a split waits for more.
+    async fn journal_to_its_end(&mut self) -> Result<(), Lost> {
+        let mut durable = self.shared.durable.clone();
+        loop {
+            let on_disk = *durable.borrow_and_update();
+            self.same_epoch(on_disk.epoch)?;
+            self.journal(on_disk.head).await?;
+            if self.split.is_some_and(|mark| passed(&on_disk, self.position, mark.l)) {
+                self.split = None;
+            }
+            if self.split.is_none() {
+                return Ok(());
+            }
+            tokio::select! {
+                changed = durable.changed() => if changed.is_err() { std::future::pending().await },
+                () = tokio::time::sleep_until(self.quiet) => self.tell_position().await,
+            }
+        }
+    }
+
+    /// Waits until the joining point is on disk, and reads up to it.
+    async fn journal_up_to(&mut self, head: Head) -> Result<(), Lost> {
+        let mut durable = self.shared.durable.clone();
+        let there = |durable: &Durable| durable.epoch != head.epoch || durable.head >= head.position;
+        let on_disk = durable.wait_for(there).await.ok().map(|durable| *durable);
+        let Some(on_disk) = on_disk else { return std::future::pending().await };
+        self.same_epoch(on_disk.epoch)?;
+        self.journal(head.position).await
+    }
+
+    /// Reads the journal up to a position that is on disk.
+    async fn journal(&mut self, until: Position) -> Result<(), Lost> {
+        while self.position < until {
+            let mut held = self.shared.budget.take(READ_BYTES).await;
+            let wanted = Wanted {
+                epoch: self.epoch,
+                from: self.position,
+                until,
+                filter: self.filter.clone(),
+                split: self.split,
+            };
+            let (journal, framing) = (self.shared.journal.clone(), self.shared.framing.clone());
+            let task = tokio::task::spawn_blocking(move || read(&*journal, &*framing, &wanted));
+            let read = match task.await {
+                Ok(Ok(read)) => read,
+                Ok(Err(error)) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the journal cannot be read: trying again"
+                    );
+                    tokio::time::sleep(RETRY_AFTER).await;
+                    continue;
+                }
+                Err(_) => std::future::pending().await,
+            };
+            self.same_epoch(self.shared.durable.borrow().epoch)?;
+            let gap = read.gap;
+            let ended = read.last == self.position;
+            self.deliver(read, &mut held).await;
+            if gap {
+                return Err(self.lost("what follows that event is no longer kept"));
+            }
+            if ended {
+                // Between the position and the end there are no entries left.
+                self.position = until;
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver(&mut self, read: Read, held: &mut Option<Held>) {
+        self.position = read.last;
+        self.w = read.w.unwrap_or(self.w);
+        if read.frames.is_empty() {
+            return;
+        }
+        self.shared.budget.shrink(held, read.frames.len());
+        let bytes = Held::attach(held.take(), read.frames);
+        self.frames(Frames { bytes, tally: read.tally }, read.framed).await;
+    }
+
+    /// The channel, until it reports that the subscriber lagged or is closed.
+    async fn channel(&mut self, joined: &mut Joined) {
+        loop {
+            tokio::select! {
+                biased;
+                chunk = joined.next() => match chunk {
+                    Some(chunk) => self.chunk(&chunk).await,
+                    None => return,
+                },
+                () = tokio::time::sleep_until(self.quiet) => {
+                    if let Some(head) = joined.idle_head().filter(|head| head.position > self.position) {
+                        self.position = head.position;
+                        self.w = head.w;
+                    }
+                    self.tell_position().await;
+                }
+            }
+        }
+    }
+
+    async fn chunk(&mut self, chunk: &Chunk) {
+        if chunk.last <= self.position {
+            return;
+        }
+        // A client that saw what our crash lost is ahead of the feed that comes again.
+        let first = chunk.ends.partition_point(|(position, _, _)| *position <= self.position);
+        let start =
+            first.checked_sub(1).and_then(|before| chunk.ends.get(before)).map_or(0, |(_, _, end)| *end);
+        let mut tally = Tally::default();
+        chunk.ends.iter().skip(first).for_each(|(_, event, _)| tally.count(*event));
+        self.position = chunk.last;
+        self.w = chunk.w;
+        if tally.total() > 0 {
+            let framed = chunk.ends.last().map_or(self.position, |(position, _, _)| *position);
+            self.frames(Frames { bytes: chunk.frames.slice(start..), tally }, framed).await;
+        }
+    }
+
+    /// Tells the position if it has moved since an id was sent.
+    async fn tell_position(&mut self) {
+        self.quiet = Clock::now() + POSITION_EVERY;
+        if self.position > self.told {
+            self.notice(Notice::Position).await;
+        }
+    }
+
+    async fn frames(&mut self, frames: Frames, framed: Position) {
+        self.quiet = Clock::now() + POSITION_EVERY;
+        self.told = framed;
+        self.out.send(Item::Frames(frames), self.id()).await;
+    }
+
+    async fn notice(&mut self, notice: Notice) {
+        self.told = self.position;
+        self.out.send(Item::Notice(notice), self.id()).await;
+    }
+
+    fn id(&self) -> EventId {
+        id_at(self.epoch, self.position, self.w, self.split)
+    }
+
+    fn same_epoch(&self, epoch: u64) -> Result<(), Lost> {
+        if epoch == self.epoch {
+            Ok(())
+        } else {
+            Err(self.lost("the database's history or the journal is another"))
+        }
+    }
+
+    fn lost(&self, reason: &'static str) -> Lost {
+        let since = self.split.map_or(self.w, |mark| mark.w);
+        Lost { since, epoch: self.epoch, id: self.id(), reason }
+    }
+}
+
+/// Whether everything committed at or before `l` lies before the position.
+fn passed(on_disk: &Durable, position: Position, l: Lsn) -> bool {
+    position.commit_lsn > l || (on_disk.lsn >= l && position >= on_disk.head)
+}

@@ -1,0 +1,308 @@
+//! The live hub: who listens to what, and the head of the feed.
+//!
+//! Subscribers with an equal filter share a channel. A published batch is matched once for each channel that
+//! its types concern, framed once into one run of bytes, and handed to all who listen there. One lock
+//! covers the head and the channels, taken once for a batch and once for a join: that is what makes a
+//! joining point exact.
+
+use crate::budget::{Budget, Held};
+use crate::journal::State;
+use crate::{Batch, EventId, Framing, Lsn, Mark, Position};
+use bytes::{Bytes, BytesMut};
+use fhir::{Filter, Instant, RESOURCE_TYPES, ResourceType};
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::broadcast;
+
+/// Batches that a subscriber may be behind before it goes to the journal.
+const CAPACITY: usize = 128;
+/// Marks that wait for the feed to pass their L. A walsender that is further behind gets older ones, which is safe.
+const PENDING_MARKS: usize = 4096;
+
+/// The hub.
+pub(crate) struct Hub {
+    inner: Mutex<Inner>,
+    framing: Arc<dyn Framing>,
+    budget: Budget,
+}
+
+/// Where the feed is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) epoch: u64,
+    /// The last change published.
+    pub(crate) position: Position,
+    /// What its id carries.
+    pub(crate) w: Instant,
+    /// Everything committed before it was published.
+    pub(crate) received: Lsn,
+    /// The newest mark whose L lies at or before `received`.
+    pub(crate) passed_mark: Option<Mark>,
+    /// The newest mark.
+    pub(crate) mark: Option<Mark>,
+}
+
+/// What goes through a channel.
+#[derive(Clone)]
+pub(crate) enum Live {
+    Chunk(Arc<Chunk>),
+    /// There was no room for a chunk: the journal has it.
+    Skipped,
+}
+
+/// Frames of the changes of one batch that concern one filter.
+pub(crate) struct Chunk {
+    /// The last position of the batch, whether it concerned the filter or not.
+    pub(crate) last: Position,
+    /// What the ids of the batch carry.
+    pub(crate) w: Instant,
+    pub(crate) frames: Bytes,
+    /// Of each frame: its position, the name of its event, and where it ends.
+    pub(crate) ends: Box<[(Position, ResourceType, usize)]>,
+}
+
+struct Inner {
+    head: Head,
+    pending: VecDeque<Mark>,
+    channels: HashMap<Filter, usize>,
+    /// By number; a number is used again when its channel is gone.
+    slots: Vec<Option<Channel>>,
+    free: Vec<usize>,
+    by_type: Vec<Vec<usize>>,
+    /// Channels that the batch in hand concerns.
+    touched: Vec<usize>,
+}
+
+struct Channel {
+    filter: Filter,
+    sender: broadcast::Sender<Live>,
+    frames: BytesMut,
+    ends: Vec<(Position, ResourceType, usize)>,
+}
+
+/// A place in a channel, entered at a known head.
+pub(crate) struct Joined {
+    /// `None` only while it is dropped.
+    receiver: Option<broadcast::Receiver<Live>>,
+    /// The head at that moment: what lies beyond comes through the channel.
+    pub(crate) head: Head,
+    filter: Filter,
+    hub: Arc<Hub>,
+}
+
+impl Hub {
+    pub(crate) fn new(state: &State, framing: Arc<dyn Framing>, budget: Budget) -> Self {
+        let inner = Inner {
+            head: Head::of(state),
+            pending: VecDeque::new(),
+            channels: HashMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_type: vec![Vec::new(); RESOURCE_TYPES],
+            touched: Vec::new(),
+        };
+        Self { inner: Mutex::new(inner), framing, budget }
+    }
+
+    pub(crate) fn head(&self) -> Head {
+        self.inner.lock().head
+    }
+
+    /// Notes a mark: it counts for ids once the feed is beyond its L.
+    pub(crate) fn mark(&self, mark: Mark) {
+        let mut inner = self.inner.lock();
+        inner.head.mark = Some(mark);
+        if inner.pending.len() == PENDING_MARKS {
+            // Every other one will do.
+            let mut keep = false;
+            inner.pending.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        inner.pending.push_back(mark);
+        inner.head.pass(&mark);
+    }
+
+    /// Begins anew: every listener finds its channel closed.
+    pub(crate) fn begin(&self, state: &State) {
+        let mut inner = self.inner.lock();
+        inner.head = Head::of(state);
+        inner.pending.clear();
+        inner.channels.clear();
+        inner.slots.clear();
+        inner.free.clear();
+        inner.by_type.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Publishes a batch, whose changes all lie beyond the head, and returns what its ids carry.
+    pub(crate) fn publish(&self, batch: &Batch) -> Instant {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        if let Some((first, last)) = batch.changes.first().zip(batch.changes.last()) {
+            while let Some(mark) = inner.pending.front().copied()
+                && mark.l <= first.position.commit_lsn
+            {
+                inner.head.w = inner.head.w.max(mark.w);
+                inner.pending.pop_front();
+            }
+            self.frame(inner, batch);
+            inner.send(last.position, &self.budget);
+            inner.head.position = last.position;
+        }
+        if let Some(passed) = batch.passed {
+            inner.head.received = inner.head.received.max(passed);
+            for index in 0..inner.pending.len() {
+                let mark = inner.pending[index];
+                if mark.l > inner.head.received {
+                    break;
+                }
+                inner.head.pass(&mark);
+            }
+        }
+        inner.head.w
+    }
+
+    fn frame(&self, inner: &mut Inner, batch: &Batch) {
+        let mut id = String::new();
+        for change in &batch.changes {
+            let listening = &inner.by_type[change.resource_type.index()];
+            if listening.is_empty() {
+                continue;
+            }
+            id.clear();
+            EventId::live(inner.head.epoch, change.position, inner.head.w).write(&mut id);
+            let event = change.kind.event(change.resource_type);
+            for number in listening {
+                let Some(channel) = &mut inner.slots[*number] else { continue };
+                if channel.ends.is_empty() {
+                    inner.touched.push(*number);
+                }
+                self.framing.frame(&id, event, &change.data, &mut channel.frames);
+                channel.ends.push((change.position, event, channel.frames.len()));
+            }
+        }
+    }
+
+    /// Enters the channel of a filter.
+    pub(crate) fn join(self: &Arc<Self>, filter: &Filter) -> Joined {
+        let mut inner = self.inner.lock();
+        let number = match inner.channels.get(filter) {
+            Some(number) => *number,
+            None => inner.open(filter),
+        };
+        let receiver = inner.slots[number].as_ref().map(|channel| channel.sender.subscribe());
+        Joined { receiver, head: inner.head, filter: filter.clone(), hub: self.clone() }
+    }
+
+    fn leave(&self, filter: &Filter) {
+        let mut inner = self.inner.lock();
+        let Some(number) = inner.channels.get(filter).copied() else { return };
+        let deserted =
+            inner.slots[number].as_ref().is_some_and(|channel| channel.sender.receiver_count() == 0);
+        if deserted {
+            inner.channels.remove(filter);
+            inner.slots[number] = None;
+            inner.free.push(number);
+            for resource_type in filter.types.iter() {
+                inner.by_type[resource_type.index()].retain(|other| *other != number);
+            }
+        }
+    }
+
+    /// How many channels there are.
+    #[cfg(test)]
+    fn channels(&self) -> usize {
+        self.inner.lock().channels.len()
+    }
+}
+
+impl Inner {
+    fn open(&mut self, filter: &Filter) -> usize {
+        let channel = Channel {
+            filter: filter.clone(),
+            sender: broadcast::Sender::new(CAPACITY),
+            frames: BytesMut::new(),
+            ends: Vec::new(),
+        };
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.slots[number] = Some(channel);
+                number
+            }
+            None => {
+                self.slots.push(Some(channel));
+                self.slots.len() - 1
+            }
+        };
+        self.channels.insert(filter.clone(), number);
+        for resource_type in filter.types.iter() {
+            self.by_type[resource_type.index()].push(number);
+        }
+        number
+    }
+
+    fn send(&mut self, last: Position, budget: &Budget) {
+        let w = self.head.w;
+        for number in self.touched.drain(..) {
+            let Some(channel) = &mut self.slots[number] else { continue };
+            debug_assert!(
+                channel.ends.iter().all(|end| channel.filter.matches(end.1) || end.1 == ResourceType::BUNDLE)
+            );
+            let frames = channel.frames.split().freeze();
+            let ends = std::mem::take(&mut channel.ends).into_boxed_slice();
+            let live = match budget.try_take(frames.len()) {
+                Some(held) => {
+                    Live::Chunk(Arc::new(Chunk { last, w, frames: Held::attach(Some(held), frames), ends }))
+                }
+                None => Live::Skipped,
+            };
+            // Without a listener left, which is about to close the channel, there is nobody to miss it.
+            let _ = channel.sender.send(live);
+        }
+    }
+}
+
+impl Head {
+    fn of(state: &State) -> Self {
+        Self {
+            epoch: state.epoch,
+            position: state.head,
+            w: state.head_w,
+            received: state.durable_lsn,
+            passed_mark: None,
+            mark: state.mark,
+        }
+    }
+
+    fn pass(&mut self, mark: &Mark) {
+        if mark.l <= self.received {
+            self.passed_mark = Some(*mark);
+        }
+    }
+}
+
+impl Joined {
+    /// What comes next; `None`: the subscriber is behind, or the channel is gone. Either way it goes on in the journal.
+    pub(crate) async fn next(&mut self) -> Option<Arc<Chunk>> {
+        match self.receiver.as_mut()?.recv().await {
+            Ok(Live::Chunk(chunk)) => Some(chunk),
+            Ok(Live::Skipped) | Err(_) => None,
+        }
+    }
+
+    /// The head, if everything up to it that came through the channel was taken: it was read first.
+    pub(crate) fn idle_head(&self) -> Option<Head> {
+        let head = self.hub.head();
+        let empty = self.receiver.as_ref().is_some_and(broadcast::Receiver::is_empty);
+        (empty && head.epoch == self.head.epoch).then_some(head)
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.receiver = None;
+        self.hub.leave(&self.filter);
+    }
+}

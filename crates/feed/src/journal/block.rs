@@ -1,0 +1,272 @@
+//! Blocks: some 64 KiB of entries under a header that lets a reader skip them, or find its place, without
+//! reading them.
+//!
+//! All numbers are big-endian. The header is stored under a key of its own, beside the entries.
+
+use super::JournalError;
+use crate::{Change, Kind, Lsn, Position};
+use bytes::Bytes;
+use fhir::{Instant, RESOURCE_TYPES, ResourceType, TypeSet};
+
+/// Length of a position as a key: sorts as positions do.
+pub(super) const POSITION_LEN: usize = 18;
+const HEADER_LEN: usize = 2 * POSITION_LEN + 4 * 8 + WORDS * 8;
+const ENTRY_LEN: usize = POSITION_LEN + 8 + 1 + 1 + 4;
+const WORDS: usize = RESOURCE_TYPES.div_ceil(64);
+
+/// What is known of a block without its entries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Header {
+    /// The position before its first entry: a reader may go on here only if it stands there or beyond.
+    pub(crate) preceding: Position,
+    /// Its last entry.
+    pub(crate) last: Position,
+    /// The newest stamp of this block and all before it.
+    pub(crate) running_max: Instant,
+    /// W of the newest mark whose L lies at or before its first entry: what its ids carry.
+    pub(crate) w: Instant,
+    /// When its last transaction was committed, by the database's clock.
+    pub(crate) commit_time: Instant,
+    /// Bytes of entries in this block and all before it in its epoch.
+    pub(crate) offset: u64,
+    /// The types of the resources in it.
+    pub(crate) types: TypeSet,
+}
+
+/// A header and its entries, encoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    pub(crate) header: Header,
+    pub(crate) entries: Bytes,
+}
+
+/// An entry, borrowed from its block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) position: Position,
+    pub(crate) stamp: Instant,
+    pub(crate) resource_type: ResourceType,
+    pub(crate) kind: Kind,
+    pub(crate) data: &'a [u8],
+}
+
+pub(super) fn write_position(position: Position, out: &mut Vec<u8>) {
+    out.extend_from_slice(&position.commit_lsn.get().to_be_bytes());
+    out.extend_from_slice(&position.ordinal.to_be_bytes());
+    out.extend_from_slice(&position.part.to_be_bytes());
+}
+
+/// Reads fixed-size fields off the front of a slice.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], JournalError> {
+        let (head, rest) =
+            self.0.split_first_chunk().ok_or(JournalError::Corrupt("a block ends too early"))?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn slice(&mut self, len: usize) -> Result<&'a [u8], JournalError> {
+        let (head, rest) =
+            self.0.split_at_checked(len).ok_or(JournalError::Corrupt("an entry is longer than its block"))?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn position(&mut self) -> Result<Position, JournalError> {
+        Ok(Position {
+            commit_lsn: Lsn::new(u64::from_be_bytes(self.take()?)),
+            ordinal: u64::from_be_bytes(self.take()?),
+            part: u16::from_be_bytes(self.take()?),
+        })
+    }
+
+    fn instant(&mut self) -> Result<Instant, JournalError> {
+        Ok(Instant::from_unix_micros(i64::from_be_bytes(self.take()?)))
+    }
+}
+
+impl Header {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_LEN);
+        write_position(self.preceding, &mut out);
+        write_position(self.last, &mut out);
+        for instant in [self.running_max, self.w, self.commit_time] {
+            out.extend_from_slice(&instant.unix_micros().to_be_bytes());
+        }
+        out.extend_from_slice(&self.offset.to_be_bytes());
+        for word in self.types.words() {
+            out.extend_from_slice(&word.to_be_bytes());
+        }
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, JournalError> {
+        let mut fields = Fields(bytes);
+        let (preceding, last) = (fields.position()?, fields.position()?);
+        let (running_max, w, commit_time) = (fields.instant()?, fields.instant()?, fields.instant()?);
+        let offset = u64::from_be_bytes(fields.take()?);
+        let mut types = TypeSet::default();
+        for word in 0..WORDS {
+            let bits = u64::from_be_bytes(fields.take()?);
+            (0..64)
+                .filter(|bit| bits >> bit & 1 == 1)
+                .filter_map(|bit| ResourceType::from_index(word * 64 + bit))
+                .for_each(|resource_type| types.insert(resource_type));
+        }
+        Ok(Self { preceding, last, running_max, w, commit_time, offset, types })
+    }
+}
+
+impl Block {
+    /// The entries in their order; the first error ends them.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Result<Entry<'_>, JournalError>> {
+        let mut fields = Fields(&self.entries);
+        std::iter::from_fn(move || {
+            (!fields.0.is_empty()).then(|| {
+                let entry = Self::entry(&mut fields);
+                if entry.is_err() {
+                    fields.0 = &[];
+                }
+                entry
+            })
+        })
+    }
+
+    fn entry<'a>(fields: &mut Fields<'a>) -> Result<Entry<'a>, JournalError> {
+        let position = fields.position()?;
+        let stamp = fields.instant()?;
+        let [index] = fields.take()?;
+        let resource_type = ResourceType::from_index(index.into())
+            .ok_or(JournalError::Corrupt("an entry's resource type is unknown"))?;
+        let kind = match fields.take()? {
+            [0] => Kind::Upsert,
+            [1] => Kind::Deletion,
+            _ => return Err(JournalError::Corrupt("an entry's kind is unknown")),
+        };
+        let len = u32::from_be_bytes(fields.take()?);
+        let data = fields.slice(len as usize)?;
+        Ok(Entry { position, stamp, resource_type, kind, data })
+    }
+}
+
+/// Collects changes into a block.
+pub(crate) struct BlockBuilder {
+    header: Header,
+    entries: Vec<u8>,
+}
+
+impl BlockBuilder {
+    /// A block that follows a position, the newest stamp and the bytes of entries before it.
+    pub(crate) fn new(preceding: Position, running_max: Instant, offset: u64, w: Instant) -> Self {
+        let header = Header {
+            preceding,
+            last: preceding,
+            running_max,
+            w,
+            commit_time: Instant::MIN,
+            offset,
+            types: TypeSet::default(),
+        };
+        Self { header, entries: Vec::new() }
+    }
+
+    /// Adds a change, which lies after all that were added.
+    pub(crate) fn push(&mut self, change: &Change, commit_time: Instant) {
+        debug_assert!(change.position > self.header.last);
+        self.header.last = change.position;
+        self.header.running_max = self.header.running_max.max(change.stamp);
+        self.header.commit_time = commit_time;
+        self.header.types.insert(change.resource_type);
+        self.entries.reserve(ENTRY_LEN + change.data.len());
+        write_position(change.position, &mut self.entries);
+        self.entries.extend_from_slice(&change.stamp.unix_micros().to_be_bytes());
+        // RESOURCE_TYPES is below 256.
+        #[allow(clippy::cast_possible_truncation)]
+        self.entries.push(change.resource_type.index() as u8);
+        self.entries.push(match change.kind {
+            Kind::Upsert => 0,
+            Kind::Deletion => 1,
+        });
+        // Postgres' values are below 1 GiB.
+        #[allow(clippy::cast_possible_truncation)]
+        self.entries.extend_from_slice(&(change.data.len() as u32).to_be_bytes());
+        self.entries.extend_from_slice(&change.data);
+    }
+
+    /// Bytes of entries so far.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The block; `None` if nothing was added.
+    pub(crate) fn finish(mut self) -> Option<Block> {
+        self.header.offset += self.entries.len() as u64;
+        (!self.entries.is_empty()).then(|| Block { header: self.header, entries: self.entries.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn change(ordinal: u64, part: u16, stamp: i64, index: usize, deletion: bool, data: Vec<u8>) -> Change {
+        Change {
+            position: Position { commit_lsn: Lsn::new(7), ordinal, part },
+            stamp: Instant::from_unix_micros(stamp),
+            resource_type: ResourceType::from_index(index).unwrap(),
+            kind: if deletion { Kind::Deletion } else { Kind::Upsert },
+            data: data.into(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_block_gives_back_what_was_put_in(
+            rows in prop::collection::vec((any::<i64>(), 0..RESOURCE_TYPES, any::<bool>(), prop::collection::vec(any::<u8>(), 0..64)), 1..20),
+            w in any::<i64>(),
+        ) {
+            let mut builder = BlockBuilder::new(Position::ZERO, Instant::MIN, 0, Instant::from_unix_micros(w));
+            let changes: Vec<_> = (1..).zip(rows).map(|(n, (stamp, index, deletion, data))| change(n, 3, stamp, index, deletion, data)).collect();
+            for change in &changes {
+                builder.push(change, Instant::from_unix_micros(w));
+            }
+            let block = builder.finish().unwrap();
+            prop_assert_eq!(&Header::decode(&block.header.encode()).unwrap(), &block.header);
+            prop_assert_eq!(block.header.last, changes.last().unwrap().position);
+            prop_assert_eq!(block.header.running_max, changes.iter().map(|c| c.stamp).max().unwrap());
+            let entries: Vec<_> = block.entries().map(Result::unwrap).collect();
+            prop_assert_eq!(entries.len(), changes.len());
+            for (entry, change) in entries.iter().zip(&changes) {
+                prop_assert_eq!(entry.position, change.position);
+                prop_assert_eq!(entry.stamp, change.stamp);
+                prop_assert_eq!(entry.kind, change.kind);
+                prop_assert_eq!(entry.resource_type, change.resource_type);
+                prop_assert_eq!(entry.data, &change.data[..]);
+                prop_assert!(block.header.types.contains(change.resource_type));
+            }
+        }
+
+        #[test]
+        fn damaged_bytes_are_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Header::decode(&bytes);
+            let header = BlockBuilder::new(Position::ZERO, Instant::MIN, 0, Instant::MIN).header;
+            let block = Block { header, entries: bytes.into() };
+            prop_assert!(block.entries().take(100).count() < 100);
+        }
+
+        #[test]
+        fn keys_sort_as_positions_do(a in any::<(u64, u64, u16)>(), b in any::<(u64, u64, u16)>()) {
+            let key = |(lsn, ordinal, part)| {
+                let position = Position { commit_lsn: Lsn::new(lsn), ordinal, part };
+                let mut out = Vec::new();
+                write_position(position, &mut out);
+                (position, out)
+            };
+            let ((a, a_key), (b, b_key)) = (key(a), key(b));
+            prop_assert_eq!(a.cmp(&b), a_key.cmp(&b_key));
+        }
+    }
+}

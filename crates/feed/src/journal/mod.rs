@@ -1,0 +1,71 @@
+//! The durable journal: what was published, in its order, on our disk.
+//!
+//! A resumed or lagging subscriber reads it in place of the database. It is a trait because a journal on
+//! several machines comes next; [`Segments`] is the one on the local disk. All of it blocks: call it from the
+//! journal's own thread or from a blocking task.
+
+mod block;
+mod segments;
+mod state;
+mod writer;
+
+pub(crate) use block::{Block, BlockBuilder, Entry, Header};
+pub(crate) use segments::Segments;
+pub(crate) use state::{Floor, PastEpoch, State};
+pub(crate) use writer::{Durable, Publish, Writer};
+
+use crate::{Mark, Position};
+
+/// Why the journal cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JournalError {
+    /// The disk is full, or gone, or refuses.
+    #[error("the journal's storage fails")]
+    Storage(#[from] fjall::Error),
+    /// What was read is not what was written.
+    #[error("the journal is damaged: {0}")]
+    Corrupt(&'static str),
+}
+
+/// How much the journal keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retention {
+    /// At most this many bytes of blocks.
+    pub(crate) bytes: u64,
+    /// Nothing older than this, by both our clock and the database's.
+    pub(crate) age: std::time::Duration,
+}
+
+/// Called with a block's header and with what reads the block; returns whether it wants the next.
+pub(crate) type Visit<'a> =
+    dyn FnMut(&Header, &dyn Fn() -> Result<Block, JournalError>) -> Result<bool, JournalError> + 'a;
+
+/// Ordered, durable blocks of changes, and the state that goes with them.
+pub(crate) trait Journal: Send + Sync + 'static {
+    /// The state as last written; `None` in a new journal.
+    fn load(&self) -> Result<Option<State>, JournalError>;
+
+    /// Writes blocks and state as one, and returns when both are on disk.
+    fn append(&self, blocks: Vec<Block>, state: &State) -> Result<(), JournalError>;
+
+    /// Begins a new epoch: drops every block and writes the state, which is on disk on return.
+    fn begin(&self, state: &State) -> Result<(), JournalError>;
+
+    /// The blocks with entries after a position, in order, one call of `visit` each until it returns
+    /// `false`. Only the headers are read unless `visit` asks for more.
+    fn blocks_after(&self, position: Position, visit: &mut Visit<'_>) -> Result<(), JournalError>;
+
+    /// The position before the first block that holds an entry on the feed's side of a mark; `None` if
+    /// there is none.
+    fn seek(&self, mark: Mark) -> Result<Option<Position>, JournalError>;
+
+    /// Drops what retention does not keep, oldest first, but nothing stamped after W unless the bytes
+    /// demand it; the state's floor moves, on disk before anything is dropped. Whether anything was.
+    fn purge(&self, retention: Retention, state: &mut State) -> Result<bool, JournalError>;
+
+    /// Bytes of blocks kept.
+    fn bytes(&self) -> u64;
+
+    /// Opens it again after a failure.
+    fn reopen(&self) -> Result<(), JournalError>;
+}

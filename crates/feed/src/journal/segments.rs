@@ -1,0 +1,366 @@
+//! The journal on the local disk: fjall, one keyspace per segment of 256 MiB or an hour.
+//!
+//! Retention is ours and drops whole segments, oldest position first: compaction that drops by age or size
+//! follows the clock, and the clock steps. A key is written once. Headers (`h` + last position) and entries
+//! (`e` + last position) of a segment lie apart, so that headers are scanned without reading entries.
+
+use super::block::{POSITION_LEN, write_position};
+use super::{Block, Floor, Header, Journal, JournalError, Retention, State, Visit};
+use crate::{Lsn, Mark, Position};
+use bytes::Bytes;
+use fhir::Instant;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use parking_lot::RwLock;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const SEGMENT_BYTES: u64 = 256 << 20;
+const SEGMENT_AGE: Duration = Duration::from_secs(3600);
+/// Larger ones only cost memory: blocks are written once, in order.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+const CACHE_BYTES: u64 = 8 << 20;
+/// The least that fjall allows; recovery after a crash reads this much.
+const LOG_BYTES: u64 = 64 << 20;
+
+const STATE: &str = "state";
+const HEADER: u8 = b'h';
+const ENTRIES: u8 = b'e';
+
+/// A journal in a directory.
+pub(crate) struct Segments {
+    directory: PathBuf,
+    /// Empty only while it is being reopened, or after that failed.
+    open: RwLock<Option<Open>>,
+}
+
+struct Open {
+    database: Database,
+    state: Keyspace,
+    segments: RwLock<Vec<Arc<Segment>>>,
+}
+
+/// A run of blocks, dropped as a whole.
+struct Segment {
+    keyspace: Keyspace,
+    epoch: u64,
+    index: u32,
+    /// By our clock.
+    created: SystemTime,
+    /// Its ends; empty when nothing was written yet.
+    ends: RwLock<Option<Ends>>,
+}
+
+#[derive(Clone)]
+struct Ends {
+    /// Bytes of entries before it in its epoch.
+    offset: u64,
+    preceding: Position,
+    last: Header,
+}
+
+fn options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+}
+
+fn key(tag: u8, position: Position) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + POSITION_LEN);
+    key.push(tag);
+    write_position(position, &mut key);
+    key
+}
+
+impl Segments {
+    /// Opens the journal in a directory, or makes one.
+    pub(crate) fn open(directory: &Path) -> Result<Self, JournalError> {
+        Ok(Self { directory: directory.to_owned(), open: RwLock::new(Some(Open::new(directory)?)) })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Open) -> Result<T, JournalError>) -> Result<T, JournalError> {
+        match &*self.open.read() {
+            Some(open) => act(open),
+            None => Err(JournalError::Storage(fjall::Error::Poisoned)),
+        }
+    }
+}
+
+impl Open {
+    fn new(directory: &Path) -> Result<Self, JournalError> {
+        let database = Database::builder(directory)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(LOG_BYTES)
+            .worker_threads(1)
+            .open()?;
+        let state = database.keyspace(STATE, options)?;
+        let epoch = read_state(&state)?.map(|state| state.epoch);
+        let mut segments = Vec::new();
+        for name in database.list_keyspace_names() {
+            if &*name == STATE {
+                continue;
+            }
+            let keyspace = database.keyspace(&name, options)?;
+            match Segment::parse(&name, keyspace.clone()) {
+                Some(segment) if Some(segment.epoch) == epoch => segments.push(Arc::new(segment)),
+                // Of an epoch that ended while it was being dropped.
+                _ => database.delete_keyspace(keyspace)?,
+            }
+        }
+        for segment in &segments {
+            segment.read_ends()?;
+        }
+        segments.sort_by_key(|segment| segment.index);
+        Ok(Self { database, state, segments: RwLock::new(segments) })
+    }
+
+    /// The segment that the next block goes to, and whether it is new.
+    fn active(&self, epoch: u64) -> Result<Arc<Segment>, JournalError> {
+        let newest = self.segments.read().last().cloned();
+        if let Some(segment) = &newest
+            && !segment.is_full()
+        {
+            return Ok(segment.clone());
+        }
+        let index = newest.as_ref().map_or(0, |segment| segment.index.wrapping_add(1));
+        let segment = Arc::new(Segment::create(&self.database, epoch, index)?);
+        self.segments.write().push(segment.clone());
+        if let Some(full) = newest {
+            // Nothing is written to it any more: its memory is better spent elsewhere.
+            full.keyspace.rotate_memtable()?;
+        }
+        Ok(segment)
+    }
+}
+
+impl Open {
+    /// The oldest segment, if retention does not keep it, and the floor without it.
+    fn beyond(&self, retention: Retention, w: Option<Instant>) -> Option<(Arc<Segment>, Floor)> {
+        let segments = self.segments.read();
+        let [oldest, next, ..] = segments.as_slice() else { return None };
+        let (ends, newest) = (oldest.ends()?, segments.last()?.ends()?);
+        let bytes = newest.last.offset.saturating_sub(ends.offset);
+        // By both clocks: one of them may have stepped.
+        let age = next.created.elapsed().unwrap_or_default();
+        let database_age =
+            newest.last.commit_time.unix_micros().saturating_sub(ends.last.commit_time.unix_micros());
+        let database_age = Duration::from_micros(u64::try_from(database_age).unwrap_or(0));
+        let aged = age.min(database_age) > retention.age && w.is_some_and(|w| ends.last.running_max <= w);
+        let floor = Floor { position: ends.last.last, stamp: ends.last.running_max };
+        (bytes > retention.bytes || aged).then(|| (oldest.clone(), floor))
+    }
+}
+
+fn read_state(keyspace: &Keyspace) -> Result<Option<State>, JournalError> {
+    keyspace
+        .get(STATE)?
+        .map(|bytes| State::decode(&bytes).map_err(|_| JournalError::Corrupt("the state cannot be read")))
+        .transpose()
+}
+
+fn encode_state(state: &State) -> Result<Vec<u8>, JournalError> {
+    state.encode().map_err(|_| JournalError::Corrupt("the state cannot be written"))
+}
+
+impl Segment {
+    fn create(database: &Database, epoch: u64, index: u32) -> Result<Self, JournalError> {
+        let created = SystemTime::now();
+        let seconds = created.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let keyspace = database.keyspace(&format!("segment-{epoch:016x}-{index:08x}-{seconds}"), options)?;
+        Ok(Self { keyspace, epoch, index, created, ends: RwLock::new(None) })
+    }
+
+    fn parse(name: &str, keyspace: Keyspace) -> Option<Self> {
+        let mut parts = name.strip_prefix("segment-")?.split('-');
+        let epoch = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let index = u32::from_str_radix(parts.next()?, 16).ok()?;
+        let created = UNIX_EPOCH.checked_add(Duration::from_secs(parts.next()?.parse().ok()?))?;
+        Some(Self { keyspace, epoch, index, created, ends: RwLock::new(None) })
+    }
+
+    fn read_ends(&self) -> Result<(), JournalError> {
+        let header = |guard: fjall::Guard| Header::decode(&guard.value()?);
+        let mut headers = self.keyspace.prefix([HEADER]);
+        let first = headers.next().map(header).transpose()?;
+        let last = headers.next_back().map(header).transpose()?.or_else(|| first.clone());
+        let first_len = match &first {
+            Some(header) => self.keyspace.size_of(key(ENTRIES, header.last))?.unwrap_or(0),
+            None => 0,
+        };
+        *self.ends.write() = first.zip(last).map(|(first, last)| Ends {
+            offset: first.offset.saturating_sub(first_len.into()),
+            preceding: first.preceding,
+            last,
+        });
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        let full = |ends: &Ends| {
+            ends.last.offset.saturating_sub(ends.offset) >= SEGMENT_BYTES
+                || self.created.elapsed().is_ok_and(|age| age >= SEGMENT_AGE)
+        };
+        self.ends.read().as_ref().is_some_and(full)
+    }
+
+    fn ends(&self) -> Option<Ends> {
+        self.ends.read().clone()
+    }
+
+    /// The header of the first block whose last entry commits at or after a place in the log.
+    fn at(&self, lsn: Lsn) -> Result<Option<Header>, JournalError> {
+        let from = key(HEADER, Position::before(lsn));
+        let next = self.keyspace.range(from..vec![HEADER + 1]).next();
+        next.map(|guard| Header::decode(&guard.value()?)).transpose()
+    }
+
+    /// The first header with something on the feed's side of a mark, by bisection: stamps (as running
+    /// maxima) and commits only rise.
+    fn seek(&self, mark: Mark, ends: &Ends) -> Result<Option<Header>, JournalError> {
+        let beyond = |header: &Header| mark.leaves_to_feed(header.running_max, header.last.commit_lsn);
+        let (mut low, mut high) = (ends.preceding.commit_lsn.get(), ends.last.last.commit_lsn.get());
+        // Every header before `low` is on the tables' side; the one at `high` is on the feed's.
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.at(Lsn::new(middle))? {
+                Some(header) if !beyond(&header) => low = header.last.commit_lsn.get().max(middle) + 1,
+                _ => high = middle,
+            }
+        }
+        // Blocks of one transaction share their place in the log: walk back is impossible, walk on is not.
+        let start = key(HEADER, Position::before(Lsn::new(low.saturating_sub(1))));
+        for guard in self.keyspace.range(start..vec![HEADER + 1]) {
+            let header = Header::decode(&guard.value()?)?;
+            if beyond(&header) {
+                return Ok(Some(header));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Journal for Segments {
+    fn load(&self) -> Result<Option<State>, JournalError> {
+        self.with(|open| read_state(&open.state))
+    }
+
+    fn append(&self, blocks: Vec<Block>, state: &State) -> Result<(), JournalError> {
+        self.with(|open| {
+            let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
+            let segment = if blocks.is_empty() { None } else { Some(open.active(state.epoch)?) };
+            let mut ends = segment.as_ref().and_then(|segment| segment.ends());
+            if let Some(segment) = &segment {
+                for block in blocks {
+                    let header = block.header;
+                    batch.insert(&segment.keyspace, key(HEADER, header.last), header.encode());
+                    batch.insert(&segment.keyspace, key(ENTRIES, header.last), &*block.entries);
+                    let first = Ends {
+                        offset: header.offset.saturating_sub(block.entries.len() as u64),
+                        preceding: header.preceding,
+                        last: header,
+                    };
+                    ends = Some(match ends {
+                        Some(ends) => Ends { last: first.last, ..ends },
+                        None => first,
+                    });
+                }
+            }
+            batch.insert(&open.state, STATE, encode_state(state)?);
+            batch.commit()?;
+            if let Some(segment) = segment {
+                *segment.ends.write() = ends;
+            }
+            Ok(())
+        })
+    }
+
+    fn begin(&self, state: &State) -> Result<(), JournalError> {
+        self.with(|open| {
+            open.state.insert(STATE, encode_state(state)?)?;
+            open.database.persist(PersistMode::SyncAll)?;
+            for segment in std::mem::take(&mut *open.segments.write()) {
+                open.database.delete_keyspace(segment.keyspace.clone())?;
+            }
+            Ok(())
+        })
+    }
+
+    fn blocks_after(&self, position: Position, visit: &mut Visit<'_>) -> Result<(), JournalError> {
+        self.with(|open| {
+            let segments: Vec<_> = {
+                let all = open.segments.read();
+                let before =
+                    |segment: &Arc<Segment>| segment.ends().is_some_and(|ends| ends.last.last <= position);
+                let first = all.partition_point(before);
+                all.get(first..).unwrap_or_default().to_vec()
+            };
+            for segment in segments {
+                let range = (Bound::Excluded(key(HEADER, position)), Bound::Excluded(vec![HEADER + 1]));
+                for guard in segment.keyspace.range(range) {
+                    let header = Header::decode(&guard.value()?)?;
+                    let block = || {
+                        let entries = segment
+                            .keyspace
+                            .get(key(ENTRIES, header.last))?
+                            .ok_or(JournalError::Corrupt("a block has a header and no entries"))?;
+                        Ok(Block { header: header.clone(), entries: Bytes::from_owner(entries) })
+                    };
+                    if !visit(&header, &block)? {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn seek(&self, mark: Mark) -> Result<Option<Position>, JournalError> {
+        self.with(|open| {
+            let segments = open.segments.read().clone();
+            for segment in segments {
+                if let Some(ends) = segment.ends()
+                    && mark.leaves_to_feed(ends.last.running_max, ends.last.last.commit_lsn)
+                    && let Some(header) = segment.seek(mark, &ends)?
+                {
+                    return Ok(Some(header.preceding));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    fn purge(&self, retention: Retention, state: &mut State) -> Result<bool, JournalError> {
+        self.with(|open| {
+            let mut purged = false;
+            while let Some((oldest, floor)) = open.beyond(retention, state.mark.map(|mark| mark.w)) {
+                // The state first: a reader must never take a gap for the beginning.
+                state.floor = floor;
+                open.state.insert(STATE, encode_state(state)?)?;
+                open.database.persist(PersistMode::SyncAll)?;
+                open.segments.write().retain(|segment| segment.index != oldest.index);
+                open.database.delete_keyspace(oldest.keyspace.clone())?;
+                purged = true;
+            }
+            Ok(purged)
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        let bytes = |open: &Open| {
+            let segments = open.segments.read();
+            let oldest = segments.iter().find_map(|segment| segment.ends());
+            let newest = segments.iter().rev().find_map(|segment| segment.ends());
+            Ok(oldest
+                .zip(newest)
+                .map_or(0, |(oldest, newest)| newest.last.offset.saturating_sub(oldest.offset)))
+        };
+        self.with(bytes).unwrap_or(0)
+    }
+
+    fn reopen(&self) -> Result<(), JournalError> {
+        let mut open = self.open.write();
+        // The old one holds the lock on the directory until it is gone.
+        *open = None;
+        *open = Some(Open::new(&self.directory)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,296 @@
+//! The journal's thread: takes what was published, in its order, and makes it durable in groups.
+//!
+//! It has a thread of its own since an append waits for the disk, and the live must not. When the disk
+//! fails it drops what is queued, opens the journal again as soon as that is possible, and counts a new
+//! generation: the publisher then fetches from Postgres what the journal has not.
+
+use super::{BlockBuilder, Floor, Journal, JournalError, Retention, State};
+use crate::{Batch, Lsn, Mark, Position};
+use fhir::Instant;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant as Clock;
+
+/// Batches that may wait; the publisher waits beyond that.
+const QUEUE: usize = 32;
+const BLOCK_BYTES: usize = 64 << 10;
+/// A group beyond this is written before more is taken.
+const GROUP_BYTES: usize = 4 << 20;
+/// An LSN or a mark alone is not worth more than one fsync in this time.
+const IDLE_SYNC: Duration = Duration::from_secs(1);
+const MARK_SYNC: Duration = Duration::from_secs(10);
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+const REOPEN_EVERY: Duration = Duration::from_secs(1);
+
+/// What the publisher hands over.
+pub(crate) enum Publish {
+    /// A batch, published under the generation named.
+    Batch {
+        batch: Arc<Batch>,
+        /// What the ids of its changes carry; `None`: they were published before, and what the journal's
+        /// head carries is surely not too new.
+        w: Option<Instant>,
+        generation: u64,
+    },
+    /// A new epoch.
+    Begin { state: Box<State>, done: oneshot::Sender<()> },
+}
+
+/// What is on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Durable {
+    pub(crate) epoch: u64,
+    pub(crate) head: Position,
+    /// W of the newest mark at or before the head.
+    pub(crate) head_w: Instant,
+    /// Everything committed before it.
+    pub(crate) lsn: Lsn,
+    pub(crate) floor: Floor,
+    /// The newest W.
+    pub(crate) w: Option<Instant>,
+    /// Counts the times that the journal was opened again after a failure.
+    pub(crate) generation: u64,
+    /// It cannot be written at present.
+    pub(crate) failing: bool,
+}
+
+/// The publisher's end of the journal's thread.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    queue: mpsc::Sender<Publish>,
+}
+
+impl Writer {
+    /// Starts the thread. It ends when the last clone is dropped and all that was queued is written.
+    pub(crate) fn start(
+        journal: Arc<dyn Journal>,
+        state: State,
+        retention: Retention,
+        marks: watch::Receiver<Option<Mark>>,
+        durable: watch::Sender<Durable>,
+    ) -> std::io::Result<Self> {
+        let (queue, published) = mpsc::channel(QUEUE);
+        let now = Clock::now();
+        let thread = Thread {
+            journal,
+            passed: state.durable_lsn,
+            state,
+            retention,
+            published,
+            marks,
+            durable,
+            generation: 0,
+            synced: now,
+            purged: now,
+        };
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::Builder::new().name("journal".into()).spawn(move || runtime.block_on(thread.run()))?;
+        Ok(Self { queue })
+    }
+
+    /// Queues; waits while the queue is full. `false`: the thread has ended.
+    pub(crate) async fn send(&self, publish: Publish) -> bool {
+        self.queue.send(publish).await.is_ok()
+    }
+}
+
+impl Durable {
+    pub(crate) fn of(state: &State, generation: u64, failing: bool) -> Self {
+        Self {
+            epoch: state.epoch,
+            head: state.head,
+            head_w: state.head_w,
+            lsn: state.durable_lsn,
+            floor: state.floor,
+            w: state.mark.map(|mark| mark.w),
+            generation,
+            failing,
+        }
+    }
+}
+
+struct Thread {
+    journal: Arc<dyn Journal>,
+    /// As on disk.
+    state: State,
+    retention: Retention,
+    published: mpsc::Receiver<Publish>,
+    marks: watch::Receiver<Option<Mark>>,
+    durable: watch::Sender<Durable>,
+    /// Everything before it was received; what is on disk is in `state`.
+    passed: Lsn,
+    generation: u64,
+    synced: Clock,
+    purged: Clock,
+}
+
+/// What is written with one fsync.
+struct Group {
+    state: State,
+    blocks: Vec<super::Block>,
+    builder: Option<BlockBuilder>,
+    bytes: usize,
+}
+
+impl Thread {
+    async fn run(mut self) {
+        loop {
+            let next = match tokio::time::timeout(IDLE_SYNC, self.published.recv()).await {
+                Ok(None) => break,
+                Ok(Some(next)) => Some(next),
+                Err(_) => None,
+            };
+            let written = self.step(next);
+            let written = written.and_then(|()| self.purge());
+            if let Err(error) = written {
+                self.recover(&error).await;
+            }
+        }
+    }
+
+    fn step(&mut self, next: Option<Publish>) -> Result<(), JournalError> {
+        let mut group = Group::new(self.state.clone());
+        group.state.durable_lsn = self.passed;
+        let mut next = next;
+        while let Some(publish) = next {
+            match publish {
+                Publish::Batch { batch, w, generation } if generation == self.generation => {
+                    group.add(&batch, w);
+                }
+                Publish::Batch { .. } => {}
+                Publish::Begin { state, done } => {
+                    // What was queued before it belongs to an epoch that nobody can continue.
+                    self.journal.begin(&state)?;
+                    self.state = *state;
+                    self.passed = self.state.durable_lsn;
+                    group = Group::new(self.state.clone());
+                    self.announce(false);
+                    // The publisher may have gone; the epoch stands all the same.
+                    let _ = done.send(());
+                }
+            }
+            if group.bytes >= GROUP_BYTES {
+                break;
+            }
+            next = self.published.try_recv().ok();
+        }
+        self.write(group)
+    }
+
+    fn write(&mut self, mut group: Group) -> Result<(), JournalError> {
+        group.close();
+        if let Some(mark) = *self.marks.borrow() {
+            group.state.mark = Some(mark);
+        }
+        let since_sync = self.synced.elapsed();
+        let due = !group.blocks.is_empty()
+            || (group.state.durable_lsn != self.state.durable_lsn && since_sync >= IDLE_SYNC)
+            || (group.state.mark != self.state.mark && since_sync >= MARK_SYNC);
+        if !due {
+            self.passed = group.state.durable_lsn;
+            return Ok(());
+        }
+        self.journal.append(group.blocks, &group.state)?;
+        self.state = group.state;
+        self.passed = self.state.durable_lsn;
+        self.synced = Clock::now();
+        self.announce(false);
+        Ok(())
+    }
+
+    fn announce(&self, failing: bool) {
+        self.durable.send_replace(Durable::of(&self.state, self.generation, failing));
+    }
+
+    fn purge(&mut self) -> Result<(), JournalError> {
+        if self.purged.elapsed() < PURGE_EVERY {
+            return Ok(());
+        }
+        self.purged = Clock::now();
+        if self.journal.purge(self.retention, &mut self.state)? {
+            tracing::info!(floor = ?self.state.floor.position, "dropped the oldest part of the journal");
+            self.announce(false);
+        }
+        Ok(())
+    }
+
+    /// Opens the journal again, however long it takes; what is queued meanwhile is dropped.
+    async fn recover(&mut self, error: &JournalError) {
+        tracing::error!(
+            error = error as &dyn std::error::Error,
+            "the journal cannot be written: nothing is acknowledged until it can"
+        );
+        self.announce(true);
+        loop {
+            tokio::time::sleep(REOPEN_EVERY).await;
+            while let Ok(publish) = self.published.try_recv() {
+                drop(publish);
+            }
+            let reopened = self.journal.reopen().and_then(|()| self.journal.load());
+            // Only a write shows that there is space again.
+            let reopened = reopened.and_then(|state| {
+                let state = state.unwrap_or_else(|| self.state.clone());
+                self.journal.append(Vec::new(), &state).map(|()| state)
+            });
+            match reopened {
+                Ok(state) => {
+                    tracing::info!(head = ?state.head, "the journal is open again");
+                    self.state = state;
+                    self.passed = self.state.durable_lsn;
+                    self.generation += 1;
+                    self.announce(false);
+                    return;
+                }
+                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "not yet"),
+            }
+        }
+    }
+}
+
+impl Group {
+    fn new(state: State) -> Self {
+        Self { state, blocks: Vec::new(), builder: None, bytes: 0 }
+    }
+
+    fn add(&mut self, batch: &Batch, w: Option<Instant>) {
+        let mut transactions = batch.transactions.iter().peekable();
+        for change in &batch.changes {
+            let commit_lsn = change.position.commit_lsn;
+            while let Some(transaction) = transactions.next_if(|next| next.commit_lsn <= commit_lsn) {
+                if transaction.commit_lsn >= self.state.head.commit_lsn {
+                    self.state.transaction = Some(*transaction);
+                }
+            }
+            if change.position <= self.state.head {
+                continue;
+            }
+            let w = w.unwrap_or(self.state.head_w).max(self.state.head_w);
+            let state = &self.state;
+            let builder = self
+                .builder
+                .get_or_insert_with(|| BlockBuilder::new(state.head, state.running_max, state.offset, w));
+            let commit_time =
+                self.state.transaction.map_or(Instant::MIN, |transaction| transaction.commit_time);
+            builder.push(change, commit_time);
+            self.state.head = change.position;
+            self.state.head_w = w;
+            self.state.running_max = self.state.running_max.max(change.stamp);
+            if builder.len() >= BLOCK_BYTES {
+                self.close();
+            }
+        }
+        if let Some(passed) = batch.passed {
+            self.state.durable_lsn = self.state.durable_lsn.max(passed);
+        }
+    }
+
+    /// Ends the block that is being built.
+    fn close(&mut self) {
+        if let Some(block) = self.builder.take().and_then(BlockBuilder::finish) {
+            self.bytes += block.entries.len();
+            self.state.offset = block.header.offset;
+            self.blocks.push(block);
+        }
+    }
+}

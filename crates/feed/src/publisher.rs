@@ -1,0 +1,199 @@
+//! The publisher: the one way into the feed.
+
+use crate::feed::Shared;
+use crate::journal::{Publish, State, Writer};
+use crate::{Batch, Lsn, Position, Transaction};
+use fhir::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{oneshot, watch};
+
+/// The batch could not be published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PublishError {
+    /// What was decoded again is not what was published. The caller begins a new epoch.
+    #[error("the transaction at {0} is not the one that was published: the database's history has forked")]
+    Fork(Lsn),
+    /// The journal was opened again after a failure, and lacks what was published meanwhile: replication is to be
+    /// started again from [`Publisher::acknowledged`].
+    #[error("the journal was opened again after a failure")]
+    Reopened,
+}
+
+/// The database that the journal follows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// The cluster's system identifier.
+    pub system: u64,
+    /// Its timeline.
+    pub timeline: u32,
+    /// What else must stay the same for positions to mean the same: the object identifiers of publication and tables.
+    pub identity: String,
+}
+
+/// The one that publishes. There is one for a feed.
+pub struct Publisher {
+    shared: Arc<Shared>,
+    writer: Writer,
+    origin: Option<Origin>,
+    /// The last change handed to the hub, and its transaction.
+    head: Position,
+    transaction: Option<Transaction>,
+    /// The last change handed to the journal.
+    queued: Position,
+    /// The journal's generation that `queued` belongs to.
+    generation: u64,
+    /// Replication has begun again before the head's transaction, which must come first.
+    awaits_head: AtomicBool,
+    durable: watch::Sender<Lsn>,
+}
+
+impl Publisher {
+    /// `known` is the state of a journal that follows a database already.
+    pub(crate) fn new(shared: Arc<Shared>, writer: Writer, known: Option<State>) -> Self {
+        let on_disk = *shared.durable.borrow();
+        let durable = watch::Sender::new(on_disk.lsn);
+        let mut changes = shared.durable.clone();
+        let announce = durable.clone();
+        tokio::spawn(async move {
+            while changes.changed().await.is_ok() {
+                let lsn = changes.borrow_and_update().lsn;
+                announce.send_if_modified(|last| std::mem::replace(last, lsn) != lsn);
+            }
+        });
+        Self {
+            shared,
+            writer,
+            origin: known.as_ref().map(|state| state.origin.clone()),
+            head: on_disk.head,
+            transaction: known.and_then(|state| state.transaction),
+            queued: on_disk.head,
+            generation: on_disk.generation,
+            awaits_head: AtomicBool::new(true),
+            durable,
+        }
+    }
+
+    /// The database that the journal follows; `None` when it is new.
+    pub fn origin(&self) -> Option<Origin> {
+        self.origin.clone()
+    }
+
+    /// Where replication starts: everything committed before it is on disk. The slot must stand at or before it.
+    pub fn acknowledged(&self) -> Lsn {
+        self.awaits_head.store(true, Ordering::Relaxed);
+        self.shared.durable.borrow().lsn
+    }
+
+    /// The commit of the last change that was published.
+    pub fn head(&self) -> Position {
+        self.head
+    }
+
+    /// Begins a new epoch at a place in the log (where a new slot begins): what follows has nothing to
+    /// do with what was published before, every subscriber is reset, and no replay begins until W has
+    /// passed `since`. `fork`: versions that were published may no longer exist, so that resets are `reset-all`.
+    pub async fn begin_epoch(
+        &mut self,
+        origin: Origin,
+        start: Lsn,
+        since: Instant,
+        fork: bool,
+    ) -> Result<(), PublishError> {
+        let before = match &self.origin {
+            Some(_) => self.shared.journal.load().ok().flatten(),
+            None => None,
+        };
+        let state = State::begin(before.as_ref(), origin.clone(), start, since, fork);
+        let (done, written) = oneshot::channel();
+        // Before subscribers can meet the new epoch: whether they were on a fork.
+        self.shared.past.lock().clone_from(&state.past);
+        self.shared.forget_mark();
+        self.writer.send(Publish::Begin { state: Box::new(state.clone()), done }).await;
+        written.await.map_err(|_| PublishError::Reopened)?;
+        self.shared.hub.begin(&state);
+        self.origin = Some(origin);
+        self.head = state.head;
+        self.queued = state.head;
+        self.transaction = None;
+        self.generation = self.shared.durable.borrow().generation;
+        Ok(())
+    }
+
+    /// Publishes a batch: to the hub at once, to the journal in order. Waits when the journal is behind.
+    /// What lies at or before the head is dropped after its transaction was compared.
+    pub async fn publish(&mut self, batch: Batch) -> Result<(), PublishError> {
+        let on_disk = *self.shared.durable.borrow();
+        if on_disk.generation != self.generation {
+            self.generation = on_disk.generation;
+            self.queued = on_disk.head;
+            return Err(PublishError::Reopened);
+        }
+        self.compare(&batch)?;
+        let queued = self.queued;
+        let newest = batch.changes.last().map(|change| change.position);
+        // Nearly always the same for both: only after a failure of the journal is it behind the hub.
+        let hub_has = batch.changes.partition_point(|change| change.position <= self.head);
+        let journal_has = batch.changes.partition_point(|change| change.position <= queued);
+        if journal_has < hub_has {
+            let again = part(&batch, journal_has, hub_has, None);
+            self.queue(Arc::new(again), None).await;
+        }
+        let fresh =
+            Arc::new(if hub_has == 0 { batch } else { part(&batch, hub_has, usize::MAX, batch.passed) });
+        let w = self.shared.hub.publish(&fresh);
+        if let Some(newest) = newest {
+            self.head = self.head.max(newest);
+        }
+        self.queue(fresh, Some(w)).await;
+        Ok(())
+    }
+
+    /// While the journal fails nothing is queued: it will be fetched again.
+    async fn queue(&mut self, batch: Arc<Batch>, w: Option<Instant>) {
+        if self.shared.durable.borrow().failing {
+            return;
+        }
+        if let Some(last) = batch.changes.last() {
+            self.queued = self.queued.max(last.position);
+        }
+        let generation = self.generation;
+        self.writer.send(Publish::Batch { batch, w, generation }).await;
+    }
+
+    /// What comes again must be what was published.
+    fn compare(&mut self, batch: &Batch) -> Result<(), PublishError> {
+        for transaction in &batch.transactions {
+            let Some(last) = self.transaction else {
+                self.transaction = Some(*transaction);
+                self.awaits_head.store(false, Ordering::Relaxed);
+                continue;
+            };
+            if transaction.commit_lsn == last.commit_lsn {
+                if *transaction != last {
+                    return Err(PublishError::Fork(transaction.commit_lsn));
+                }
+                self.awaits_head.store(false, Ordering::Relaxed);
+            } else if transaction.commit_lsn > last.commit_lsn {
+                let comes_again = self.shared.durable.borrow().lsn <= last.commit_lsn;
+                if self.awaits_head.swap(false, Ordering::Relaxed) && comes_again {
+                    return Err(PublishError::Fork(last.commit_lsn));
+                }
+                self.transaction = Some(*transaction);
+            }
+        }
+        Ok(())
+    }
+
+    /// What may be acknowledged: it moves after each fsync of the journal.
+    pub fn durable(&self) -> watch::Receiver<Lsn> {
+        self.durable.subscribe()
+    }
+}
+
+/// Some of a batch's changes.
+fn part(batch: &Batch, from: usize, to: usize, passed: Option<Lsn>) -> Batch {
+    let to = to.min(batch.changes.len());
+    let changes = batch.changes.get(from..to).unwrap_or_default().to_vec();
+    Batch { changes, transactions: batch.transactions.clone(), passed }
+}

@@ -1,0 +1,108 @@
+//! Reading the journal for one subscriber: a run of blocks, matched and framed.
+
+use crate::journal::{Entry, Journal, JournalError};
+use crate::subscription::Tally;
+use crate::{EventId, Framing, Mark, Position};
+use bytes::{Bytes, BytesMut};
+use fhir::{Filter, Instant};
+
+/// Frames of one read, about; one resource may be larger.
+pub(crate) const READ_BYTES: usize = 256 << 10;
+/// Blocks looked at in one read, so that a narrow filter comes up for air.
+const READ_BLOCKS: usize = 4096;
+
+/// What to read.
+#[derive(Clone)]
+pub(crate) struct Wanted {
+    pub(crate) epoch: u64,
+    /// Beyond this ...
+    pub(crate) from: Position,
+    /// ... up to this, which is on disk.
+    pub(crate) until: Position,
+    pub(crate) filter: Filter,
+    /// Only what lies on the feed's side of it.
+    pub(crate) split: Option<Mark>,
+}
+
+/// What was read.
+pub(crate) struct Read {
+    pub(crate) frames: Bytes,
+    pub(crate) tally: Tally,
+    /// The last position framed.
+    pub(crate) framed: Position,
+    /// Everything up to here was passed.
+    pub(crate) last: Position,
+    /// What a live id of `last` carries; `None` when nothing was passed.
+    pub(crate) w: Option<Instant>,
+    /// The journal does not go on where the reader stands: what it missed was dropped.
+    pub(crate) gap: bool,
+}
+
+/// Reads a run of blocks. Blocks on files.
+pub(crate) fn read(
+    journal: &dyn Journal,
+    framing: &dyn Framing,
+    wanted: &Wanted,
+) -> Result<Read, JournalError> {
+    let mut frames = BytesMut::new();
+    let mut read = Read {
+        frames: Bytes::new(),
+        tally: Tally::default(),
+        framed: wanted.from,
+        last: wanted.from,
+        w: None,
+        gap: false,
+    };
+    let mut id = String::new();
+    let mut blocks = 0;
+    journal.blocks_after(wanted.from, &mut |header, block| {
+        if header.preceding > read.last {
+            read.gap = true;
+            return Ok(false);
+        }
+        if header.types.iter().any(|resource_type| wanted.filter.matches(resource_type)) {
+            for entry in block()?.entries() {
+                let entry = entry?;
+                if entry.position > wanted.until {
+                    break;
+                }
+                if entry.position > wanted.from && wanted.concerns(&entry) {
+                    id.clear();
+                    wanted.id(entry.position, header.w).write(&mut id);
+                    let event = entry.kind.event(entry.resource_type);
+                    framing.frame(&id, event, entry.data, &mut frames);
+                    read.tally.count(event);
+                    read.framed = entry.position;
+                }
+            }
+        }
+        read.last = header.last.min(wanted.until).max(wanted.from);
+        read.w = Some(header.w);
+        blocks += 1;
+        Ok(header.last < wanted.until && frames.len() < READ_BYTES && blocks < READ_BLOCKS)
+    })?;
+    read.frames = frames.freeze();
+    Ok(read)
+}
+
+impl Wanted {
+    fn concerns(&self, entry: &Entry<'_>) -> bool {
+        self.filter.matches(entry.resource_type)
+            && self.split.is_none_or(|mark| mark.leaves_to_feed(entry.stamp, entry.position.commit_lsn))
+    }
+
+    /// The id of a position: it carries the mark as long as the feed may not have passed its L.
+    fn id(&self, position: Position, w: Instant) -> EventId {
+        id_at(self.epoch, position, w, self.split)
+    }
+}
+
+/// The id of a position in the feed, with the mark while there is a split.
+pub(crate) fn id_at(epoch: u64, position: Position, w: Instant, split: Option<Mark>) -> EventId {
+    match split {
+        Some(mark) if position.commit_lsn <= mark.l => {
+            EventId(crate::id::Place::Split { epoch, position, mark })
+        }
+        _ => EventId::live(epoch, position, w),
+    }
+}

@@ -1,0 +1,224 @@
+//! What a subscriber goes through: where its id lets it begin, replay, follow, and reset when it is lost.
+
+use crate::feed::Shared;
+use crate::follow::{Follow, Lost};
+use crate::id::{Place, Replaying};
+use crate::journal::{Durable, State};
+use crate::replay::{HandOver, Replay};
+use crate::subscription::Out;
+use crate::{Begin, EventId, Item, Mark, Notice, Position, SourceError};
+use fhir::{Filter, Instant};
+use std::sync::Arc;
+
+/// One subscriber at work.
+pub(crate) struct Subscriber {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) filter: Filter,
+    pub(crate) out: Out,
+}
+
+/// A place in the feed, of an epoch.
+struct Standing {
+    epoch: u64,
+    position: Position,
+    w: Instant,
+    split: Option<Mark>,
+    transaction_time: Option<Instant>,
+}
+
+/// What a subscriber does next.
+enum Step {
+    /// Reads the tables from the beginning of a round.
+    Replay { since: Option<Instant>, id: EventId },
+    /// Reads the rest of a round.
+    Resume(Replaying),
+    /// Follows the feed.
+    Follow(Standing),
+    /// Is told that it cannot go on, and reads the tables.
+    Reset { since: Option<Instant>, id: EventId, reason: &'static str, all: bool },
+}
+
+impl Subscriber {
+    /// Runs until the database refuses for good.
+    pub(crate) async fn run(self, begin: Begin) -> SourceError {
+        let mut step = match begin {
+            Begin::Since(since) => Step::Replay { since, id: EventId::beginning() },
+            Begin::After { id, since } => match self.admit(id, since).await {
+                Ok(step) => step,
+                Err(error) => return error,
+            },
+        };
+        loop {
+            step = match self.step(step).await {
+                Ok(next) => next,
+                Err(error) => return error,
+            };
+        }
+    }
+
+    async fn step(&self, step: Step) -> Result<Step, SourceError> {
+        let replay = Replay { shared: &self.shared, filter: &self.filter, out: &self.out };
+        match step {
+            Step::Reset { since, id, reason, all } => {
+                let notice = if all { Notice::ResetAll { reason } } else { Notice::Reset { reason } };
+                self.out.send(Item::Notice(notice), id.clone()).await;
+                Ok(Step::Replay { since: if all { None } else { since }, id })
+            }
+            Step::Replay { since, id } => Ok(self.hand_over(replay.run(since, &id).await?).await),
+            Step::Resume(place) => Ok(self.hand_over(replay.resume(place).await?).await),
+            Step::Follow(from) => {
+                let Standing { epoch, position, w, .. } = from;
+                let mut follow = Follow::new(&self.shared, &self.filter, &self.out, epoch, position, w);
+                follow.split = from.split;
+                follow.live = Some(from.transaction_time);
+                Ok(self.reset(follow.run().await))
+            }
+        }
+    }
+
+    /// Where the feed goes on after the pages: before the first entry on its side of the mark.
+    async fn hand_over(&self, hand_over: HandOver) -> Step {
+        let HandOver { epoch, split: mark, transaction_time } = hand_over;
+        // The head first: what is appended while the journal is searched lies beyond it.
+        let on_disk = *self.shared.durable.borrow();
+        let found = loop {
+            let journal = self.shared.journal.clone();
+            match tokio::task::spawn_blocking(move || journal.seek(mark)).await {
+                Ok(Ok(found)) => break found,
+                Ok(Err(error)) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the journal cannot be searched: trying again"
+                    );
+                    tokio::time::sleep(crate::follow::RETRY_AFTER).await;
+                }
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let now = *self.shared.durable.borrow();
+        if now.epoch != epoch || now.floor.stamp > mark.w {
+            let reason = "what follows the pages is no longer kept";
+            let position = on_disk.head;
+            let id = EventId(Place::Split { epoch, position, mark });
+            return Step::Reset { since: Some(mark.w), id, reason, all: self.forked(epoch) };
+        }
+        Step::Follow(Standing {
+            epoch,
+            position: found.unwrap_or(on_disk.head),
+            w: mark.w,
+            split: Some(mark),
+            transaction_time: Some(transaction_time),
+        })
+    }
+
+    fn reset(&self, lost: Lost) -> Step {
+        let Lost { since, epoch, reason, id } = lost;
+        Step::Reset { since: Some(since), id, reason, all: self.forked(epoch) }
+    }
+
+    /// Whether versions that were published in an epoch may no longer exist.
+    fn forked(&self, epoch: u64) -> bool {
+        self.shared.past.lock().iter().any(|past| past.epoch == epoch && past.forked)
+    }
+
+    /// What an id is still good for.
+    async fn admit(&self, id: Option<EventId>, since: Option<Instant>) -> Result<Step, SourceError> {
+        let on_disk = *self.shared.durable.borrow();
+        let Some(id) = id else {
+            let (id, reason) = (EventId::beginning(), "the event id is not one of this service");
+            return Ok(Step::Reset { since, id, reason, all: false });
+        };
+        Ok(match id.0.clone() {
+            Place::Beginning => Step::Replay { since, id },
+            Place::Live { epoch, position, w } => {
+                let from = Standing { epoch, position, w, split: None, transaction_time: None };
+                self.go_on(&on_disk, from, since, id).await?
+            }
+            Place::Split { epoch, position, mark } => {
+                let (w, split) = (mark.w, Some(mark));
+                let from = Standing { epoch, position, w, split, transaction_time: Some(w) };
+                self.go_on(&on_disk, from, since, id).await?
+            }
+            Place::Replay(place) => {
+                let stale = if place.filter != self.filter.hash32() {
+                    Some(Stale::Foreign("the event id belongs to a request with another filter"))
+                } else if place.epoch != on_disk.epoch {
+                    Some(self.stale_epoch(&on_disk, place.epoch))
+                } else if on_disk.floor.stamp > place.mark.w {
+                    Some(Stale::Old("what follows the pages is no longer kept"))
+                } else {
+                    None
+                };
+                match stale {
+                    None => Step::Resume(place),
+                    Some(stale) => stale.step(place.since, since, id),
+                }
+            }
+        })
+    }
+
+    async fn go_on(
+        &self,
+        on_disk: &Durable,
+        from: Standing,
+        since: Option<Instant>,
+        id: EventId,
+    ) -> Result<Step, SourceError> {
+        Ok(match self.stale(on_disk, from.epoch, from.position).await? {
+            None => Step::Follow(from),
+            Some(stale) => stale.step(Some(from.w), since, id),
+        })
+    }
+
+    /// Why a position in the feed cannot be continued; `None` if it can.
+    async fn stale(
+        &self,
+        on_disk: &Durable,
+        epoch: u64,
+        position: Position,
+    ) -> Result<Option<Stale>, SourceError> {
+        if epoch != on_disk.epoch {
+            return Ok(Some(self.stale_epoch(on_disk, epoch)));
+        }
+        if position < on_disk.floor.position {
+            return Ok(Some(Stale::Old("what follows that event is no longer kept")));
+        }
+        if position <= self.shared.hub.head().position {
+            return Ok(None);
+        }
+        // A client saw what our crash lost: Postgres sends it again, unless the database never wrote it.
+        let sample = self.shared.sample(&self.out, &EventId::live(epoch, position, on_disk.head_w)).await?;
+        let written = position.commit_lsn < sample.mark.l;
+        Ok((!written).then_some(Stale::Forked("the event id is ahead of the database")))
+    }
+
+    fn stale_epoch(&self, on_disk: &Durable, epoch: u64) -> Stale {
+        if self.forked(epoch) {
+            Stale::Forked("the database's history is another than the one that the event id is of")
+        } else if State::same_cluster(on_disk.epoch, epoch) {
+            Stale::Old("the journal was begun anew")
+        } else {
+            Stale::Foreign("the event id is of another database")
+        }
+    }
+}
+
+/// Why an id cannot be continued.
+enum Stale {
+    /// The id says from where a reset goes on.
+    Old(&'static str),
+    /// What the id says means nothing here.
+    Foreign(&'static str),
+    /// What the client has may not exist.
+    Forked(&'static str),
+}
+
+impl Stale {
+    fn step(self, from_id: Option<Instant>, from_request: Option<Instant>, id: EventId) -> Step {
+        match self {
+            Self::Old(reason) => Step::Reset { since: from_id, id, reason, all: false },
+            Self::Foreign(reason) => Step::Reset { since: from_request, id, reason, all: false },
+            Self::Forked(reason) => Step::Reset { since: None, id, reason, all: true },
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! A database in a few hundred bytes: writers that stamp, commit and become visible as separate steps, a log that is
+//! decoded later, marks and pages as the real one gives them.
+
+use feed::{
+    Answer, Batch, Change, Kind, Lsn, Mark, Page, PageRequest, PageRow, Position, Sample, Source, Transaction,
+};
+use fhir::{Instant, ResourceType};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+pub(crate) type Key = (ResourceType, u8);
+
+/// One version of a resource.
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
+    pub(crate) key: Key,
+    pub(crate) number: u64,
+    pub(crate) stamp: i64,
+    pub(crate) deleted: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    started: i64,
+    xid: u32,
+    versions: Vec<Version>,
+}
+
+#[derive(Clone, Debug)]
+struct Committed {
+    open: Open,
+    lsn: u64,
+    visible: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) clock: i64,
+    lsn: u64,
+    xid: u32,
+    number: u64,
+    open: Vec<Open>,
+    log: Vec<Committed>,
+    /// What others can see.
+    pub(crate) table: BTreeMap<Key, Version>,
+    decoded: usize,
+    /// Row messages of the transaction in decoding that were handed out.
+    piece: usize,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Database(pub(crate) Arc<Mutex<State>>);
+
+impl State {
+    pub(crate) fn tick(&mut self, micros: i64) {
+        self.clock += micros;
+    }
+
+    /// A transaction begins, or an open one stamps a row that nobody else holds.
+    pub(crate) fn write(&mut self, random: &mut fastrand::Rng, keys: u8) {
+        if self.open.len() < 3 && random.bool() {
+            self.xid += 1;
+            self.open.push(Open { started: self.clock, xid: self.xid, versions: Vec::new() });
+        }
+        let Some(writer) = (!self.open.is_empty()).then(|| random.usize(..self.open.len())) else { return };
+        let types = [ResourceType::PATIENT, ResourceType::GROUP];
+        let key = (types[random.usize(..2)], random.u8(..keys));
+        let held = |versions: &[Version]| versions.iter().any(|version| version.key == key);
+        let elsewhere = (0..self.open.len()).any(|other| other != writer && held(&self.open[other].versions));
+        if elsewhere || self.log.iter().any(|done| !done.visible && held(&done.open.versions)) {
+            return;
+        }
+        let own = self.open[writer].versions.iter().rev().find(|version| version.key == key);
+        let before = own.or_else(|| self.table.get(&key));
+        let exists = before.is_some_and(|before| !before.deleted);
+        let stamp = before.map_or(self.clock, |before| self.clock.max(before.stamp + 1));
+        self.clock = self.clock.max(stamp);
+        self.number += 1;
+        let version = Version { key, number: self.number, stamp, deleted: exists && random.u8(..4) == 0 };
+        self.open[writer].versions.push(version);
+    }
+
+    pub(crate) fn commit(&mut self, random: &mut fastrand::Rng) {
+        if self.open.is_empty() {
+            return;
+        }
+        let open = self.open.swap_remove(random.usize(..self.open.len()));
+        self.lsn += 10 + random.u64(..50);
+        self.log.push(Committed { open, lsn: self.lsn, visible: false });
+        self.lsn += 5;
+    }
+
+    /// A committed transaction becomes visible, in any order.
+    pub(crate) fn reveal(&mut self, random: &mut fastrand::Rng) {
+        let hidden: Vec<_> = (0..self.log.len()).filter(|index| !self.log[*index].visible).collect();
+        if let Some(index) = (!hidden.is_empty()).then(|| hidden[random.usize(..hidden.len())]) {
+            self.log[index].visible = true;
+            for version in self.log[index].open.versions.clone() {
+                self.table.insert(version.key, version);
+            }
+        }
+    }
+
+    pub(crate) fn settle(&mut self, random: &mut fastrand::Rng) {
+        while !self.open.is_empty() {
+            self.commit(random);
+        }
+        while self.log.iter().any(|done| !done.visible) {
+            self.reveal(random);
+        }
+    }
+
+    /// The slot begins here, which waits for open transactions.
+    pub(crate) fn create_slot(&mut self) -> (Lsn, Instant) {
+        self.decoded = self.log.len();
+        self.lsn += 1;
+        (Lsn::new(self.lsn), Instant::from_unix_micros(self.clock))
+    }
+
+    pub(crate) fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Replication begins again: what was not acknowledged comes once more, from its beginning.
+    pub(crate) fn restart_from(&mut self, acknowledged: Lsn) {
+        self.decoded = self.log.partition_point(|done| done.lsn + 5 <= acknowledged.get());
+        self.piece = 0;
+    }
+
+    /// The next piece of the log: part of a transaction, several, or nothing but a keepalive.
+    pub(crate) fn decode(&mut self, random: &mut fastrand::Rng) -> Batch {
+        let mut batch = Batch::default();
+        let mut room = random.usize(1..6);
+        while room > 0 && self.decoded < self.log.len() {
+            let done = &self.log[self.decoded];
+            let commit_lsn = Lsn::new(done.lsn);
+            let commit_time = Instant::from_unix_micros(done.open.started);
+            let rest: Vec<_> = done.open.versions.iter().enumerate().skip(self.piece).take(room).collect();
+            if !rest.is_empty() {
+                batch.transactions.push(Transaction { commit_lsn, xid: done.open.xid, commit_time });
+            }
+            for (ordinal, version) in &rest {
+                let position = Position { commit_lsn, ordinal: *ordinal as u64, part: 0 };
+                batch.changes.push(change(version, position));
+            }
+            room -= rest.len();
+            self.piece += rest.len();
+            if self.piece == done.open.versions.len() {
+                batch.passed = Some(Lsn::new(done.lsn + 5));
+                self.decoded += 1;
+                self.piece = 0;
+                room = room.saturating_sub(1);
+            }
+        }
+        if self.decoded == self.log.len() {
+            batch.passed = Some(Lsn::new(self.lsn));
+        }
+        batch
+    }
+
+    pub(crate) fn all_decoded(&self) -> bool {
+        self.decoded == self.log.len()
+    }
+
+    /// Every version in the order of the log.
+    pub(crate) fn log(&self) -> Vec<Version> {
+        self.log.iter().flat_map(|done| done.open.versions.clone()).collect()
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        let open =
+            self.open.iter().chain(self.log.iter().filter(|done| !done.visible).map(|done| &done.open));
+        let w = open.map(|open| open.started).chain([self.clock]).min().unwrap_or(0) - 1;
+        Mark { w: Instant::from_unix_micros(w), l: Lsn::new(self.lsn) }
+    }
+
+    fn page(&self, request: &PageRequest) -> Page {
+        let mut rows: Vec<_> = self
+            .table
+            .values()
+            .filter(|version| version.key.0 == request.resource_type)
+            .filter(|version| version.deleted == (request.kind == Kind::Deletion))
+            .map(|version| (Instant::from_unix_micros(version.stamp), version))
+            .filter(|(stamp, _)| request.since.is_none_or(|since| *stamp > since) && *stamp <= request.until)
+            .map(|(stamp, version)| (stamp, Box::<str>::from(version.key.1.to_string()), version))
+            .collect();
+        rows.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        rows.retain(|row| request.after.as_ref().is_none_or(|after| (row.0, &row.1) > (after.0, &after.1)));
+        let more = rows.len() > 2;
+        rows.truncate(2);
+        let next = rows.last().filter(|_| more).map(|row| (row.0, row.1.clone()));
+        let rows =
+            rows.into_iter().map(|(stamp, id, version)| PageRow { stamp, id, data: data(version) }).collect();
+        Page { rows, next }
+    }
+}
+
+fn change(version: &Version, position: Position) -> Change {
+    Change {
+        position,
+        stamp: Instant::from_unix_micros(version.stamp),
+        resource_type: version.key.0,
+        kind: if version.deleted { Kind::Deletion } else { Kind::Upsert },
+        data: data(version),
+    }
+}
+
+fn data(version: &Version) -> bytes::Bytes {
+    let Version { key: (resource_type, id), number, deleted, .. } = version;
+    format!("{resource_type} {id} {number} {deleted}").into()
+}
+
+impl Source for Database {
+    fn mark(&self) -> Answer<'_, Sample> {
+        let state = self.0.lock().unwrap();
+        let (mark, clock) = (state.mark(), Instant::from_unix_micros(state.clock));
+        let taken = tokio::time::Instant::now();
+        Box::pin(async move { Ok(Sample { mark, clock, taken, tombstones_purged: None }) })
+    }
+
+    fn page(&self, request: PageRequest) -> Answer<'_, Page> {
+        let page = self.0.lock().unwrap().page(&request);
+        Box::pin(async move { Ok(page) })
+    }
+
+    fn holding_back(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What a subscriber heard: the version's key, number and whether it is a deletion.
+pub(crate) fn parse(data: &str) -> (Key, u64, bool) {
+    let mut words: VecDeque<_> = data.split(' ').collect();
+    let mut word = || words.pop_front().unwrap();
+    ((word().parse().unwrap(), word().parse().unwrap()), word().parse().unwrap(), word().parse().unwrap())
+}

@@ -1,0 +1,170 @@
+//! Random histories against the real feed: whatever the order of stamping, committing, becoming visible,
+//! decoding, marking, cutting and restarting, a subscriber ends with the table, hears nothing twice, and
+//! live hears every version in the order of the log.
+
+mod database;
+mod subscriber;
+
+use database::Database;
+use feed::{Feed, Framing, Options, Origin, PublishError, Publisher};
+use fhir::{Filter, ResourceType, TypeSet};
+use proptest::prelude::*;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use subscriber::Reader;
+
+/// One line for a frame: id, event, data.
+struct Lines;
+
+impl Framing for Lines {
+    fn frame(&self, id: &str, event: ResourceType, data: &[u8], out: &mut bytes::BytesMut) {
+        out.extend_from_slice(format!("{id}|{event}|").as_bytes());
+        out.extend_from_slice(data);
+        out.extend_from_slice(b"\n");
+    }
+}
+
+async fn open(directory: &Path) -> (Feed, Publisher) {
+    let options = Options {
+        directory: directory.to_owned(),
+        retention_bytes: 1 << 30,
+        retention_age: Duration::from_secs(3600),
+        concurrent_pages: 2,
+        held_bytes: 8 << 20,
+    };
+    // The thread of the feed that was dropped may still hold the lock.
+    for _ in 0..10_000 {
+        if let Ok(opened) = Feed::open(options.clone(), Arc::new(Lines)) {
+            return opened;
+        }
+        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("the journal stays locked");
+}
+
+fn origin() -> Origin {
+    Origin { system: 1, timeline: 1, identity: String::new() }
+}
+
+async fn history(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::default();
+    database.0.lock().unwrap().clock = 1_000_000;
+    let (mut feed, mut publisher) = open(directory.path()).await;
+
+    // What was there before the slot.
+    {
+        let mut state = database.0.lock().unwrap();
+        for _ in 0..random.usize(..20) {
+            state.tick(random.i64(0..5));
+            state.write(&mut random, 6);
+            if random.bool() {
+                state.commit(&mut random);
+            }
+        }
+        while state.has_open() {
+            state.commit(&mut random);
+        }
+    }
+    let (start, since) = database.0.lock().unwrap().create_slot();
+    publisher.begin_epoch(origin(), start, since, false).await.unwrap();
+    feed.set_source(Arc::new(database.clone()));
+
+    let mut readers = Vec::new();
+    for step in 0..random.usize(50..250) {
+        match random.u8(..100) {
+            0..35 => {
+                let mut state = database.0.lock().unwrap();
+                state.tick(random.i64(0..5));
+                state.write(&mut random, 6);
+            }
+            35..50 => database.0.lock().unwrap().commit(&mut random),
+            50..62 => database.0.lock().unwrap().reveal(&mut random),
+            62..75 => {
+                let batch = database.0.lock().unwrap().decode(&mut random);
+                publisher.publish(batch).await.unwrap();
+            }
+            75..80 => {
+                let mark = database.0.lock().unwrap().mark();
+                feed.mark(mark);
+            }
+            80..84 if readers.len() < 4 => {
+                let types: TypeSet =
+                    [[ResourceType::PATIENT].as_slice(), &[ResourceType::PATIENT, ResourceType::GROUP]]
+                        [random.usize(..2)]
+                    .iter()
+                    .copied()
+                    .collect();
+                readers.push(Reader::new(Filter { types }, &database, step));
+            }
+            84..96 if !readers.is_empty() => {
+                let reader = random.usize(..readers.len());
+                readers[reader].read(&feed, random.usize(1..8), &mut random).await;
+            }
+            96..98 if !readers.is_empty() => {
+                let reader = random.usize(..readers.len());
+                readers[reader].cut(&mut random);
+            }
+            98 if random.u8(..3) == 0 => {
+                readers.iter_mut().for_each(|reader| reader.cut(&mut random));
+                drop((feed, publisher));
+                (feed, publisher) = open(directory.path()).await;
+                assert_eq!(publisher.origin(), Some(origin()));
+                feed.set_source(Arc::new(database.clone()));
+                database.0.lock().unwrap().restart_from(publisher.acknowledged());
+            }
+            _ => {}
+        }
+    }
+
+    database.0.lock().unwrap().settle(&mut random);
+    while !database.0.lock().unwrap().all_decoded() {
+        let batch = database.0.lock().unwrap().decode(&mut random);
+        publisher.publish(batch).await.unwrap();
+    }
+    database.0.lock().unwrap().tick(10);
+    let mark = database.0.lock().unwrap().mark();
+    feed.mark(mark);
+    let batch = database.0.lock().unwrap().decode(&mut random);
+    publisher.publish(batch).await.unwrap();
+    for reader in &mut readers {
+        reader.finish(&feed, &database).await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_and_nothing_comes_twice(seed in any::<u64>()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(history(seed));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_comes_again_as_another_is_a_fork() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path()).await;
+    let database = Database::default();
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut state = database.0.lock().unwrap();
+    let (start, since) = state.create_slot();
+    state.write(&mut random, 1);
+    while !state.has_open() {
+        state.write(&mut random, 1);
+    }
+    state.write(&mut random, 1);
+    state.commit(&mut random);
+    drop(state);
+    publisher.begin_epoch(origin(), start, since, false).await.unwrap();
+    let mut batch = database.0.lock().unwrap().decode(&mut random);
+    publisher.publish(batch.clone()).await.unwrap();
+    publisher.publish(batch.clone()).await.unwrap();
+    let head = feed.status().head;
+    batch.transactions[0].xid += 1;
+    assert_eq!(publisher.publish(batch).await, Err(PublishError::Fork(head.commit_lsn)));
+}

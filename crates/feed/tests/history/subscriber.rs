@@ -1,0 +1,160 @@
+//! A reader that is cut at any frame and comes back with its last id, and the checks of what it hears.
+
+use crate::database::{Database, Key, Version, parse};
+use feed::{Begin, EventId, Feed, Item, Notice, Subscription};
+use fhir::{Filter, Instant};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+pub(crate) struct Reader {
+    filter: Filter,
+    subscription: Option<Subscription>,
+    /// Frames of the last chunk that were not looked at yet: a cut may fall between any two.
+    frames: VecDeque<String>,
+    last_id: Option<String>,
+    since: Option<Instant>,
+    /// The newest version heard of each key, and whether it is there.
+    heard: BTreeMap<Key, (u64, bool)>,
+    /// What was heard since `live`, in order.
+    live: Option<Vec<u64>>,
+    name: usize,
+}
+
+impl Reader {
+    pub(crate) fn new(filter: Filter, database: &Database, name: usize) -> Self {
+        // Every other one knows the state of some moment, as a client with a `_since` does.
+        let (mut since, mut heard) = (None, BTreeMap::new());
+        if name % 2 == 0 {
+            let state = database.0.lock().unwrap();
+            let w = state.mark().w;
+            let known: Vec<Version> =
+                state.log().into_iter().filter(|v| v.stamp <= w.unix_micros()).collect();
+            for version in known.iter().filter(|version| filter.matches(version.key.0)) {
+                heard.insert(version.key, (version.number, !version.deleted));
+            }
+            since = Some(w);
+        }
+        Self {
+            filter,
+            subscription: None,
+            frames: VecDeque::new(),
+            last_id: None,
+            since,
+            heard,
+            live: None,
+            name,
+        }
+    }
+
+    /// Reads some frames, or fewer if nothing comes.
+    pub(crate) async fn read(&mut self, feed: &Feed, frames: usize, random: &mut fastrand::Rng) {
+        for _ in 0..frames {
+            if !self.frame(feed, Duration::from_millis(random.u64(..4))).await {
+                break;
+            }
+        }
+    }
+
+    /// The connection is lost, whatever of a chunk had arrived.
+    pub(crate) fn cut(&mut self, random: &mut fastrand::Rng) {
+        if random.bool() {
+            self.subscription = None;
+            self.frames.clear();
+        } else {
+            // The client took what it had before it noticed.
+            while let Some(frame) = self.frames.pop_front() {
+                self.hear(&frame);
+            }
+            self.subscription = None;
+        }
+    }
+
+    async fn frame(&mut self, feed: &Feed, patience: Duration) -> bool {
+        if let Some(frame) = self.frames.pop_front() {
+            self.hear(&frame);
+            return true;
+        }
+        let subscription = self.subscription.get_or_insert_with(|| {
+            let begin = match &self.last_id {
+                Some(id) => Begin::After { id: Some(id.parse::<EventId>().unwrap()), since: self.since },
+                None => Begin::Since(self.since),
+            };
+            feed.subscribe(self.filter.clone(), begin)
+        });
+        let Ok(item) = tokio::time::timeout(patience, subscription.next()).await else { return false };
+        match item.unwrap() {
+            Item::Frames(frames) => {
+                let text = String::from_utf8(frames.bytes.to_vec()).unwrap();
+                self.frames.extend(text.lines().map(str::to_owned));
+                assert_eq!(frames.tally.total(), self.frames.len() as u64);
+            }
+            Item::Notice(Notice::Live { .. }) => {
+                self.last_id = Some(subscription.id().to_string());
+                self.live.get_or_insert_default();
+            }
+            Item::Notice(Notice::Position) => self.last_id = Some(subscription.id().to_string()),
+            Item::Notice(notice) => panic!("reader {}: {notice:?} without a reason", self.name),
+            Item::Waiting(_) => {}
+        }
+        true
+    }
+
+    fn hear(&mut self, frame: &str) {
+        let mut parts = frame.split('|');
+        let mut part = || parts.next().unwrap();
+        let (id, event, data) = (part().to_owned(), part(), part());
+        let (key, number, deleted) = parse(data);
+        assert_eq!(event == "Bundle", deleted);
+        assert!(self.filter.matches(key.0), "{key:?} was not asked for");
+        let before = self.heard.insert(key, (number, !deleted));
+        assert!(
+            before.is_none_or(|(before, _)| before < number),
+            "reader {}: {key:?} version {number} after {before:?}",
+            self.name
+        );
+        if let Some(live) = &mut self.live {
+            live.push(number);
+        }
+        self.last_id = Some(id);
+    }
+
+    /// Reads until everything is there, then compares.
+    pub(crate) async fn finish(&mut self, feed: &Feed, database: &Database) {
+        let (table, log) = {
+            let state = database.0.lock().unwrap();
+            (state.table.clone(), state.log())
+        };
+        let wanted: BTreeMap<Key, u64> = table
+            .values()
+            .filter(|version| !version.deleted && self.filter.matches(version.key.0))
+            .map(|version| (version.key, version.number))
+            .collect();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        while self.live.is_none() || !self.frames.is_empty() || self.there() != wanted {
+            self.frame(feed, Duration::from_millis(100)).await;
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "reader {}: has {:?} and not {wanted:?}, live: {}",
+                self.name,
+                self.there(),
+                self.live.is_some()
+            );
+        }
+        // Nothing may follow.
+        assert!(!self.frame(feed, Duration::from_millis(20)).await || self.frames.is_empty());
+        let live = self.live.as_deref().unwrap_or_default();
+        if let Some(first) = live.first() {
+            let order: Vec<_> = log
+                .iter()
+                .filter(|version| self.filter.matches(version.key.0))
+                .map(|version| version.number)
+                .skip_while(|number| number != first)
+                .collect();
+            assert_eq!(live, order, "reader {}: every version in the order of the log", self.name);
+        }
+    }
+
+    fn there(&self) -> BTreeMap<Key, u64> {
+        self.heard.iter().filter(|(_, heard)| heard.1).map(|(key, heard)| (*key, heard.0)).collect()
+    }
+}
