@@ -3,6 +3,7 @@
 //! `Prefer: respond-eventsource` wins over `respond-async`, that over `Accept: text/event-stream`. A
 //! wildcard asks for nothing: every tool sends `*/*` without meaning it.
 
+use fhir::Handling;
 use http::HeaderMap;
 use http::header::ACCEPT;
 
@@ -30,8 +31,8 @@ pub(crate) enum Asked {
 pub(crate) struct Asking {
     /// The answer.
     pub(crate) asked: Asked,
-    /// Unknown parameters are to be ignored: `Prefer: handling=lenient`.
-    pub(crate) lenient: bool,
+    /// What becomes of unknown parameters: `Prefer: handling=lenient`.
+    pub(crate) handling: Handling,
 }
 
 impl Asking {
@@ -45,7 +46,8 @@ impl Asking {
                 asynchronous |= name.eq_ignore_ascii_case(b"respond-async");
                 // Only the first instance of a preference counts (RFC 7240, section 2).
                 if name.eq_ignore_ascii_case(b"handling") && handling.is_none() {
-                    handling = Some(unquoted(value).eq_ignore_ascii_case(b"lenient"));
+                    let lenient = unquoted(value).eq_ignore_ascii_case(b"lenient");
+                    handling = Some(if lenient { Handling::Lenient } else { Handling::Strict });
                 }
             }
         }
@@ -58,7 +60,7 @@ impl Asking {
         } else {
             Asked::Nothing
         };
-        Self { asked, lenient: handling.unwrap_or(false) }
+        Self { asked, handling: handling.unwrap_or_default() }
     }
 }
 

@@ -5,16 +5,28 @@
 //! [`SourceSnapshot`]. Read [`Server`] first, then `stream`.
 
 mod asking;
+mod export;
+mod health;
 mod host;
 mod listen;
 mod metrics;
+mod notices;
+mod pages;
+mod place;
+mod refusal;
+mod routes;
+#[cfg(test)]
+mod script;
+mod server;
 mod source;
 mod sse;
+mod stream;
 mod streams;
 mod subscribe;
 
 pub use host::{InvalidPublicUrl, PublicUrl};
 pub use listen::ListenError;
+pub use server::{Server, Settings, bind};
 pub use source::{SourceSnapshot, SourceStatus};
 pub use sse::EventStream;
 pub use subscribe::{Subscribe, Subscriber};

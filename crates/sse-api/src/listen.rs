@@ -25,6 +25,9 @@ pub enum ListenError {
         #[source]
         source: std::io::Error,
     },
+    /// The metrics contradict each other.
+    #[error("the metrics cannot be registered")]
+    Metrics(#[source] prometheus::Error),
 }
 
 /// Listens on each address, or on none.

@@ -43,8 +43,8 @@ impl Metrics {
             )?,
             refusals: counters(
                 "fhir_tail_refusals_total",
-                "Requests for a stream that were refused, by code.",
-                "code",
+                "Requests for a stream that were refused, by status.",
+                "status",
             )?,
             notices_sent: counters("fhir_tail_notices_sent_total", "Notices sent, by code.", "code")?,
             bytes_sent: IntCounter::new("fhir_tail_bytes_sent_total", "Bytes sent within streams.")?,
@@ -159,6 +159,7 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::script::status;
 
     /// The value of a sample in the text.
     fn value(text: &str, sample: &str) -> Option<f64> {
@@ -172,7 +173,7 @@ mod tests {
         metrics.sent(ResourceType::PATIENT, 2);
         metrics.sent(ResourceType::PATIENT, 3);
         metrics.bytes_sent.inc_by(99);
-        let feed = Status { durable_lsn: Lsn::new(0x1_0000_0000), journal_ok: true, ..Status::default() };
+        let feed = Status { durable_lsn: Lsn::new(0x1_0000_0000), journal_ok: true, ..status() };
         let text = metrics.scrape(&feed, &SourceSnapshot::default()).unwrap();
         assert_eq!(value(&text, r#"fhir_tail_events_sent_total{type="Patient"}"#), Some(5.0));
         assert_eq!(value(&text, "fhir_tail_bytes_sent_total"), Some(99.0));
@@ -204,7 +205,7 @@ mod tests {
     #[test]
     fn every_metric_has_help_and_a_unit_that_prometheus_knows() {
         let metrics = Metrics::new().unwrap();
-        let text = metrics.scrape(&Status::default(), &SourceSnapshot::default()).unwrap();
+        let text = metrics.scrape(&status(), &SourceSnapshot::default()).unwrap();
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let (name, kind) = line.split_once(' ').unwrap();
             assert!(text.contains(&format!("# HELP {name} ")), "{name}");

@@ -103,12 +103,24 @@ impl OpenStream {
     pub(crate) fn sent(&self, frames: &Frames) {
         let metrics = &self.streams.metrics;
         let mut events = 0;
-        for &(event, count) in frames.tally.iter() {
-            metrics.sent(event, u64::from(count));
-            events += u64::from(count);
+        for (event, count) in frames.tally.iter() {
+            metrics.sent(event, count);
+            events += count;
         }
         self.stream.events.fetch_add(events, Relaxed);
         self.sent_bytes(frames.bytes.len());
+    }
+
+    /// Counts a notice that is handed to the connection.
+    pub(crate) fn sent_notice(&self, code: &str, bytes: usize) {
+        self.streams.metrics.notices_sent.with_label_values(&[code]).inc();
+        self.sent_bytes(bytes);
+    }
+
+    /// Notes what keeps the stream waiting.
+    pub(crate) fn waits_for(&self, what: String) {
+        let Stream { level, peer, .. } = &*self.stream;
+        tracing::debug!(%peer, level, what, "stream waits");
     }
 
     /// Counts bytes that are handed to the connection.

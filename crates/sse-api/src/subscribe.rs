@@ -1,6 +1,6 @@
 //! What this crate asks of the feed, as a trait: so that a stream can be driven by a script as well.
 
-use feed::{Begin, EventId, Feed, Item, SourceError, Status, Subscription};
+use feed::{Begin, Feed, Item, SourceError, Status, Subscription};
 use fhir::Filter;
 use std::future::Future;
 
@@ -21,8 +21,8 @@ pub trait Subscriber: Send + 'static {
     /// What comes next; `Err` ends the stream. Can be dropped at any await point and called again.
     fn next(&mut self) -> impl Future<Output = Result<Item, SourceError>> + Send;
 
-    /// The id of everything that [`next`](Self::next) has returned so far.
-    fn id(&self) -> EventId;
+    /// The id of everything that [`next`](Self::next) has returned so far, in its text form.
+    fn id(&self) -> String;
 }
 
 impl Subscribe for Feed {
@@ -42,7 +42,7 @@ impl Subscriber for Subscription {
         Subscription::next(self)
     }
 
-    fn id(&self) -> EventId {
-        Subscription::id(self)
+    fn id(&self) -> String {
+        Subscription::id(self).to_string()
     }
 }

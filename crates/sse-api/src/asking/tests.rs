@@ -59,7 +59,7 @@ fn who_asks_for_what() {
 
 #[test]
 fn the_first_handling_counts() {
-    let lenient = |value: &str| Asking::of(&headers(&[("prefer", value)])).lenient;
+    let lenient = |value: &str| Asking::of(&headers(&[("prefer", value)])).handling == Handling::Lenient;
     assert!(lenient("handling=lenient"));
     assert!(lenient(r#"respond-eventsource, Handling = "Lenient""#));
     assert!(lenient("handling=lenient, handling=strict"));
