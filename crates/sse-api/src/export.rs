@@ -2,12 +2,12 @@
 
 use crate::asking::{Asked, Asking, RESPOND_EVENTSOURCE};
 use crate::metrics::now;
-use crate::refusal::{Passing, lasting, outcome_response, passing, stream_headers};
+use crate::refusal::{Passing, Refusal, stream_headers};
 use crate::routes::Api;
 use crate::stream::{Opening, frames};
 use crate::subscribe::Subscribe;
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use feed::{Begin, EventId};
 use fhir::{ExportRequest, Issue, IssueType, Level, NoticeCode, Outcome, ResourceType};
 use http::request::Parts;
@@ -25,9 +25,8 @@ pub(crate) fn export<F: Subscribe>(
     match begin(api, level, peer, parts) {
         Ok(response) => response,
         Err(refusal) => {
-            let code = refusal.status().as_u16().to_string();
-            api.metrics.refusals.with_label_values(&[&code]).inc();
-            refusal
+            api.metrics.refusals.with_label_values(&[refusal.status().as_str()]).inc();
+            refusal.into_response()
         }
     }
 }
@@ -37,7 +36,7 @@ fn begin<F: Subscribe>(
     level: Level,
     peer: SocketAddr,
     parts: &Parts,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     implemented(&level, &parts.method)?;
     let asking = Asking::of(&parts.headers);
     match asking.asked {
@@ -48,7 +47,7 @@ fn begin<F: Subscribe>(
             ));
         }
         Asked::Nothing => {
-            return Err(lasting(
+            return Err(Refusal::lasting(
                 StatusCode::BAD_REQUEST,
                 IssueType::Invalid,
                 "ask for a stream with Prefer: respond-eventsource (and Accept: application/fhir+json) or with \
@@ -58,16 +57,16 @@ fn begin<F: Subscribe>(
     }
     let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let request = ExportRequest::parse(level, pairs, asking.handling)
-        .map_err(|outcome| outcome_response(StatusCode::BAD_REQUEST, outcome.to_json()))?;
+        .map_err(|outcome| Refusal::Lasting(StatusCode::BAD_REQUEST, outcome))?;
     let resume = Resume::of(&parts.headers, &request)?;
 
-    let refuse = |why| Err(passing(why, asking.asked, resume.came_with.as_deref()));
+    let refuse = |why, came_with| Err(Refusal::Passing { why, asked: asking.asked, came_with });
     if api.stopping.is_cancelled() {
-        return refuse(Passing::Stopping);
+        return refuse(Passing::Stopping, resume.came_with);
     }
     // Who has a position can be served from the journal; who begins needs the tables.
     if !resume.has_position() && !(api.source)().connected {
-        return refuse(Passing::Unavailable);
+        return refuse(Passing::Unavailable, resume.came_with);
     }
     let mut response = if parts.method == Method::HEAD {
         // A body of unknown length, so that the headers are those of a GET.
@@ -76,7 +75,7 @@ fn begin<F: Subscribe>(
         )
     } else {
         let Some(open) = api.streams.open(level_name(&request.level), peer) else {
-            return refuse(Passing::Full);
+            return refuse(Passing::Full, resume.came_with);
         };
         let opening = Opening { start: start(&request, &resume), heartbeat: request.heartbeat };
         let subscriber = api.feed.subscribe(request.filter, resume.begin);
@@ -91,7 +90,7 @@ fn begin<F: Subscribe>(
 }
 
 /// Compartments and POST come later.
-fn implemented(level: &Level, method: &Method) -> Result<(), Response> {
+fn implemented(level: &Level, method: &Method) -> Result<(), Refusal> {
     if method == Method::POST {
         return Err(not_implemented("POST is not supported yet: use GET with parameters in the query"));
     }
@@ -104,8 +103,8 @@ fn implemented(level: &Level, method: &Method) -> Result<(), Response> {
     }
 }
 
-fn not_implemented(diagnostics: &str) -> Response {
-    lasting(StatusCode::NOT_IMPLEMENTED, IssueType::NotSupported, diagnostics)
+fn not_implemented(diagnostics: &str) -> Refusal {
+    Refusal::lasting(StatusCode::NOT_IMPLEMENTED, IssueType::NotSupported, diagnostics)
 }
 
 /// The word for logs: never an id.
@@ -129,7 +128,7 @@ struct Resume {
 impl Resume {
     /// The header wins over the query (a browser that comes back sends the newer one in the header), and both
     /// over `_since`. An empty id is none: some clients send one before their first event.
-    fn of(headers: &HeaderMap, request: &ExportRequest) -> Result<Self, Response> {
+    fn of(headers: &HeaderMap, request: &ExportRequest) -> Result<Self, Refusal> {
         let since = request.since;
         let header = headers.get_all("last-event-id").iter().find(|value| !value.is_empty());
         if let Some(value) = header {
@@ -143,7 +142,7 @@ impl Resume {
         let id: EventId = text.parse().map_err(|error| {
             let diagnostics = format!("_lastEventId is {error}: give the id of an event as it was received");
             let outcome = Outcome::new(Issue::error(IssueType::Value, diagnostics).about("_lastEventId"));
-            outcome_response(StatusCode::BAD_REQUEST, outcome.to_json())
+            Refusal::Lasting(StatusCode::BAD_REQUEST, outcome)
         })?;
         Ok(Self { begin: Begin::After { id: Some(id), since }, came_with: Some(text.as_bytes().to_vec()) })
     }

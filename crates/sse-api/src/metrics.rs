@@ -43,8 +43,8 @@ impl Metrics {
             )?,
             refusals: counters(
                 "fhir_tail_refusals_total",
-                "Requests for a stream that were refused, by code.",
-                "code",
+                "Requests for a stream that were refused, by status.",
+                "status",
             )?,
             notices_sent: counters("fhir_tail_notices_sent_total", "Notices sent, by code.", "code")?,
             bytes_sent: IntCounter::new("fhir_tail_bytes_sent_total", "Bytes sent within streams.")?,

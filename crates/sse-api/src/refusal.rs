@@ -5,9 +5,10 @@
 //! and `Retry-After`. Refusals that last keep their status for everyone.
 
 use crate::asking::{Asked, EVENT_STREAM};
+use crate::routes::content;
 use crate::sse::outcome_frame;
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use feed::EventId;
 use fhir::{IssueType, NoticeCode, Outcome};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
@@ -62,25 +63,55 @@ impl Passing {
     }
 }
 
-/// The response to a request for a stream that cannot begin now. `came_with` is the id that the client
-/// gave: it gets it back byte for byte, so that its next attempt is the same as this one.
-pub(crate) fn passing(why: Passing, asked: Asked, came_with: Option<&[u8]>) -> Response {
+/// Why there is no stream.
+pub(crate) enum Refusal {
+    /// The request would be refused again.
+    Lasting(StatusCode, Outcome),
+    /// It could be answered later.
+    Passing {
+        /// Why not now.
+        why: Passing,
+        /// How the stream was asked for.
+        asked: Asked,
+        /// The id that the client gave: it gets it back byte for byte, so that its next attempt is the same as this one.
+        came_with: Option<Vec<u8>>,
+    },
+}
+
+impl Refusal {
+    /// One that lasts.
+    pub(crate) fn lasting(status: StatusCode, code: IssueType, diagnostics: &str) -> Self {
+        Self::Lasting(status, Outcome::error(code, diagnostics))
+    }
+
+    /// The label of the metric: the status, of a frame for an EventSource as well.
+    pub(crate) const fn status(&self) -> StatusCode {
+        match self {
+            Self::Lasting(status, _) => *status,
+            Self::Passing { why, .. } => why.status(),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Lasting(status, outcome) => outcome_response(status, &outcome),
+            Self::Passing { why, asked, came_with } => passing(why, asked, came_with),
+        }
+    }
+}
+
+fn passing(why: Passing, asked: Asked, came_with: Option<Vec<u8>>) -> Response {
     let wait = Duration::from_secs(fastrand::u64(why.wait()));
-    let outcome = Outcome::notice(why.code(), why.diagnostics()).to_json();
+    let outcome = Outcome::notice(why.code(), why.diagnostics());
     if asked != Asked::Accepted {
-        let mut response = outcome_response(why.status(), outcome);
+        let mut response = outcome_response(why.status(), &outcome);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
         return response;
     }
-    let beginning;
-    let id = match came_with {
-        Some(id) => id,
-        None => {
-            beginning = EventId::beginning().to_string();
-            beginning.as_bytes()
-        }
-    };
-    let mut response = Response::new(Body::from(outcome_frame(Some(wait), id, &outcome)));
+    let id = came_with.unwrap_or_else(|| EventId::beginning().to_string().into_bytes());
+    let mut response = Response::new(Body::from(outcome_frame(Some(wait), &id, &outcome.to_json())));
     stream_headers(response.headers_mut());
     response
 }
@@ -92,17 +123,9 @@ pub(crate) fn stream_headers(headers: &mut HeaderMap) {
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
 }
 
-/// A refusal that lasts.
-pub(crate) fn lasting(status: StatusCode, code: IssueType, diagnostics: &str) -> Response {
-    outcome_response(status, Outcome::error(code, diagnostics).to_json())
-}
-
 /// An OperationOutcome as a response.
-pub(crate) fn outcome_response(status: StatusCode, outcome: String) -> Response {
-    let mut response = Response::new(Body::from(outcome));
+fn outcome_response(status: StatusCode, outcome: &Outcome) -> Response {
+    let mut response = content(FHIR_JSON, outcome.to_json());
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, FHIR_JSON);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

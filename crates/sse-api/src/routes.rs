@@ -6,7 +6,7 @@ use crate::host::{BadHost, Hosts};
 use crate::metrics::{self, Metrics};
 use crate::pages;
 use crate::place::Place;
-use crate::refusal::{FHIR_JSON, lasting};
+use crate::refusal::{FHIR_JSON, Refusal};
 use crate::source::SourceStatus;
 use crate::streams::Streams;
 use crate::subscribe::Subscribe;
@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use fhir::{Instant, IssueType};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY};
@@ -64,13 +64,13 @@ async fn own_name<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request
     let allowed = api.hosts.allowed_origin(request.headers());
     let mut response = match api.hosts.check(request.version(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(BadHost::NotOurs) => lasting(
+        Err(BadHost::NotOurs) => refused(
             StatusCode::MISDIRECTED_REQUEST,
             IssueType::Forbidden,
             "the name in Host is not one of this service: use localhost, 127.0.0.1 or [::1], or have the \
              operator add the name with --public-url",
         ),
-        Err(BadHost::Unreadable) => lasting(
+        Err(BadHost::Unreadable) => refused(
             StatusCode::BAD_REQUEST,
             IssueType::Invalid,
             "send one Host header with a host and, if need be, a port",
@@ -89,10 +89,10 @@ async fn fhir<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request) ->
     let place = Place::of(parts.uri.path());
     let reads = parts.method == Method::GET || parts.method == Method::HEAD;
     match place {
-        Place::Nothing(why) => lasting(StatusCode::NOT_FOUND, IssueType::NotFound, &why),
+        Place::Nothing(why) => refused(StatusCode::NOT_FOUND, IssueType::NotFound, &why),
         Place::Export(level) if reads || parts.method == Method::POST => {
             let Some(Peer(peer)) = parts.extensions.get().copied() else {
-                return lasting(
+                return refused(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     IssueType::Exception,
                     "the connection has no peer",
@@ -138,17 +138,21 @@ async fn scrape<F: Subscribe>(State(api): State<Arc<Api<F>>>) -> Response {
 }
 
 async fn nothing() -> Response {
-    lasting(StatusCode::NOT_FOUND, IssueType::NotFound, "there is nothing here: see /fhir/ for the URLs")
+    refused(StatusCode::NOT_FOUND, IssueType::NotFound, "there is nothing here: see /fhir/ for the URLs")
 }
 
 async fn only_reading() -> Response {
-    let mut response = lasting(
+    let mut response = refused(
         StatusCode::METHOD_NOT_ALLOWED,
         IssueType::NotSupported,
         "use GET or HEAD: this service only reads",
     );
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
+}
+
+fn refused(status: StatusCode, code: IssueType, diagnostics: &str) -> Response {
+    Refusal::lasting(status, code, diagnostics).into_response()
 }
 
 /// A small answer, newly made.

@@ -60,7 +60,7 @@ async fn metrics_count_what_happened() {
         "fhir_tail_streams_ended_total{reason=\"client\"} 1",
         "fhir_tail_events_sent_total{type=\"Patient\"} 1",
         "fhir_tail_notices_sent_total{code=\"start\"} 1",
-        "fhir_tail_refusals_total{code=\"400\"} 1",
+        "fhir_tail_refusals_total{status=\"400\"} 1",
         "fhir_tail_source_connected 1",
     ] {
         assert!(response.text().lines().any(|line| line == sample), "{sample}\n{}", response.text());
