@@ -101,14 +101,16 @@ impl Prepared {
         let postgres = supervisor.stage("postgres", POSTGRES_WITHIN);
 
         let tables = cdc::Tables::start(database.clone(), feed.clone(), supervisor.token(intake));
+        let skipped = tables.skipped_rows();
         feed.set_source(Arc::clone(&tables) as Arc<dyn Source>);
         let (status, told) = watch::channel(cdc::SourceStatus::default());
         let received = Received::new();
         let snapshot = snapshot(told, received.clone(), tables);
 
         supervisor.spawn(intake, "the reader of the log", {
-            let (followed, feed, stop) = (followed(database, settings), feed.clone(), supervisor.token(intake));
-            let layout = Counting::new(cdc::layout::Native::new(Arc::default()), received);
+            let (followed, feed, stop) =
+                (followed(database, settings), feed.clone(), supervisor.token(intake));
+            let layout = Counting::new(cdc::layout::Native::new(skipped), received);
             async move { Ok(cdc::run(followed, Box::new(layout), feed, publisher, status, stop).await?) }
         });
         let addresses: Vec<_> = server.local_addrs().collect();
