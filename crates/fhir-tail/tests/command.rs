@@ -1,5 +1,7 @@
 //! The command as it is run: what it prints, how it ends, and that it stands up again.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers are test code too")]
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
