@@ -172,7 +172,7 @@ impl Reader {
 
     /// Connects, and reads until what is waited for was heard (it is asked before the first event too, and after
     /// each), or the connection ends.
-    pub async fn read(&mut self, address: SocketAddr, cut: Cut, done: impl Fn(&Self) -> bool) -> Ended {
+    pub async fn read(&mut self, address: SocketAddr, cut: Cut, done: impl FnMut(&Self) -> bool) -> Ended {
         if let Err(error) = self.connect(address).await {
             return Ended::Lost(format!("{error:#}"));
         }
@@ -180,7 +180,7 @@ impl Reader {
     }
 
     /// As [`read`](Self::read), in the connection that is open.
-    pub async fn read_on(&mut self, cut: Cut, done: impl Fn(&Self) -> bool) -> Ended {
+    pub async fn read_on(&mut self, cut: Cut, mut done: impl FnMut(&Self) -> bool) -> Ended {
         let mut events = match cut {
             Cut::Never => u64::MAX,
             Cut::Events(events) => events,
@@ -211,7 +211,7 @@ impl Reader {
     }
 
     /// Reads the open connection until this is so, within `limit`; a lost connection is an error.
-    pub async fn hear(&mut self, what: &str, limit: Duration, done: impl Fn(&Self) -> bool) -> Result<()> {
+    pub async fn hear(&mut self, what: &str, limit: Duration, done: impl FnMut(&Self) -> bool) -> Result<()> {
         let reading = self.read_on(Cut::Never, done);
         match tokio::time::timeout(limit, reading).await {
             Ok(Ended::Done) => Ok(()),
@@ -256,6 +256,15 @@ impl Reader {
     /// Whether there was one.
     pub fn noticed(&self, code: &str) -> bool {
         self.notices(code).next().is_some()
+    }
+
+    /// The instant that the last `live` gave as the next `_since`.
+    pub fn transaction_time(&self) -> Option<String> {
+        let mut times = self.heard.iter().filter_map(|heard| match &heard.what {
+            What::Notice { transaction_time, .. } => transaction_time.clone(),
+            _ => None,
+        });
+        times.next_back()
     }
 
     /// Whether something about this resource was heard.

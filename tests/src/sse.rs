@@ -34,21 +34,25 @@ impl Frame {
 #[derive(Default)]
 pub struct Parser {
     bytes: Vec<u8>,
+    /// How many of them have been read.
+    read: usize,
     frame: Frame,
 }
 
 impl Parser {
     /// More bytes, cut anywhere.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.read);
+        self.read = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
     /// The next item that is whole. Lines end with LF: the server under test sends nothing else, and a CR
     /// shows as a part of its line.
     pub fn next_item(&mut self) -> Option<Item> {
-        while let Some(end) = self.bytes.iter().position(|&byte| byte == b'\n') {
-            let line = String::from_utf8_lossy(&self.bytes[..end]).into_owned();
-            self.bytes.drain(..=end);
+        while let Some(length) = self.bytes[self.read..].iter().position(|&byte| byte == b'\n') {
+            let line = String::from_utf8_lossy(&self.bytes[self.read..self.read + length]).into_owned();
+            self.read += length + 1;
             if line.is_empty() {
                 // As the standard has it: nothing between two empty lines is nothing.
                 if !self.frame.fields.is_empty() {

@@ -34,7 +34,7 @@ async fn the_history_leads_to_the_tables(context: Context) -> Result<()> {
     for (key, entry) in last {
         match table.resources.get(key) {
             Some(now) => {
-                ensure!(!entry.deleted && *now == (entry.version, entry.stamp), "{now:?}, {entry:?}")
+                ensure!(!entry.deleted && *now == (entry.version, entry.stamp), "{now:?}, {entry:?}");
             }
             None => {
                 let gone = table.tombstones.get(key);

@@ -40,10 +40,11 @@ pub fn check(heard: &[Heard], expect: Expect<'_>) -> Result<()> {
         );
         placed.push(place(&heard.what, expect.history).with_context(describe)?);
     }
-    filtered(&placed, expect)?;
+    let w = transaction_time(heard)?;
+    filtered(&placed, w, expect)?;
     rising(heard, &placed, expect)?;
     in_commit_order_when_live(heard, &placed)?;
-    whole_after_transaction_time(heard, &placed, expect)?;
+    whole_after_transaction_time(heard, &placed, w, expect)?;
     ends_as_the_table(&placed, expect)
 }
 
@@ -76,9 +77,13 @@ impl Expect<'_> {
     }
 }
 
-fn filtered(placed: &[Placed<'_>], expect: Expect<'_>) -> Result<()> {
+/// Nothing that was not asked for. (A `_since` beyond transactionTime: what commits from then on comes too, though it was
+/// stamped before.)
+fn filtered(placed: &[Placed<'_>], w: i64, expect: Expect<'_>) -> Result<()> {
+    let since = expect.since.map(|since| since.min(w));
     for (_, entry) in placed.iter().flatten() {
-        ensure!(expect.wants(&entry.key, entry.stamp), "this was not asked for: {entry:?}");
+        let asked = expect.wants_type(&entry.key) && since.is_none_or(|since| entry.stamp > since);
+        ensure!(asked, "this was not asked for: {entry:?}");
     }
     Ok(())
 }
@@ -127,20 +132,27 @@ fn last_replay(heard: &[Heard]) -> (usize, usize) {
     (begin, end.map_or(heard.len(), |end| begin + end))
 }
 
-/// Everything stamped after the replay's transactionTime, once and in the order of the commits.
-fn whole_after_transaction_time(heard: &[Heard], placed: &[Placed<'_>], expect: Expect<'_>) -> Result<()> {
-    let (begin, live) = last_replay(heard);
+/// W of the last replay.
+fn transaction_time(heard: &[Heard]) -> Result<i64> {
+    let (_, live) = last_replay(heard);
     let Some(What::Notice { transaction_time, .. }) = heard.get(live).map(|heard| &heard.what) else {
         bail!("it was never live");
     };
-    let w = micros(transaction_time.as_deref().context("live without a transactionTime")?)?;
+    micros(transaction_time.as_deref().context("live without a transactionTime")?)
+}
+
+/// Everything stamped after the replay's transactionTime, once and in the order of the commits.
+fn whole_after_transaction_time(
+    heard: &[Heard],
+    placed: &[Placed<'_>],
+    w: i64,
+    expect: Expect<'_>,
+) -> Result<()> {
     // The replay that ended with `live` may have begun in an earlier connection, and nothing after W came before it.
-    let got: Vec<usize> = placed[begin..]
-        .iter()
-        .flatten()
-        .filter(|(_, entry)| entry.stamp > w)
-        .map(|(index, _)| *index)
-        .collect();
+    let (begin, _) = last_replay(heard);
+    let w = expect.since.map_or(w, |since| since.max(w));
+    let changes = placed[begin..].iter().flatten();
+    let got: Vec<usize> = changes.filter(|(_, entry)| entry.stamp > w).map(|(index, _)| *index).collect();
     let entries = expect.history.entries.iter().enumerate();
     let wanted: Vec<usize> = entries
         .filter(|(_, entry)| entry.stamp > w && expect.wants(&entry.key, entry.stamp))
@@ -170,27 +182,24 @@ fn ends_as_the_table(placed: &[Placed<'_>], expect: Expect<'_>) -> Result<()> {
         state.insert(&entry.key, entry);
     }
     let table = expect.table;
+    for (key, entry) in &state {
+        let same = match table.resources.get(key) {
+            Some((version, _)) => !entry.deleted && entry.version == *version,
+            None => entry.deleted,
+        };
+        let now = table.resources.get(key);
+        ensure!(same, "of {key} the table has {now:?}, and the last that was heard is {entry:?}");
+    }
     for (key, (version, stamp)) in &table.resources {
-        if expect.wants(key, *stamp) {
-            let entry = state.remove(key).with_context(|| format!("{key} {version} is missing"))?;
-            ensure!(
-                !entry.deleted && entry.version == *version,
-                "the table has {key} {version}, it has {entry:?}"
-            );
-        }
+        ensure!(
+            !expect.wants(key, *stamp) || state.contains_key(key),
+            "{key} {version}, {stamp}, is missing"
+        );
     }
-    for (key, stamp) in &table.tombstones {
-        let entry = state.remove(key);
-        if expect.since.is_some() && expect.wants(key, *stamp) {
-            let entry =
-                entry.with_context(|| format!("it does not know that {key} was deleted at {stamp}"))?;
-            ensure!(entry.deleted, "{key} was deleted at {stamp}, it has {entry:?}");
-        } else if let Some(entry) = entry {
-            ensure!(entry.deleted, "{key} was deleted at {stamp}, it has {entry:?}");
-        }
-    }
-    if let Some((key, entry)) = state.into_iter().next() {
-        bail!("the tables know nothing of {key}, it has {entry:?}");
+    // Without `_since` nobody has to be told of what was deleted before.
+    for (key, stamp) in table.tombstones.iter().filter(|_| expect.since.is_some()) {
+        let known = !expect.wants(key, *stamp) || state.contains_key(key);
+        ensure!(known, "it does not know that {key} was deleted at {stamp}");
     }
     Ok(())
 }
