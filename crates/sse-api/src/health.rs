@@ -25,6 +25,8 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
         "w": {
             "instant": feed.w.map(|w| w.to_fhir()),
             "age_seconds": w_age_seconds(feed),
+            // Replays begin once W has passed this.
+            "journal_begins": feed.journal_begins.to_fhir(),
             "holding_back": source.holding_back,
         },
     });

@@ -60,12 +60,27 @@ async fn a_client_that_does_not_read_delays_nobody_for_long() {
 #[tokio::test]
 async fn who_asks_while_it_stops_is_refused_for_now() {
     let mut service = Service::start().await;
-    // A connection that is kept: its next request comes after the end has begun, and the first holds it up.
+    let mut client = service.connect().await;
+    client.write(b"GET /fhir/$export HTTP/1.1\r\nHost: localhost\r\n").await;
+    // There is one thread: with this answer the beginning above has been read as well.
+    assert_eq!(service.answer("GET", "/health/live", &[]).await.status, 200);
+    service.stopping.cancel();
+    client.write(b"Prefer: respond-eventsource\r\n\r\n").await;
+    let response = client.rest().await;
+    assert_eq!(response.status, 503);
+    assert!(response.header("retry-after").is_some());
+    assert_eq!(response.issue()["code"], "transient");
+    service.running.await.unwrap();
+    assert!(service.streams.try_recv().is_err(), "a stream has begun");
+}
+
+#[tokio::test]
+async fn a_request_behind_a_stream_begins_nothing() {
+    let mut service = Service::start().await;
     let (mut client, stream) = service.stream("/fhir/$export", &[]).await;
     client.send("GET", "/fhir/$export", &["Prefer: respond-eventsource"]).await;
     service.stopping.cancel();
-    let response = client.rest().await;
-    assert!(response.text().contains("\"shutdown\""));
+    assert!(client.rest().await.text().contains("\"shutdown\""));
     stream.dropped().await;
     service.running.await.unwrap();
     assert!(service.streams.try_recv().is_err(), "the second request has begun a stream");
