@@ -1,8 +1,44 @@
 //! Postgres into the feed.
 //!
 //! It owns the connection by which the database's changes come in, and the pages and marks that a
-//! replay is made of; it refuses to know anything of HTTP or of who listens. Read [`Database`] first.
+//! replay is made of; it refuses to know anything of HTTP or of who listens. Read [`Database`] first, then
+//! [`run`].
 
-mod database;
+mod batch;
+pub mod database;
+mod follow;
+pub mod layout;
+mod marks;
+mod migrate;
+mod pages;
+pub mod pgoutput;
+mod publication;
+mod replication;
+mod retry;
+mod sink;
+mod slot;
+mod status;
+mod tables;
+mod timestamptz;
 
 pub use database::{ConnectError, Database, InvalidDatabaseUrl};
+pub use follow::{RunError, Settings, run, run_into};
+pub use migrate::{Applied, MigrateError, migrate, migrated_version, newest_version};
+pub use publication::TableName;
+pub use retry::Retry;
+pub use sink::{Epoch, FeedSink, Sink};
+pub use slot::{InvalidSlotName, SlotName};
+pub use status::SourceStatus;
+pub use tables::Tables;
+
+/// An error with its causes, in one line.
+fn describe_error(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

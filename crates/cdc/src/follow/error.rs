@@ -1,0 +1,121 @@
+//! Why a session ended, and whether to begin another.
+
+use crate::batch::BatchError;
+use crate::database::{ConnectError, retry_of};
+use crate::publication::PublicationError;
+use crate::replication;
+use crate::{Retry, SlotName};
+use feed::PublishError;
+
+/// The database cannot be followed into this journal, now or later.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The journal belongs to another cluster.
+    #[error(
+        "the journal follows the database cluster {journal}, and this one is {database}: \
+         give it another data directory, or remove the journal (subscribers are then reset)"
+    )]
+    OtherSystem {
+        /// The system identifier that the journal has.
+        journal: u64,
+        /// The system identifier of this database.
+        database: u64,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Replication(#[from] replication::Error),
+    #[error("a question to the database failed")]
+    Database(#[from] tokio_postgres::Error),
+    #[error(transparent)]
+    Publication(#[from] PublicationError),
+    #[error(
+        "the replication slot {slot} belongs to {owner}: choose another name for ours, or drop that one with \
+         select pg_drop_replication_slot('{slot}')"
+    )]
+    SlotOfAnother { slot: SlotName, owner: String },
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    #[error(transparent)]
+    Publish(PublishError),
+    #[error("the database is shutting down")]
+    ShuttingDown,
+    #[error("the connection that watches the slot ended")]
+    WatchEnded,
+    #[error("the publication or a published table was made anew")]
+    IdentityChanged,
+}
+
+impl SessionError {
+    /// Whether and when to begin another session.
+    pub(super) fn retry(&self) -> Retry {
+        match self {
+            Self::Run(RunError::OtherSystem { .. }) => Retry::Never,
+            Self::Connect(error) => error.retry(),
+            Self::Replication(error) => error.retry(),
+            Self::Database(error) | Self::Publication(PublicationError::Database(error)) => retry_of(error),
+            Self::Publication(
+                PublicationError::NoTable(_)
+                | PublicationError::Missing { .. }
+                | PublicationError::LeavesOut { .. },
+            )
+            | Self::SlotOfAnother { .. }
+            | Self::Batch(_) => Retry::Operator,
+            Self::Publish(_) | Self::ShuttingDown | Self::WatchEnded | Self::IdentityChanged => {
+                Retry::Backoff
+            }
+        }
+    }
+
+    fn sql_state(&self) -> Option<&str> {
+        match self {
+            Self::Connect(error) => error.sql_state(),
+            Self::Replication(error) => error.sql_state(),
+            Self::Database(error) | Self::Publication(PublicationError::Database(error)) => {
+                error.code().map(tokio_postgres::error::SqlState::code)
+            }
+            _ => None,
+        }
+    }
+
+    /// What somebody can do about it, where the server's own words do not say.
+    fn remedy(&self) -> Option<&'static str> {
+        match self.sql_state()? {
+            "28P01" => Some("check user and password in the database URL"),
+            "28000" => Some("allow this role in pg_hba.conf (a line for the database is enough)"),
+            "3D000" => Some("check the database's name in the database URL"),
+            "42501" => Some("grant the role what it lacks: 'alter role … replication', 'grant … to …'"),
+            "53400" => Some("raise max_replication_slots, or drop a slot that nobody uses"),
+            "53300" => Some("raise max_connections or max_wal_senders"),
+            "55000" => Some("set wal_level = logical and restart the server"),
+            _ => None,
+        }
+    }
+}
+
+/// An error with its causes and what to do, in one line.
+pub(super) fn chain(error: &SessionError) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let cause_text = cause.to_string().replace('\n', "; ");
+        // Transparent errors repeat what they wrap.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    if let Some(remedy) = error.remedy() {
+        text.push_str(" (");
+        text.push_str(remedy);
+        text.push(')');
+    }
+    text
+}

@@ -1,0 +1,98 @@
+//! The loop that connects everything: database, slot, stream, layout, feed.
+//!
+//! [`run`] makes one session after the other. A session `prepare`s (both connections, publication, slot,
+//! and whether the journal may go on from where it is or a new epoch begins) and then streams.
+
+mod error;
+mod prepare;
+mod session;
+
+pub use error::RunError;
+
+use crate::layout::Layout;
+use crate::retry::Backoff;
+use crate::sink::{FeedSink, Sink};
+use crate::{Database, Retry, SlotName, SourceStatus, TableName};
+use error::{SessionError, chain};
+use feed::{Feed, Publisher};
+use session::{End, Session};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What is followed.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The database.
+    pub database: Database,
+    /// The slot, made if it is missing.
+    pub slot: SlotName,
+    /// The publication, made if it is missing and the role may.
+    pub publication: String,
+    /// The tables that the layout needs.
+    pub tables: Vec<TableName>,
+}
+
+/// Follows the database into the feed until `shutdown`; comes back from whatever passes.
+pub async fn run(
+    settings: Settings,
+    layout: Box<dyn Layout>,
+    feed: Feed,
+    publisher: Publisher,
+    status: watch::Sender<SourceStatus>,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    run_into(settings, layout, &mut FeedSink::new(feed, publisher), status, shutdown).await
+}
+
+/// [`run`] into any [`Sink`].
+pub async fn run_into(
+    settings: Settings,
+    layout: Box<dyn Layout>,
+    sink: &mut impl Sink,
+    status: watch::Sender<SourceStatus>,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let mut session = Session::new(settings, layout, status, shutdown.clone());
+    let mut backoff = Backoff::new();
+    loop {
+        let ended = session.run(sink, &mut backoff).await;
+        session.status.send_modify(|status| status.connected = false);
+        let (retry, state) = match ended {
+            Ok(End::Shutdown) => {
+                session.status.send_modify(|status| "stopped".clone_into(&mut status.state));
+                return Ok(());
+            }
+            Ok(End::Reopened) => (Retry::Backoff, "the journal was reopened".to_owned()),
+            Err(error) => {
+                let (retry, state) = (error.retry(), chain(&error));
+                if let (Retry::Never, SessionError::Run(error)) = (retry, error) {
+                    return Err(error);
+                }
+                (retry, state)
+            }
+        };
+        let wait = backoff.next(retry);
+        match retry {
+            Retry::Backoff => {
+                tracing::warn!(reason = state, ?wait, "not following the database; trying again")
+            }
+            Retry::Operator | Retry::Never => tracing::error!(
+                reason = state,
+                ?wait,
+                "cannot follow the database until somebody mends this; trying again"
+            ),
+        }
+        session.status.send_modify(|status| {
+            status.state = state;
+            status.needs = Some(retry);
+            status.reconnects += 1;
+        });
+        tokio::select! {
+            () = shutdown.cancelled() => {
+                session.status.send_modify(|status| "stopped".clone_into(&mut status.state));
+                return Ok(());
+            }
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}

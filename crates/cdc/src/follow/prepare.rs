@@ -1,0 +1,221 @@
+//! Before the stream: connections, publication, slot; and whether the journal may go on.
+
+use super::Settings;
+use super::error::{RunError, SessionError};
+use crate::database::Connected;
+use crate::publication;
+use crate::replication::{self, APPLICATION_NAME, Channel, Connection, System};
+use crate::sink::{Epoch, Sink};
+use crate::slot::{self, Slot};
+use feed::{Lsn, Origin};
+use fhir::Instant;
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// A session that can begin.
+pub(super) struct Prepared {
+    pub(super) connected: Connected,
+    pub(super) connection: Connection<Channel>,
+    /// What the database is, see [`Origin::identity`].
+    pub(super) identity: String,
+    /// To be begun before the stream is started.
+    pub(super) epoch: Option<Epoch>,
+    /// The longest time between two status updates.
+    pub(super) status_interval: Duration,
+}
+
+/// What the sink knows, read before anything is awaited.
+pub(super) struct Known {
+    origin: Option<Origin>,
+    acknowledged: Lsn,
+    head: Lsn,
+    /// What was decoded again differed from what was published.
+    forked: bool,
+}
+
+impl Known {
+    pub(super) fn of(sink: &impl Sink, forked: bool) -> Self {
+        Self { origin: sink.origin(), acknowledged: sink.acknowledged(), head: sink.head(), forked }
+    }
+}
+
+/// The longest time between two status updates, so that the server's view is fresh.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// How often those are named that the making of a slot waits for.
+const NAME_BLOCKERS: Duration = Duration::from_secs(5);
+
+/// Does all that comes before the stream. Can be dropped: a slot that was made by then is found to be
+/// beyond what the journal acknowledged, which begins a new epoch too.
+pub(super) async fn prepare(settings: &Settings, known: &Known) -> Result<Prepared, SessionError> {
+    let connected = settings.database.connect_watched(APPLICATION_NAME).await?;
+    let client = &connected.client;
+    let mut connection = replication::connect(&settings.database, &connected.endpoint).await?;
+    let system = connection.identify_system().await?;
+    if let Some(origin) = &known.origin
+        && origin.system != system.id
+    {
+        return Err(RunError::OtherSystem { journal: origin.system, database: system.id }.into());
+    }
+
+    // The publication first: a slot that is older than its publication cannot be read.
+    publication::ensure(client, &settings.publication, &settings.tables).await?;
+    let identity = publication::identity(client, &settings.publication, &settings.tables).await?;
+    let slot = ours(settings, slot::find(client, &settings.slot).await?)?;
+    let fork = known.forked || is_fork(known, &system, &mut connection).await?;
+    let same_identity = known.origin.as_ref().is_none_or(|origin| origin.identity == identity);
+    let same_timeline = known.origin.as_ref().is_some_and(|origin| origin.timeline == system.timeline);
+
+    let (start, reason) = match slot {
+        // From here on a decoder would look for a publication or a table that its snapshot does not have.
+        Some(_) if !same_identity => {
+            connection.drop_slot(settings.slot.as_str()).await?;
+            let start = make_slot(settings, client, &mut connection).await?;
+            (start, Some("the publication or a published table was made anew"))
+        }
+        Some(slot) if slot.lost => {
+            connection.drop_slot(settings.slot.as_str()).await?;
+            let start = make_slot(settings, client, &mut connection).await?;
+            (start, Some("the server has thrown away the log that the slot needs"))
+        }
+        None => {
+            let start = make_slot(settings, client, &mut connection).await?;
+            (start, Some("the slot is new"))
+        }
+        Some(slot) => (slot.confirmed, reason_to_begin_anew(known, &slot, fork, same_timeline)),
+    };
+    let epoch = match reason {
+        None => None,
+        Some(reason) => {
+            tracing::info!(reason, %start, fork, "a new epoch begins");
+            let origin = Origin { system: system.id, timeline: system.timeline, identity: identity.clone() };
+            // After the slot was made: what was stamped before is in the tables when W has passed it.
+            Some(Epoch { origin, start, since: clock(client).await?, fork })
+        }
+    };
+    let status_interval = status_interval(client).await?;
+    Ok(Prepared { connected, connection, identity, epoch, status_interval })
+}
+
+fn reason_to_begin_anew(known: &Known, slot: &Slot, fork: bool, same_timeline: bool) -> Option<&'static str> {
+    if known.origin.is_none() {
+        Some("the journal is new")
+    } else if fork {
+        Some("the database's history has forked")
+    } else if !same_timeline {
+        Some("the database has a new timeline")
+    } else if slot.confirmed > known.acknowledged {
+        Some("the slot was moved on by somebody else")
+    } else {
+        None
+    }
+}
+
+/// The slot, if it is one that we can use.
+fn ours(settings: &Settings, slot: Option<Slot>) -> Result<Option<Slot>, SessionError> {
+    let Some(slot) = slot else { return Ok(None) };
+    let owner = match (&slot.plugin, &slot.database) {
+        (None, _) => "a physical standby".to_owned(),
+        (Some(plugin), _) if plugin != "pgoutput" => format!("the output plugin {plugin}"),
+        (Some(_), Some(database)) if database != settings.database.dbname() => {
+            format!("the database {database}")
+        }
+        _ => return Ok(Some(slot)),
+    };
+    Err(SessionError::SlotOfAnother { slot: settings.slot.clone(), owner })
+}
+
+/// Whether the database may lack what was published from it: it stands before it (restored from a copy),
+/// or its timeline branched off before it.
+async fn is_fork(
+    known: &Known,
+    system: &System,
+    connection: &mut Connection<Channel>,
+) -> Result<bool, SessionError> {
+    let Some(origin) = &known.origin else { return Ok(false) };
+    let reached = known.head.max(known.acknowledged);
+    if system.flushed < reached {
+        return Ok(true);
+    }
+    if origin.timeline == system.timeline {
+        return Ok(false);
+    }
+    // The first timeline has no history; nothing but a restored copy goes back to it.
+    if system.timeline <= 1 {
+        return Ok(true);
+    }
+    let history = connection.timeline_history(system.timeline).await?;
+    Ok(branched_before(&history, origin.timeline, reached))
+}
+
+fn branched_before(history: &[replication::Timeline], timeline: u32, reached: Lsn) -> bool {
+    history
+        .iter()
+        .find(|ancestor| ancestor.id == timeline)
+        .is_none_or(|ancestor| ancestor.switch_point < reached)
+}
+
+/// Makes the slot, and says meanwhile whom the server waits for.
+async fn make_slot(
+    settings: &Settings,
+    client: &Client,
+    connection: &mut Connection<Channel>,
+) -> Result<Lsn, SessionError> {
+    let pid = connection.pid();
+    let name = settings.slot.as_str();
+    let mut made = std::pin::pin!(connection.create_slot(name));
+    loop {
+        tokio::select! {
+            start = &mut made => {
+                let start = start?;
+                tracing::info!(slot = name, %start, "made the replication slot");
+                return Ok(start);
+            }
+            () = tokio::time::sleep(NAME_BLOCKERS) => {
+                let row = client.query_one("select pg_blocking_pids($1)", &[&pid]).await?;
+                let pids: Vec<i32> = row.try_get(0)?;
+                tracing::warn!(
+                    slot = name,
+                    ?pids,
+                    "the replication slot is made when the transactions that are open now have ended; \
+                     see pg_stat_activity for these pids (0: a prepared transaction, see pg_prepared_xacts)"
+                );
+            }
+        }
+    }
+}
+
+async fn clock(client: &Client) -> Result<Instant, tokio_postgres::Error> {
+    let row = client.query_one("select (extract(epoch from clock_timestamp()) * 1000000)::int8", &[]).await?;
+    Ok(Instant::from_unix_micros(row.try_get(0)?))
+}
+
+/// A third of what the server waits for a word of ours, at most ten seconds.
+async fn status_interval(client: &Client) -> Result<Duration, tokio_postgres::Error> {
+    let row = client
+        .query_one("select setting::int8 from pg_settings where name = 'wal_sender_timeout'", &[])
+        .await?;
+    let milliseconds = u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default();
+    // 0: the server waits for ever.
+    Ok(match milliseconds {
+        0 => STATUS_INTERVAL,
+        milliseconds => STATUS_INTERVAL.min(Duration::from_millis(milliseconds / 3)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replication::Timeline;
+
+    #[test]
+    fn a_timeline_goes_on_only_from_before_its_branch() {
+        let history = [
+            Timeline { id: 1, switch_point: Lsn::new(100) },
+            Timeline { id: 2, switch_point: Lsn::new(200) },
+        ];
+        assert!(!branched_before(&history, 1, Lsn::new(100)));
+        assert!(branched_before(&history, 1, Lsn::new(101)));
+        assert!(!branched_before(&history, 2, Lsn::new(101)));
+        assert!(branched_before(&history, 4, Lsn::new(1)));
+    }
+}

@@ -1,0 +1,271 @@
+//! The task that samples, and how replays ask it.
+
+use super::sample::{self, Draft, SampleError};
+use crate::retry::{Backoff, Retry};
+use crate::{ConnectError, Database};
+use feed::{Sample, SourceError};
+use fhir::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant as Clock, MissedTickBehavior, interval, sleep, timeout};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+const EVERY: Duration = Duration::from_secs(1);
+/// How long a replay waits for a mark before it is told that the database is away.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the statements of one sample may take.
+const STATEMENTS: Duration = Duration::from_secs(5);
+/// How often to look whether the log has come to disk, ...
+const LOOK: Duration = Duration::from_millis(10);
+/// ... how long before it is forced, ...
+const FORCE_AFTER: Duration = Duration::from_millis(50);
+/// ... and how often that is done at most.
+const FORCE_EVERY: Duration = Duration::from_secs(1);
+/// W further behind the clock than this is worth a word.
+const BEHIND: Duration = Duration::from_secs(2);
+
+type Asked = oneshot::Sender<Result<Sample, SourceError>>;
+
+/// The samples, as the rest of the crate asks for them.
+pub(crate) struct Marks {
+    asked: mpsc::UnboundedSender<Asked>,
+    state: Arc<State>,
+}
+
+/// What the task tells the others.
+#[derive(Default)]
+struct State {
+    holding_back: Mutex<Option<String>>,
+    failure: Mutex<Option<String>>,
+    clock_steps: AtomicU64,
+}
+
+fn set<T>(place: &Mutex<T>, value: T) {
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = value;
+}
+
+fn get<T: Clone>(place: &Mutex<T>) -> T {
+    place.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+impl Marks {
+    /// Starts the task. It runs until `shutdown`.
+    pub(crate) fn start(database: Database, feed: feed::Feed, shutdown: CancellationToken) -> Self {
+        let (asked, asks) = mpsc::unbounded_channel();
+        let state = Arc::new(State::default());
+        let sampler = Sampler {
+            database,
+            feed,
+            asks,
+            state: Arc::clone(&state),
+            w: None,
+            last: None,
+            unproven: None,
+            forced: None,
+        };
+        tokio::spawn(async move {
+            // A sample has nothing to finish: it may be cut off anywhere.
+            shutdown.run_until_cancelled(sampler.run()).await;
+        });
+        Self { asked, state }
+    }
+
+    /// A mark that was begun after this was called. Those who ask while one is taken share the next.
+    pub(crate) async fn take(&self) -> Result<Sample, SourceError> {
+        let (asked, answer) = oneshot::channel();
+        let stopped = || SourceError::Unavailable("the service is stopping".into());
+        self.asked.send(asked).map_err(|_| stopped())?;
+        match timeout(PATIENCE, answer).await {
+            Ok(answer) => answer.map_err(|_| stopped())?,
+            Err(_) => Err(SourceError::Unavailable(
+                get(&self.state.failure)
+                    .unwrap_or_else(|| format!("no mark could be taken within {} s", PATIENCE.as_secs())),
+            )),
+        }
+    }
+
+    /// Who keeps W from moving on.
+    pub(crate) fn holding_back(&self) -> Option<String> {
+        get(&self.state.holding_back)
+    }
+
+    /// How often the database's clock was seen to step back.
+    pub(crate) fn clock_steps(&self) -> u64 {
+        self.state.clock_steps.load(Ordering::Relaxed)
+    }
+}
+
+struct Sampler {
+    database: Database,
+    feed: feed::Feed,
+    asks: mpsc::UnboundedReceiver<Asked>,
+    state: Arc<State>,
+    /// The W of the newest sample, whether its mark came to hold or not.
+    w: Option<Instant>,
+    /// The sample before, to compare the clocks.
+    last: Option<Draft>,
+    /// A mark of the clock's tick that did not hold at once: looked at again with the next tick.
+    unproven: Option<Draft>,
+    forced: Option<Clock>,
+}
+
+impl Sampler {
+    /// Connects, and again when the connection is lost, for ever.
+    async fn run(mut self) {
+        let mut backoff = Backoff::new();
+        loop {
+            let (failure, retry) = match self.connect().await {
+                Ok(client) => {
+                    let error = self.sample_until_failure(&client, &mut backoff).await;
+                    let retry = if error.is_refusal() { Retry::Operator } else { Retry::Backoff };
+                    (crate::describe_error(&error), retry)
+                }
+                Err(error) => (crate::describe_error(&error), error.retry()),
+            };
+            tracing::warn!(%failure, "no mark can be taken");
+            set(&self.state.failure, Some(failure));
+            self.last = None;
+            self.unproven = None;
+            sleep(backoff.next(retry)).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<Client, ConnectError> {
+        self.database.connect("fhir-tail marks").await
+    }
+
+    /// Samples with every tick and whenever asked, until the connection is of no more use.
+    async fn sample_until_failure(&mut self, client: &Client, backoff: &mut Backoff) -> SampleError {
+        // An operator's own limit on the role would be met by its remedy, not by ours.
+        if let Err(error) = bounded(client.batch_execute("set statement_timeout = '5s'; set jit = off")).await {
+            return error;
+        }
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut waiting = Vec::new();
+            tokio::select! {
+                _ = ticks.tick() => {}
+                asked = self.asks.recv() => waiting.extend(asked),
+            }
+            // Whoever has asked by now gets the sample that begins now.
+            while let Ok(asked) = self.asks.try_recv() {
+                waiting.push(asked);
+            }
+            waiting.retain(|asked| !asked.is_closed());
+            let result = if waiting.is_empty() {
+                self.tick(client).await.map(|()| None)
+            } else {
+                self.answer(client).await.map(Some)
+            };
+            match result {
+                Ok(sample) => {
+                    backoff.reset();
+                    set(&self.state.failure, None);
+                    for asked in waiting {
+                        // Not there any more: nobody to tell. A tick has nobody waiting.
+                        if let Some(sample) = sample {
+                            let _ = asked.send(Ok(sample));
+                        }
+                    }
+                }
+                Err(error) => {
+                    let text = crate::describe_error(&error);
+                    set(&self.state.failure, Some(text.clone()));
+                    for asked in waiting {
+                        let _ = asked.send(Err(if error.is_refusal() {
+                            SourceError::Refused(text.clone())
+                        } else {
+                            SourceError::Unavailable(text.clone())
+                        }));
+                    }
+                    if error.needs_connection() {
+                        return error;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A sample that nobody waits for: neither does it wait for the disk.
+    async fn tick(&mut self, client: &Client) -> Result<(), SampleError> {
+        let draft = self.sample(client).await?;
+        let older = self.unproven.take();
+        if bounded_sample(sample::is_durable(client, draft.sample.mark.l)).await? {
+            self.feed.mark(draft.sample.mark);
+            return Ok(());
+        }
+        match older {
+            Some(older) if bounded_sample(sample::is_durable(client, older.sample.mark.l)).await? => {
+                self.feed.mark(older.sample.mark);
+                self.unproven = Some(draft);
+            }
+            // The older is nearer to holding.
+            Some(older) => self.unproven = Some(older),
+            None => self.unproven = Some(draft),
+        }
+        Ok(())
+    }
+
+    /// A sample that a replay waits for.
+    async fn answer(&mut self, client: &Client) -> Result<Sample, SampleError> {
+        let draft = self.sample(client).await?;
+        let begun = Clock::now();
+        while !bounded_sample(sample::is_durable(client, draft.sample.mark.l)).await? {
+            let force = begun.elapsed() >= FORCE_AFTER
+                && self.forced.is_none_or(|forced| forced.elapsed() >= FORCE_EVERY);
+            if force {
+                self.forced = Some(Clock::now());
+                bounded_sample(sample::force_durable(client)).await?;
+            } else if begun.elapsed() >= STATEMENTS {
+                return Err(SampleError::Silent);
+            } else {
+                sleep(LOOK).await;
+            }
+        }
+        self.feed.mark(draft.sample.mark);
+        Ok(draft.sample)
+    }
+
+    async fn sample(&mut self, client: &Client) -> Result<Draft, SampleError> {
+        // What the journal has may be newer than what this process knows: after a restart.
+        let floor = self.w.max(self.feed.persisted_w());
+        let sampled = bounded_sample(sample::take(client, floor)).await;
+        let draft = match sampled {
+            Ok(draft) => draft,
+            Err(error) => {
+                if let SampleError::Held(holder) = &error {
+                    set(&self.state.holding_back, Some(holder.clone()));
+                }
+                return Err(error);
+            }
+        };
+        self.w = Some(draft.sample.mark.w);
+        if self.last.as_ref().is_some_and(|last| sample::stepped_back(last, &draft)) {
+            self.state.clock_steps.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("the database's clock has stepped back");
+        }
+        let clock = draft.sample.clock;
+        let behind = clock.unix_micros().saturating_sub(draft.sample.mark.w.unix_micros());
+        let holds = u128::try_from(behind).is_ok_and(|behind| behind > BEHIND.as_micros());
+        let holder = draft.holder.as_ref().filter(|_| holds).map(|holder| holder.describe(clock));
+        set(&self.state.holding_back, holder);
+        self.last = Some(draft.clone());
+        Ok(draft)
+    }
+}
+
+async fn bounded_sample<T>(
+    statements: impl Future<Output = Result<T, SampleError>>,
+) -> Result<T, SampleError> {
+    timeout(STATEMENTS, statements).await.unwrap_or(Err(SampleError::Silent))
+}
+
+async fn bounded(
+    statement: impl Future<Output = Result<(), tokio_postgres::Error>>,
+) -> Result<(), SampleError> {
+    bounded_sample(async { Ok(statement.await?) }).await
+}

@@ -1,0 +1,135 @@
+//! Pages of the tables, for replays.
+//!
+//! A page is a `COPY (select …) TO STDOUT` in a statement of its own, read to its end at once: no snapshot
+//! and no transaction outlives it, however slow the client is that it goes to. A few connections serve everyone.
+
+mod pool;
+mod query;
+
+use crate::layout::{SkippedRows, table_name};
+use crate::timestamptz::Timestamptz;
+use bytes::Bytes;
+use feed::{Kind, Page, PageRequest, PageRow, SourceError};
+use futures_util::StreamExt;
+use pool::Pool;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_postgres::binary_copy::{BinaryCopyOutRow, BinaryCopyOutStream};
+use tokio_postgres::types::Type;
+
+/// A page has at most this many rows ...
+pub(crate) const ROWS: usize = 1_000;
+/// ... and ends with the row that brings it to this many bytes.
+pub(crate) const BYTES: usize = 2 << 20;
+/// How long one page may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The pages, from a pool of connections.
+pub(crate) struct Pages {
+    pool: Pool,
+    skipped: Arc<SkippedRows>,
+}
+
+/// Why a row of a page cannot be streamed.
+#[derive(Debug, thiserror::Error)]
+enum BadRow {
+    #[error("a column cannot be read")]
+    Unreadable,
+    #[error(transparent)]
+    Resource(#[from] fhir::BadResource),
+}
+
+impl Pages {
+    pub(crate) fn new(database: crate::Database, skipped: Arc<SkippedRows>) -> Self {
+        Self { pool: Pool::new(database), skipped }
+    }
+
+    /// Reads a page.
+    pub(crate) async fn read(&self, request: &PageRequest) -> Result<Page, SourceError> {
+        timeout(PATIENCE, self.read_one(request)).await.unwrap_or_else(|_| {
+            Err(SourceError::Unavailable(format!("a page was not read within {} s", PATIENCE.as_secs())))
+        })
+    }
+
+    async fn read_one(&self, request: &PageRequest) -> Result<Page, SourceError> {
+        let client = self.pool.get().await?;
+        let failed = |error: tokio_postgres::Error| pool::failure(&error);
+        let copy = client.copy_out(&query::page(request)).await.map_err(failed)?;
+        let columns = [Type::TEXT, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT, Type::INT8];
+        let mut rows = pin!(BinaryCopyOutStream::new(copy, &columns));
+
+        let mut building = Building::default();
+        let mut count = 0;
+        let mut more = false;
+        while let Some(row) = rows.next().await {
+            let row = row.map_err(failed)?;
+            count += 1;
+            self.add(request, &row, &mut building)?;
+            let weight: i64 = row.try_get(4).map_err(failed)?;
+            more = count == ROWS || weight >= query::WEIGHT;
+            if building.data.len() >= BYTES {
+                // What is left of the statement is thrown away; `query` keeps that short.
+                more = true;
+                break;
+            }
+        }
+        Ok(building.finish(more))
+    }
+
+    fn add(
+        &self,
+        request: &PageRequest,
+        row: &BinaryCopyOutRow,
+        building: &mut Building,
+    ) -> Result<(), SourceError> {
+        let failed = |error: tokio_postgres::Error| pool::failure(&error);
+        let id: &str = row.try_get(0).map_err(failed)?;
+        let version_id: i64 = row.try_get(1).map_err(failed)?;
+        let Timestamptz(stamp) = row.try_get(2).map_err(failed)?;
+        let start = building.data.len();
+        let columns =
+            fhir::Columns { resource_type: request.resource_type, id, version_id, last_updated: stamp };
+        match write(request.kind, row, &columns, &mut building.data) {
+            Ok(()) => building.rows.push((stamp, id.into(), start..building.data.len())),
+            Err(reason) => self.skipped.note(table_name(request.kind), Some(version_id), &reason),
+        }
+        building.last = Some((stamp, id.into()));
+        Ok(())
+    }
+}
+
+fn write(
+    kind: Kind,
+    row: &BinaryCopyOutRow,
+    columns: &fhir::Columns<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), BadRow> {
+    match kind {
+        Kind::Upsert => {
+            let content: &str = row.try_get(3).map_err(|_| BadRow::Unreadable)?;
+            fhir::write_resource(content.as_bytes(), columns, out)?;
+        }
+        Kind::Deletion => fhir::write_deletion(columns, out)?,
+    }
+    Ok(())
+}
+
+/// A page while it is read: all its data in one allocation.
+#[derive(Default)]
+struct Building {
+    data: Vec<u8>,
+    rows: Vec<(fhir::Instant, Box<str>, Range<usize>)>,
+    last: Option<(fhir::Instant, Box<str>)>,
+}
+
+impl Building {
+    fn finish(self, more: bool) -> Page {
+        let data = Bytes::from(self.data);
+        let rows = self.rows.into_iter();
+        let rows = rows.map(|(stamp, id, range)| PageRow { stamp, id, data: data.slice(range) }).collect();
+        Page { rows, next: self.last.filter(|_| more) }
+    }
+}

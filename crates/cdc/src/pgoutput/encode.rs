@@ -1,0 +1,121 @@
+//! Messages to bytes, as the server writes them: for tests, so that what is decoded can be compared byte by byte.
+
+use super::{Column, Message, ReplicaIdentity, Row, Tuple};
+
+fn string(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(text.as_bytes());
+    out.push(0);
+}
+
+fn instant(at: fhir::Instant, out: &mut Vec<u8>) {
+    out.extend_from_slice(&at.to_postgres().to_be_bytes());
+}
+
+fn lsn(at: feed::Lsn, out: &mut Vec<u8>) {
+    out.extend_from_slice(&at.get().to_be_bytes());
+}
+
+/// A tuple in bytes.
+pub(crate) fn tuple(columns: &[Column<'_>]) -> Vec<u8> {
+    let mut out = u16::try_from(columns.len()).unwrap().to_be_bytes().to_vec();
+    for column in columns {
+        let (kind, value) = match column {
+            Column::Null => (b'n', None),
+            Column::UnchangedToast => (b'u', None),
+            Column::Text(value) => (b't', Some(value)),
+            Column::Binary(value) => (b'b', Some(value)),
+        };
+        out.push(kind);
+        if let Some(value) = value {
+            out.extend_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());
+            out.extend_from_slice(value);
+        }
+    }
+    out
+}
+
+fn put_tuple(kind: u8, value: &Tuple<'_>, out: &mut Vec<u8>) {
+    out.push(kind);
+    out.extend_from_slice(&tuple(&value.columns().collect::<Vec<_>>()));
+}
+
+/// The bytes of a message.
+pub(crate) fn encode(message: &Message<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    match message {
+        Message::Begin(begin) => {
+            out.push(b'B');
+            lsn(begin.commit_lsn, &mut out);
+            instant(begin.commit_time, &mut out);
+            out.extend_from_slice(&begin.xid.to_be_bytes());
+        }
+        Message::Commit(commit) => {
+            out.extend_from_slice(&[b'C', commit.flags]);
+            lsn(commit.commit_lsn, &mut out);
+            lsn(commit.end_lsn, &mut out);
+            instant(commit.commit_time, &mut out);
+        }
+        Message::Origin(origin) => {
+            out.push(b'O');
+            lsn(origin.lsn, &mut out);
+            string(origin.name, &mut out);
+        }
+        Message::Relation(relation) => {
+            out.push(b'R');
+            out.extend_from_slice(&relation.id.to_be_bytes());
+            string(&relation.namespace, &mut out);
+            string(&relation.name, &mut out);
+            out.push(match relation.replica_identity {
+                ReplicaIdentity::Default => b'd',
+                ReplicaIdentity::Nothing => b'n',
+                ReplicaIdentity::Full => b'f',
+                ReplicaIdentity::Index => b'i',
+            });
+            out.extend_from_slice(&u16::try_from(relation.columns.len()).unwrap().to_be_bytes());
+            for column in &relation.columns {
+                out.push(u8::from(column.key));
+                string(&column.name, &mut out);
+                out.extend_from_slice(&column.type_oid.to_be_bytes());
+                out.extend_from_slice(&column.type_modifier.to_be_bytes());
+            }
+        }
+        Message::Type(data_type) => {
+            out.push(b'Y');
+            out.extend_from_slice(&data_type.id.to_be_bytes());
+            string(data_type.namespace, &mut out);
+            string(data_type.name, &mut out);
+        }
+        Message::Row(row) => encode_row(row, &mut out),
+        Message::Truncate(truncate) => {
+            out.push(b'T');
+            out.extend_from_slice(&u32::try_from(truncate.relation_ids.len()).unwrap().to_be_bytes());
+            out.push(truncate.flags);
+            for id in &truncate.relation_ids {
+                out.extend_from_slice(&id.to_be_bytes());
+            }
+        }
+        Message::Emitted(emitted) => {
+            out.extend_from_slice(&[b'M', emitted.flags]);
+            lsn(emitted.lsn, &mut out);
+            string(emitted.prefix, &mut out);
+            out.extend_from_slice(&u32::try_from(emitted.content.len()).unwrap().to_be_bytes());
+            out.extend_from_slice(emitted.content);
+        }
+    }
+    out
+}
+
+fn encode_row(row: &Row<'_>, out: &mut Vec<u8>) {
+    out.push(match row.op {
+        super::Op::Insert => b'I',
+        super::Op::Update => b'U',
+        super::Op::Delete => b'D',
+    });
+    out.extend_from_slice(&row.relation_id.to_be_bytes());
+    if let Some(old) = &row.old {
+        put_tuple(if row.old_is_whole { b'O' } else { b'K' }, old, out);
+    }
+    if let Some(new) = &row.new {
+        put_tuple(b'N', new, out);
+    }
+}

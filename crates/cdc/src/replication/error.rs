@@ -1,0 +1,114 @@
+//! What can go wrong on the replication connection, and whether to try again.
+
+use crate::Retry;
+use crate::database::{ConnectError, tls};
+use crate::pgoutput::DecodeError;
+use fallible_iterator::FallibleIterator;
+use postgres_protocol::message::backend::ErrorFields;
+use std::fmt;
+use std::io;
+
+/// The replication connection failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the replication connection was lost")]
+    Io(#[source] io::Error),
+    #[error("the TLS handshake with {server} failed")]
+    Tls {
+        server: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{server} offers no TLS, and sslmode asks for it")]
+    NoTls { server: String },
+    #[error("no replication connection within {0:?}")]
+    Timeout(std::time::Duration),
+    #[error("the server closed the replication connection")]
+    Closed,
+    #[error("the server refused: {0}")]
+    Server(ServerError),
+    #[error("cannot log in: {0}")]
+    Login(&'static str),
+    #[error("the server said what it should not: {0}")]
+    Protocol(&'static str),
+    #[error("the stream of changes cannot be read")]
+    Decode(#[from] DecodeError),
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+/// An ErrorResponse. Its detail is left out: it may quote data.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ServerError {
+    pub(crate) sql_state: String,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl ServerError {
+    pub(super) fn read(mut fields: ErrorFields<'_>) -> Self {
+        let mut error = Self::default();
+        // What is malformed ends the list; what was read until then is worth having.
+        while let Ok(Some(field)) = fields.next() {
+            let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
+            match field.type_() {
+                b'C' => error.sql_state = value,
+                b'M' => error.message = value,
+                b'H' => error.hint = Some(value),
+                _ => {}
+            }
+        }
+        error
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (SQLSTATE {})", self.message, self.sql_state)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "; {hint}"))
+    }
+}
+
+impl Error {
+    /// The server's own code, if it was the server that refused.
+    pub(crate) fn sql_state(&self) -> Option<&str> {
+        match self {
+            Self::Server(error) => Some(&error.sql_state),
+            Self::Connect(error) => error.sql_state(),
+            _ => None,
+        }
+    }
+
+    /// Whether and when to try again.
+    pub(crate) fn retry(&self) -> Retry {
+        match self {
+            Self::Connect(error) => error.retry(),
+            Self::Io(_) | Self::Timeout(_) | Self::Closed | Self::ShuttingDown => Retry::Backoff,
+            Self::Tls { source, .. } => tls::retry(source),
+            Self::Server(error) => Retry::of_sql_state(&error.sql_state),
+            Self::NoTls { .. } | Self::Login(_) => Retry::Operator,
+            // Another connection may well get over what garbled this one; a server that always says the
+            // same is for somebody to look at.
+            Self::Protocol(_) | Self::Decode(_) => Retry::Operator,
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Closed,
+            // From the codec: what came is no message.
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData if error.get_ref().is_some() => {
+                if error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>()) {
+                    Self::Io(error)
+                } else {
+                    Self::Protocol("a message that cannot be read")
+                }
+            }
+            _ => Self::Io(error),
+        }
+    }
+}

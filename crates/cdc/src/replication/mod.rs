@@ -1,0 +1,23 @@
+//! The replication connection: our own client, on `postgres-protocol` and a codec.
+//!
+//! `tokio-postgres` has no CopyBoth. [`startup`] opens the socket, encrypts it and logs in; a [`Connection`] takes
+//! commands; [`Connection::start`] turns it into a [`Stream`] of the log, with a task of its own that
+//! tells the server what is safe ([`feedback`]).
+
+mod codec;
+mod connection;
+mod error;
+mod feedback;
+mod login;
+mod startup;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use connection::{Connection, Start, System, Timeline, quoted};
+pub(crate) use error::Error;
+pub(crate) use startup::{Channel, connect};
+pub(crate) use stream::{Event, Stream};
+
+/// What we call ourselves to the server.
+pub(crate) const APPLICATION_NAME: &str = "fhir-tail";

@@ -1,0 +1,74 @@
+//! Where batches go: the feed, or what stands for it in a test.
+
+use feed::{Batch, Feed, Lsn, Origin, PublishError, Publisher};
+use fhir::Instant;
+use std::future::Future;
+use tokio::sync::watch;
+
+/// Where batches go. [`FeedSink`] is the one that is used; its methods say what each means.
+pub trait Sink: Send {
+    /// See [`Publisher::origin`].
+    fn origin(&self) -> Option<Origin>;
+    /// See [`Publisher::acknowledged`].
+    fn acknowledged(&self) -> Lsn;
+    /// Where the last change that was published was committed.
+    fn head(&self) -> Lsn;
+    /// See [`Publisher::durable`].
+    fn durable(&self) -> watch::Receiver<Lsn>;
+    /// See [`Publisher::begin_epoch`].
+    fn begin_epoch(&mut self, epoch: Epoch) -> impl Future<Output = Result<(), PublishError>> + Send;
+    /// See [`Publisher::publish`]. Is never dropped half done but when the process ends.
+    fn publish(&mut self, batch: Batch) -> impl Future<Output = Result<(), PublishError>> + Send;
+}
+
+/// A new epoch, see [`Publisher::begin_epoch`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Epoch {
+    /// The database that it follows.
+    pub origin: Origin,
+    /// Where in its log.
+    pub start: Lsn,
+    /// The database's clock after the slot was made: no replay begins before it.
+    pub since: Instant,
+    /// Whether versions that were published may no longer exist.
+    pub fork: bool,
+}
+
+/// The feed.
+pub struct FeedSink {
+    feed: Feed,
+    publisher: Publisher,
+}
+
+impl FeedSink {
+    /// Into this feed, through its one publisher.
+    pub fn new(feed: Feed, publisher: Publisher) -> Self {
+        Self { feed, publisher }
+    }
+}
+
+impl Sink for FeedSink {
+    fn origin(&self) -> Option<Origin> {
+        self.publisher.origin()
+    }
+
+    fn acknowledged(&self) -> Lsn {
+        self.publisher.acknowledged()
+    }
+
+    fn head(&self) -> Lsn {
+        self.feed.status().head.commit_lsn
+    }
+
+    fn durable(&self) -> watch::Receiver<Lsn> {
+        self.publisher.durable()
+    }
+
+    async fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), PublishError> {
+        self.publisher.begin_epoch(epoch.origin, epoch.start, epoch.since, epoch.fork).await
+    }
+
+    async fn publish(&mut self, batch: Batch) -> Result<(), PublishError> {
+        self.publisher.publish(batch).await
+    }
+}

@@ -1,0 +1,27 @@
+//! How the source of changes is doing, for health and metrics.
+
+use crate::Retry;
+use feed::Lsn;
+
+/// How the source of changes is doing. Given out through a `tokio::sync::watch`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SourceStatus {
+    /// Changes are coming in, or would if there were any.
+    pub connected: bool,
+    /// What it is doing, in a sentence for people: for `/health/ready`. Names no data.
+    pub state: String,
+    /// What has to be done before it can go on; `None` while it passes by itself.
+    pub needs: Option<Retry>,
+    /// Everything before this place has been received.
+    pub received_lsn: Lsn,
+    /// The server was told that everything before this place is safe.
+    pub acked_lsn: Lsn,
+    /// Bytes of log that are on the server's disk and not acknowledged.
+    pub slot_lag_bytes: u64,
+    /// Bytes of log that the server keeps because of the slot.
+    pub wal_held_bytes: u64,
+    /// Rows that could not be streamed and were left out, since the start.
+    pub skipped_rows: u64,
+    /// How often the connection was made again, since the start.
+    pub reconnects: u64,
+}

@@ -1,0 +1,51 @@
+//! The tables as a replay sees them: marks and pages, behind [`feed::Source`].
+
+use crate::Database;
+use crate::layout::SkippedRows;
+use crate::marks::Marks;
+use crate::pages::Pages;
+use feed::{Answer, Page, PageRequest, Sample, Source};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// The tables of the native layout.
+pub struct Tables {
+    marks: Marks,
+    pages: Pages,
+    skipped: Arc<SkippedRows>,
+}
+
+impl Tables {
+    /// Begins to sample marks, every second until `shutdown`, and feeds them to `feed`. Never fails: while the database is
+    /// away, or refuses, those who ask are told so.
+    pub fn start(database: Database, feed: feed::Feed, shutdown: CancellationToken) -> Arc<Self> {
+        let skipped = Arc::new(SkippedRows::default());
+        let marks = Marks::start(database.clone(), feed, shutdown);
+        Arc::new(Self { marks, pages: Pages::new(database, Arc::clone(&skipped)), skipped })
+    }
+
+    /// The rows that could not be streamed, to be shared with the layout that reads the log.
+    pub fn skipped_rows(&self) -> Arc<SkippedRows> {
+        Arc::clone(&self.skipped)
+    }
+
+    /// How often the database's clock was seen to step back by more than 100 ms. After such a step a version may
+    /// come twice within one replay, and `_since` may miss what is stamped in the repeated span.
+    pub fn clock_steps(&self) -> u64 {
+        self.marks.clock_steps()
+    }
+}
+
+impl Source for Tables {
+    fn mark(&self) -> Answer<'_, Sample> {
+        Box::pin(self.marks.take())
+    }
+
+    fn page(&self, request: PageRequest) -> Answer<'_, Page> {
+        Box::pin(async move { self.pages.read(&request).await })
+    }
+
+    fn holding_back(&self) -> Option<String> {
+        self.marks.holding_back()
+    }
+}

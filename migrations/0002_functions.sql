@@ -1,0 +1,97 @@
+-- What can be done to the native layout besides plain SQL. Nothing here touches a table.
+
+-- Creates a resource or replaces it; its new version. Type and id are arguments because they cannot be
+-- had from every document: "->>" fails on a JSON text with \u0000 or half a surrogate pair anywhere in it.
+create function fhir.put(type text, id text, content json) returns bigint
+    language plpgsql
+as $$
+declare
+    version bigint;
+begin
+    insert into fhir.resource as r (resource_type, id, content) values (put.type, put.id, put.content)
+    on conflict on constraint resource_pkey do update set content = excluded.content
+    returning r.version_id into version;
+    return version;
+end
+$$;
+
+-- The newest stamp of a tombstone that was purged: who asks for what was deleted since an earlier
+-- time cannot be answered. One row, once something was purged.
+create table fhir.purged (
+    only_row     boolean not null default true,
+    last_updated timestamptz not null,
+    constraint purged_pkey primary key (only_row),
+    constraint purged_has_one_row check (only_row)
+);
+
+-- Forgets the tombstones stamped before a time; how many. Never later than the safe time: every
+-- transaction that stamped at or before it has ended. fhir-tail itself never calls this.
+create function fhir.purge_tombstones(before timestamptz) returns bigint
+    language plpgsql
+as $$
+declare
+    clock  timestamptz := clock_timestamp();  -- read before the list of transactions
+    oldest timestamptz;
+    hidden bigint;
+    purged bigint;
+    newest timestamptz;
+begin
+    if not pg_has_role(current_user, 'pg_read_all_stats', 'usage') then
+        raise exception 'purging needs to see the transactions of every role'
+            using errcode = 'insufficient_privilege',
+                  hint = format('grant pg_read_all_stats to %I', current_user);
+    end if;
+    -- The list is cached for the transaction: this may not be its first look at it.
+    perform pg_stat_clear_snapshot();
+    select min(a.xact_start), count(*) filter (where a.xact_start is null) into oldest, hidden
+      from pg_stat_activity a
+     where a.datname = current_database() and a.backend_xid is not null;
+    if hidden > 0 then
+        raise exception '% transactions do not say when they began', hidden
+            using errcode = 'object_not_in_prerequisite_state',
+                  hint = 'set track_activities to on, and wait for them to end';
+    end if;
+    if exists (select from pg_prepared_xacts p where p.database = current_database()) then
+        raise exception 'a prepared transaction does not say when it began'
+            using errcode = 'object_not_in_prerequisite_state',
+                  hint = 'commit prepared or rollback prepared what pg_prepared_xacts lists';
+    end if;
+    with forgotten as (
+        delete from fhir.tombstone t
+         where t.last_updated < least(before, least(clock, oldest) - interval '100 milliseconds')
+        returning t.last_updated)
+    select count(*), max(f.last_updated) into purged, newest from forgotten f;
+    if purged > 0 then
+        insert into fhir.purged as p (last_updated) values (newest)
+        on conflict on constraint purged_pkey do update
+           set last_updated = greatest(p.last_updated, excluded.last_updated);
+    end if;
+    return purged;
+end
+$$;
+
+-- Gives new versions and stamps to rows that are stamped ahead of the clock, as happens when the clock had
+-- jumped forward; how many. To be followed by a new epoch: "fhir-tail migrate --restamp" does both.
+-- Writers wait meanwhile. Needs the tables' owner.
+create function fhir.restamp(ahead interval default '1 minute') returns bigint
+    language plpgsql
+as $$
+declare
+    rows  bigint;
+    total bigint;
+begin
+    lock table fhir.resource, fhir.tombstone in share row exclusive mode;
+    -- The trigger never lets a stamp go back, which is what this is for.
+    alter table fhir.resource disable trigger stamp_update;
+    update fhir.resource
+       set version_id = nextval('fhir.version'), last_updated = clock_timestamp(), content = content::text::json
+     where last_updated > clock_timestamp() + ahead;
+    get diagnostics total = row_count;
+    alter table fhir.resource enable always trigger stamp_update;
+    update fhir.tombstone
+       set version_id = nextval('fhir.version'), last_updated = clock_timestamp(), content = content::text::json
+     where last_updated > clock_timestamp() + ahead;
+    get diagnostics rows = row_count;
+    return total + rows;
+end
+$$;
