@@ -1,5 +1,8 @@
 //! The real feed behind the real service: a replay, a change as it is published, and a client that comes back.
 
+// clippy takes helpers of an integration test for ordinary code.
+#![allow(clippy::unwrap_used)]
+
 use feed::{
     Answer, Batch, Change, Feed, Kind, Lsn, Mark, Options, Origin, Page, PageRequest, PageRow, Position,
     Publisher, Sample, Source, Transaction,
