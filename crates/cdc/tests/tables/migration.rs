@@ -87,12 +87,9 @@ async fn what_is_not_ours_or_newer_than_us_is_left_alone() {
 async fn lookups_by_key_use_the_key_even_on_an_empty_table() {
     let database = Cluster::database().await;
     let client = database.client().await;
-    client
-        .batch_execute(
-            "vacuum analyze fhir.resource; vacuum analyze fhir.tombstone; set enable_seqscan = off",
-        )
-        .await
-        .unwrap();
+    for sql in ["vacuum analyze fhir.resource", "vacuum analyze fhir.tombstone", "set enable_seqscan = off"] {
+        client.batch_execute(sql).await.unwrap();
+    }
     for table in ["resource", "tombstone"] {
         let sql = format!(
             "explain (format text) select last_updated from fhir.{table} where resource_type = 'Basic' and id = 'x'"
