@@ -210,12 +210,6 @@ impl Hub {
             }
         }
     }
-
-    /// How many channels there are.
-    #[cfg(test)]
-    fn channels(&self) -> usize {
-        self.inner.lock().channels.len()
-    }
 }
 
 impl Inner {

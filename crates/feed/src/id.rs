@@ -305,7 +305,7 @@ mod tests {
         fn the_text_gives_back_the_place(place in place()) {
             let id = EventId(place);
             let text = id.to_string();
-            prop_assert_eq!(text.parse::<EventId>().unwrap(), id.clone());
+            prop_assert_eq!(&text.parse::<EventId>().unwrap(), &id);
             let limit = if matches!(id.0, Place::Live { .. }) { 64 } else { 256 };
             prop_assert!(text.len() < limit);
         }

@@ -70,6 +70,14 @@ impl Tally {
     }
 }
 
+impl FromIterator<ResourceType> for Tally {
+    fn from_iter<I: IntoIterator<Item = ResourceType>>(events: I) -> Self {
+        let mut tally = Self::default();
+        events.into_iter().for_each(|event| tally.count(event));
+        tally
+    }
+}
+
 /// Frames of several changes, shared among subscribers where they can be.
 #[derive(Clone, Debug)]
 pub struct Frames {

@@ -1,2 +1,88 @@
-//! fhir-tail
-fn main() {}
+//! The command: settings, wiring, the embedded Postgres.
+//!
+//! Each command is a module of its name. `serve` puts the crates below together: `cdc` reads the
+//! database into `feed`, `sse-api` serves it. Read [`serve`] first.
+//!
+//! Ends with 0 when all went well, 1 after a failure, 2 when the command line or the settings cannot be used.
+
+mod cli;
+mod data_dir;
+mod logging;
+mod migrate;
+mod output;
+mod place;
+mod postgres;
+mod received;
+mod serve;
+mod settings;
+mod signals;
+mod supervisor;
+
+use clap::Parser as _;
+use cli::{Cli, Command};
+use output::{complain, say};
+use settings::{Environment, InvalidSettings, ServeOptions, Settings};
+use signals::Signals;
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long tasks that were given up have to be dropped.
+const DROP_WITHIN: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    // Ends with 2 by itself when the command line cannot be used.
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("error: {error:#}"));
+            ExitCode::from(if error.is::<InvalidSettings>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(Cli { common, command }: Cli) -> anyhow::Result<()> {
+    let (options, rest) = match command {
+        Command::Serve(serve) => (serve.options, Task::Serve { check_config: serve.check_config }),
+        Command::Migrate => (ServeOptions::default(), Task::Migrate),
+    };
+    let root = nix::unistd::Uid::effective().is_root();
+    let settings = Settings::read(common, options, &environment(), root)?;
+    if let Task::Serve { check_config: true } = rest {
+        say(format_args!("{}", settings.effective().trim_end()));
+        return Ok(());
+    }
+    logging::start(&settings);
+    let runtime = tokio::runtime::Runtime::new()?;
+    let result = runtime.block_on(async {
+        match rest {
+            Task::Serve { .. } => serve::run(settings).await,
+            Task::Migrate => unless_stopped(migrate::run(&settings)).await,
+        }
+    });
+    runtime.shutdown_timeout(DROP_WITHIN);
+    result
+}
+
+/// Runs work that may be given up at any point: what it started is dropped, and so stopped.
+async fn unless_stopped(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        result = work => result,
+        signal = signals.next() => Err(anyhow::anyhow!("stopped by {signal}")),
+    }
+}
+
+/// What to do, once the settings are read.
+enum Task {
+    Serve { check_config: bool },
+    Migrate,
+}
+
+/// The environment, as far as it is text: nothing else can be a setting.
+fn environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}

@@ -13,5 +13,8 @@ pub const DELETION_CODES: &str = ours!("CodeSystem/deletion");
 /// The CodeSystem of the notices, in `details.coding` of their OperationOutcomes.
 pub const NOTICE_CODES: &str = ours!("CodeSystem/notice");
 
+/// The OperationDefinition of `$export` as it is here: a stream. Bulk Data's own `export` is asynchronous.
+pub const EXPORT_OPERATION: &str = ours!("OperationDefinition/export");
+
 /// The extension of `issue[0]` of the notice `live`: the instant to use as the next `_since`.
 pub const TRANSACTION_TIME: &str = ours!("StructureDefinition/transaction-time");

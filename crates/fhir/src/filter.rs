@@ -34,3 +34,17 @@ impl Filter {
             .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ids in the hands of clients hold these values: they must not change with a release.
+    #[test]
+    fn the_hash_stays_the_same_for_ever() {
+        let only = |kind| Filter { types: [kind].into_iter().collect() };
+        assert_eq!(Filter::everything().hash32(), 0xb8fb_01d0);
+        assert_eq!(only(ResourceType::PATIENT).hash32(), 0xc5d6_20e5);
+        assert_eq!(only(ResourceType::GROUP).hash32(), 0x889d_fbff);
+    }
+}

@@ -3,6 +3,9 @@
 //! Counted in whole microseconds, as Postgres counts them, so that a stamp survives the way from the
 //! column to the client and back without rounding.
 
+mod parse;
+
+pub use parse::InvalidInstant;
 use std::fmt;
 
 /// A moment, in microseconds since 1970-01-01T00:00:00Z.
@@ -106,3 +109,6 @@ impl fmt::Debug for Instant {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests;

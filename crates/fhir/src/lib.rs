@@ -8,10 +8,16 @@ pub mod canonical;
 mod filter;
 mod instant;
 mod members;
+mod notice;
+mod outcome;
+mod request;
 mod resource;
 mod resource_type;
 
 pub use filter::Filter;
-pub use instant::Instant;
+pub use instant::{Instant, InvalidInstant};
+pub use notice::NoticeCode;
+pub use outcome::{Issue, IssueType, Outcome, Severity};
+pub use request::{ExportRequest, Handling, Level};
 pub use resource::{BadResource, Columns, is_id, write_deletion, write_resource};
 pub use resource_type::{COUNT as RESOURCE_TYPES, ResourceType, TypeSet, UnknownResourceType};

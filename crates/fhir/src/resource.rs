@@ -272,3 +272,6 @@ fn name(content: &[u8], member: &Member) -> Name {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod properties;

@@ -1,1 +1,32 @@
-//! sse-api
+//! The feed out to HTTP.
+//!
+//! It owns routes, negotiation, the streams of Server-Sent Events, limits, metrics and health. It knows
+//! nothing of Postgres: changes come from a [`feed::Feed`], and what is to be told of the database comes as a
+//! [`SourceSnapshot`]. Read [`Server`] first, then `stream`.
+
+mod asking;
+mod export;
+mod health;
+mod host;
+mod listen;
+mod metrics;
+mod notices;
+mod pages;
+mod place;
+mod refusal;
+mod routes;
+#[cfg(test)]
+mod script;
+mod server;
+mod source;
+mod sse;
+mod stream;
+mod streams;
+mod subscribe;
+
+pub use host::{InvalidPublicUrl, PublicUrl};
+pub use listen::ListenError;
+pub use server::{Server, Settings, bind};
+pub use source::{SourceSnapshot, SourceStatus};
+pub use sse::EventStream;
+pub use subscribe::{Subscribe, Subscriber};

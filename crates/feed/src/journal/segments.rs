@@ -31,6 +31,7 @@ const ENTRIES: u8 = b'e';
 /// A journal in a directory.
 pub(crate) struct Segments {
     directory: PathBuf,
+    segment_bytes: u64,
     /// Empty only while it is being reopened, or after that failed.
     open: RwLock<Option<Open>>,
 }
@@ -38,6 +39,7 @@ pub(crate) struct Segments {
 struct Open {
     database: Database,
     state: Keyspace,
+    segment_bytes: u64,
     segments: RwLock<Vec<Arc<Segment>>>,
 }
 
@@ -74,7 +76,12 @@ fn key(tag: u8, position: Position) -> Vec<u8> {
 impl Segments {
     /// Opens the journal in a directory, or makes one.
     pub(crate) fn open(directory: &Path) -> Result<Self, JournalError> {
-        Ok(Self { directory: directory.to_owned(), open: RwLock::new(Some(Open::new(directory)?)) })
+        Self::with_segments_of(SEGMENT_BYTES, directory)
+    }
+
+    fn with_segments_of(segment_bytes: u64, directory: &Path) -> Result<Self, JournalError> {
+        let open = RwLock::new(Some(Open::new(directory, segment_bytes)?));
+        Ok(Self { directory: directory.to_owned(), segment_bytes, open })
     }
 
     fn with<T>(&self, act: impl FnOnce(&Open) -> Result<T, JournalError>) -> Result<T, JournalError> {
@@ -86,7 +93,7 @@ impl Segments {
 }
 
 impl Open {
-    fn new(directory: &Path) -> Result<Self, JournalError> {
+    fn new(directory: &Path, segment_bytes: u64) -> Result<Self, JournalError> {
         let database = Database::builder(directory)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(LOG_BYTES)
@@ -110,14 +117,14 @@ impl Open {
             segment.read_ends()?;
         }
         segments.sort_by_key(|segment| segment.index);
-        Ok(Self { database, state, segments: RwLock::new(segments) })
+        Ok(Self { database, state, segment_bytes, segments: RwLock::new(segments) })
     }
 
     /// The segment that the next block goes to, and whether it is new.
     fn active(&self, epoch: u64) -> Result<Arc<Segment>, JournalError> {
         let newest = self.segments.read().last().cloned();
         if let Some(segment) = &newest
-            && !segment.is_full()
+            && !segment.is_full(self.segment_bytes)
         {
             return Ok(segment.clone());
         }
@@ -194,9 +201,9 @@ impl Segment {
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
+    fn is_full(&self, bytes: u64) -> bool {
         let full = |ends: &Ends| {
-            ends.last.offset.saturating_sub(ends.offset) >= SEGMENT_BYTES
+            ends.last.offset.saturating_sub(ends.offset) >= bytes
                 || self.created.elapsed().is_ok_and(|age| age >= SEGMENT_AGE)
         };
         self.ends.read().as_ref().is_some_and(full)
@@ -360,7 +367,10 @@ impl Journal for Segments {
         let mut open = self.open.write();
         // The old one holds the lock on the directory until it is gone.
         *open = None;
-        *open = Some(Open::new(&self.directory)?);
+        *open = Some(Open::new(&self.directory, self.segment_bytes)?);
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 use super::*;
 
-const COLUMNS: Columns<'static> = Columns {
+pub(super) const COLUMNS: Columns<'static> = Columns {
     resource_type: ResourceType::PATIENT,
     id: "p1",
     version_id: 7,

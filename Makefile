@@ -1,0 +1,27 @@
+# `make` says what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test lint
+
+help: ## What there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+run: ## The service on a Postgres of its own; its data stays in your data directory
+	@cargo build --release --locked -p fhir-tail
+	@set -e; bin="$$(scripts/postgres-binaries one)"; \
+	case "$$bin" in */fhir-tail/postgres-*|*/.cache/postgres-*) export FHIR_TAIL_POSTGRES_BIN="$$bin" ;; esac; \
+	exec target/release/fhir-tail serve
+
+test: ## All tests, on the Postgres versions that can be had; fetches what is missing
+	@set -e; \
+	servers="$$(scripts/postgres-binaries all)"; \
+	clients="$$(scripts/test-clients)"; \
+	eval "$$clients"; \
+	echo "Postgres: $$servers" >&2; \
+	FHIR_TAIL_TEST_POSTGRES_BIN="$$servers" cargo test --workspace --locked
+
+lint: ## Formatting, clippy and docs, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --locked --no-deps --document-private-items

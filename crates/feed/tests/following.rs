@@ -1,0 +1,269 @@
+//! What happens to a subscriber that is slow, quiet, or comes back with an id that cannot be continued.
+
+// A test may stop at the first surprise.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use feed::{
+    Answer, Batch, Begin, Change, EventId, Feed, Framing, Item, Kind, Lsn, Mark, Notice, Options, Origin,
+    Page, PageRequest, Position, Publisher, Sample, Source, Subscription, Transaction,
+};
+use fhir::{Filter, Instant, ResourceType};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+struct Lines;
+
+impl Framing for Lines {
+    fn frame(&self, _: &str, _: ResourceType, data: &[u8], out: &mut bytes::BytesMut) {
+        out.extend_from_slice(data);
+        out.extend_from_slice(b"\n");
+    }
+}
+
+/// Tables without rows, and a mark.
+struct Empty {
+    mark: Mark,
+    purged: Option<Instant>,
+}
+
+impl Source for Empty {
+    fn mark(&self) -> Answer<'_, Sample> {
+        let (mark, clock, taken) = (self.mark, self.mark.w, tokio::time::Instant::now());
+        Box::pin(async move { Ok(Sample { mark, clock, taken, tombstones_purged: self.purged }) })
+    }
+
+    fn page(&self, _: PageRequest) -> Answer<'_, Page> {
+        Box::pin(async { Ok(Page::default()) })
+    }
+
+    fn holding_back(&self) -> Option<String> {
+        None
+    }
+}
+
+fn origin(system: u64) -> Origin {
+    Origin { system, timeline: 1, identity: String::new() }
+}
+
+fn instant(micros: i64) -> Instant {
+    Instant::from_unix_micros(micros)
+}
+
+async fn open(directory: &Path, held_bytes: usize) -> (Feed, Publisher) {
+    let options = Options {
+        directory: directory.to_owned(),
+        retention_bytes: 1 << 30,
+        retention_age: Duration::from_secs(3600),
+        concurrent_pages: 2,
+        held_bytes,
+    };
+    let (feed, mut publisher) = Feed::open(options, Arc::new(Lines)).unwrap();
+    publisher.begin_epoch(origin(1), Lsn::new(10), instant(100), false).await.unwrap();
+    let mark = Mark { w: instant(200), l: Lsn::new(10) };
+    feed.set_source(Arc::new(Empty { mark, purged: None }));
+    (feed, publisher)
+}
+
+/// One transaction of one change.
+fn batch(n: u64, resource_type: ResourceType) -> Batch {
+    let commit_lsn = Lsn::new(1000 + n * 10);
+    let stamp = instant(1000 + i64::try_from(n).unwrap());
+    let change = Change {
+        position: Position { commit_lsn, ordinal: 0, part: 0 },
+        stamp,
+        resource_type,
+        kind: Kind::Upsert,
+        data: format!("{n} {}", "x".repeat(1000)).into(),
+    };
+    let xid = u32::try_from(n).unwrap();
+    let transactions = vec![Transaction { commit_lsn, xid, commit_time: stamp }];
+    Batch { changes: vec![change], transactions, passed: Some(Lsn::new(1000 + n * 10 + 5)) }
+}
+
+async fn item(subscription: &mut Subscription) -> Item {
+    // By the system's clock: a paused one runs ahead while the disk is at work.
+    let begun = std::time::SystemTime::now();
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(1), subscription.next()).await;
+        let Ok(next) = next else {
+            assert!(begun.elapsed().unwrap() < Duration::from_secs(60), "nothing came");
+            continue;
+        };
+        match next.unwrap() {
+            Item::Waiting(_) => {}
+            item => return item,
+        }
+    }
+}
+
+async fn notice(subscription: &mut Subscription) -> Notice {
+    match item(subscription).await {
+        Item::Notice(notice) => notice,
+        item => panic!("{item:?} instead of a notice"),
+    }
+}
+
+/// Reads numbers until the last.
+async fn numbers(subscription: &mut Subscription, last: u64) -> Vec<u64> {
+    let mut heard = Vec::new();
+    while heard.last() != Some(&last) {
+        if let Item::Frames(frames) = item(subscription).await {
+            let text = String::from_utf8(frames.bytes.to_vec()).unwrap();
+            heard.extend(text.lines().map(|line| line.split(' ').next().unwrap().parse::<u64>().unwrap()));
+        }
+    }
+    heard
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lags_goes_on_in_the_journal() {
+    // Once with room for the live, once with hardly any for anything.
+    for held_bytes in [64 << 20, 4 << 10] {
+        let directory = tempfile::tempdir().unwrap();
+        let (feed, mut publisher) = open(directory.path(), held_bytes).await;
+        let mut slow = feed.subscribe(Filter::everything(), Begin::Since(None));
+        assert!(matches!(notice(&mut slow).await, Notice::Live { .. }));
+        for n in 0..2000 {
+            publisher.publish(batch(n, ResourceType::PATIENT)).await.unwrap();
+        }
+        assert_eq!(numbers(&mut slow, 1999).await, (0..2000).collect::<Vec<_>>());
+        publisher.publish(batch(2000, ResourceType::PATIENT)).await.unwrap();
+        assert_eq!(numbers(&mut slow, 2000).await, [2000]);
+        drop(slow);
+        assert_eq!(feed.status().held_bytes, 0, "what a subscriber held comes back when it is gone");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_stream_is_told_the_position_and_resumes_from_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    let patients = Filter { types: [ResourceType::PATIENT].into_iter().collect() };
+    let mut quiet = feed.subscribe(patients.clone(), Begin::Since(None));
+    assert!(matches!(notice(&mut quiet).await, Notice::Live { .. }));
+    publisher.publish(batch(1, ResourceType::GROUP)).await.unwrap();
+    assert_eq!(notice(&mut quiet).await, Notice::Position);
+    let id = quiet.id();
+    drop(quiet);
+    publisher.publish(batch(2, ResourceType::GROUP)).await.unwrap();
+    publisher.publish(batch(3, ResourceType::PATIENT)).await.unwrap();
+    let mut resumed = feed.subscribe(patients, Begin::After { id: Some(id), since: None });
+    assert_eq!(numbers(&mut resumed, 3).await, [3]);
+}
+
+async fn reset_reason(feed: &Feed, filter: Filter, id: Option<EventId>) -> Notice {
+    notice(&mut feed.subscribe(filter, Begin::After { id, since: None })).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_cannot_be_continued_is_a_reset() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    publisher.publish(batch(1, ResourceType::PATIENT)).await.unwrap();
+    let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));
+    numbers(&mut reader, 1).await;
+    let id = reader.id();
+    assert!(matches!(reset_reason(&feed, Filter::everything(), None).await, Notice::Reset { .. }));
+
+    // It is good until the journal begins anew, and whoever is connected is told as well.
+    let resumed = reset_reason(&feed, Filter::everything(), Some(id.clone())).await;
+    assert!(matches!(resumed, Notice::Live { .. }));
+    while !matches!(item(&mut reader).await, Item::Notice(Notice::Live { .. })) {}
+    publisher.begin_epoch(origin(1), Lsn::new(5000), instant(150), false).await.unwrap();
+    assert!(matches!(notice(&mut reader).await, Notice::Reset { .. }));
+    assert!(matches!(notice(&mut reader).await, Notice::Live { .. }));
+    let reset = reset_reason(&feed, Filter::everything(), Some(id.clone())).await;
+    assert!(matches!(reset, Notice::Reset { .. }));
+
+    // After a fork what the client has may never have been.
+    publisher.begin_epoch(origin(1), Lsn::new(6000), instant(150), true).await.unwrap();
+    assert!(matches!(
+        reset_reason(&feed, Filter::everything(), Some(id.clone())).await,
+        Notice::ResetAll { .. }
+    ));
+
+    // Another cluster knows nothing of it.
+    publisher.begin_epoch(origin(2), Lsn::new(7000), instant(150), false).await.unwrap();
+    assert!(matches!(reset_reason(&feed, Filter::everything(), Some(id)).await, Notice::ResetAll { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn purged_deletions_are_a_reset_of_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, _publisher) = open(directory.path(), 1 << 20).await;
+    let mark = Mark { w: instant(500), l: Lsn::new(10) };
+    feed.set_source(Arc::new(Empty { mark, purged: Some(instant(300)) }));
+    let mut late = feed.subscribe(Filter::everything(), Begin::Since(Some(instant(299))));
+    assert!(matches!(notice(&mut late).await, Notice::ResetAll { .. }));
+    let mut early = feed.subscribe(Filter::everything(), Begin::Since(Some(instant(300))));
+    assert!(matches!(notice(&mut early).await, Notice::Live { .. }));
+}
+
+/// Opens a journal that follows a database already; who held it may still be letting go.
+async fn reopen(directory: &Path, l: u64) -> (Feed, Publisher) {
+    let options = Options {
+        directory: directory.to_owned(),
+        retention_bytes: 1 << 30,
+        retention_age: Duration::from_secs(3600),
+        concurrent_pages: 2,
+        held_bytes: 1 << 20,
+    };
+    let locked_until = tokio::time::Instant::now() + Duration::from_secs(20);
+    let (feed, publisher) = loop {
+        match Feed::open(options.clone(), Arc::new(Lines)) {
+            Ok(opened) => break opened,
+            Err(error) if tokio::time::Instant::now() > locked_until => panic!("{error:?}"),
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!(publisher.origin(), Some(origin(1)));
+    let mark = Mark { w: instant(200), l: Lsn::new(l) };
+    feed.set_source(Arc::new(Empty { mark, purged: None }));
+    (feed, publisher)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_ahead_of_the_head_is_waited_for_unless_the_database_never_wrote_it() {
+    let [before, crashed, old] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let (feed, mut publisher) = open(before.path(), 1 << 20).await;
+    publisher.publish(batch(1, ResourceType::PATIENT)).await.unwrap();
+    let mut durable = publisher.durable();
+    durable.wait_for(|lsn| *lsn >= Lsn::new(1015)).await.unwrap();
+    drop((feed, publisher));
+    let (feed, mut publisher) = reopen(before.path(), 10).await;
+    // What a crash leaves: the journal as it was before the last changes.
+    copy(before.path(), crashed.path());
+    copy(before.path(), old.path());
+    for n in 2..=3 {
+        publisher.publish(batch(n, ResourceType::PATIENT)).await.unwrap();
+    }
+    let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));
+    numbers(&mut reader, 3).await;
+    let id = reader.id();
+    drop((reader, feed, publisher));
+
+    let (feed, mut publisher) = reopen(crashed.path(), 1_000_000).await;
+    let mut resumed =
+        feed.subscribe(Filter::everything(), Begin::After { id: Some(id.clone()), since: None });
+    assert!(matches!(notice(&mut resumed).await, Notice::Live { .. }));
+    for n in 2..=4 {
+        publisher.publish(batch(n, ResourceType::PATIENT)).await.unwrap();
+    }
+    assert_eq!(numbers(&mut resumed, 4).await, [4], "what it had does not come again");
+
+    let (feed, _publisher) = reopen(old.path(), 1020).await;
+    assert!(matches!(reset_reason(&feed, Filter::everything(), Some(id)).await, Notice::ResetAll { .. }));
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The command line.
+
+use crate::settings::{CommonOptions, ServeOptions};
+use clap::{Args, Parser, Subcommand};
+
+const AFTER_HELP: &str = "\
+Each option can also be set by an environment variable (--data-dir is FHIR_TAIL_DATA_DIR) or in a TOML
+file (data-dir = \"…\"); a flag wins over a variable, and that over the file.";
+
+/// tail -f for the FHIR data in a Postgres database.
+#[derive(Parser)]
+#[command(name = "fhir-tail", version, about, after_help = AFTER_HELP, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: CommonOptions,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run the service: stream the database's changes over HTTP
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeCommand),
+
+    /// Make or update the tables, triggers, publication and role in the database
+    #[command(after_help = MIGRATE_EXAMPLES)]
+    Migrate,
+}
+
+#[derive(Args)]
+pub(crate) struct ServeCommand {
+    /// Print the settings in effect, without passwords, and exit: with 2 if they cannot be used
+    #[arg(long)]
+    pub(crate) check_config: bool,
+
+    #[command(flatten)]
+    pub(crate) options: ServeOptions,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  fhir-tail serve                        with a Postgres of its own, on http://127.0.0.1:8080/fhir
+  fhir-tail serve --database-url postgres://fhir_tail@db.example/fhir
+  fhir-tail serve --check-config
+
+Then:
+  curl -N -H 'Prefer: respond-eventsource' 'http://127.0.0.1:8080/fhir/$export'";
+
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  fhir-tail migrate --database-url postgres://postgres@db.example/fhir
+
+It may be run again at any time. It needs the rights to create in the database; the service itself needs
+far less.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn common_options_go_before_and_after_the_command() {
+        for line in [
+            "fhir-tail --data-dir /x serve",
+            "fhir-tail serve --data-dir /x",
+            "fhir-tail migrate --data-dir /x",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.common.data_dir.as_deref(), Some("/x"));
+        }
+    }
+
+    #[test]
+    fn a_flag_needs_no_value_and_takes_one() {
+        for (line, value) in [
+            ("fhir-tail serve --insecure-no-auth", "true"),
+            ("fhir-tail serve --insecure-no-auth=false", "false"),
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let Command::Serve(serve) = cli.command else { panic!("{line}") };
+            assert_eq!(serve.options.insecure_no_auth.as_deref(), Some(value));
+        }
+    }
+}

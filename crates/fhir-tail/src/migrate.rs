@@ -1,0 +1,33 @@
+//! `fhir-tail migrate`: the native layout, in the database that was named.
+
+use crate::output::say;
+use crate::place::Place;
+use crate::settings::Settings;
+use anyhow::Context as _;
+use cdc::Database;
+
+/// Applies what is missing and says what that was.
+pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
+    let place = Place::of(settings).await?;
+    let result = report(&place.database).await;
+    place.close().await?;
+    result
+}
+
+async fn report(database: &Database) -> anyhow::Result<()> {
+    let applied = apply(database).await?;
+    for migration in &applied {
+        say(format_args!("applied {migration}"));
+    }
+    if applied.is_empty() {
+        say(format_args!("nothing to do: {database} is up to date"));
+    }
+    Ok(())
+}
+
+/// Applies what is missing; gives the names of what was applied.
+pub(crate) async fn apply(database: &Database) -> anyhow::Result<Vec<String>> {
+    let mut client = database.connect("fhir-tail migrate").await?;
+    let applied = cdc::migrate(&mut client).await.with_context(|| format!("cannot migrate {database}"))?;
+    Ok(applied.iter().map(|migration| migration.name.to_owned()).collect())
+}

@@ -1,0 +1,57 @@
+//! How many changes came in, by type: counted where rows become changes, for the metrics.
+
+use cdc::layout::{Layout, LayoutError};
+use cdc::pgoutput::{Relation, Row};
+use feed::{Change, Position};
+use fhir::{RESOURCE_TYPES, ResourceType};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The counters. What is decoded again after a lost connection counts again: it was received again.
+#[derive(Clone)]
+pub(crate) struct Received(Arc<[AtomicU64; RESOURCE_TYPES]>);
+
+impl Received {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new([const { AtomicU64::new(0) }; RESOURCE_TYPES]))
+    }
+
+    /// The types that were seen, with their numbers.
+    pub(crate) fn by_type(&self) -> Vec<(ResourceType, u64)> {
+        ResourceType::all()
+            .map(|of| (of, self.0[of.index()].load(Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+}
+
+/// A layout whose changes are counted.
+pub(crate) struct Counting<L> {
+    layout: L,
+    received: Received,
+}
+
+impl<L> Counting<L> {
+    pub(crate) fn new(layout: L, received: Received) -> Self {
+        Self { layout, received }
+    }
+}
+
+impl<L: Layout> Layout for Counting<L> {
+    fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError> {
+        self.layout.relation(relation)
+    }
+
+    fn row(&mut self, row: &Row<'_>, position: Position, out: &mut Vec<Change>) -> Result<(), LayoutError> {
+        let before = out.len();
+        let result = self.layout.row(row, position, out);
+        for change in out.iter().skip(before) {
+            self.received.0[change.resource_type.index()].fetch_add(1, Relaxed);
+        }
+        result
+    }
+
+    fn skipped(&self) -> u64 {
+        self.layout.skipped()
+    }
+}

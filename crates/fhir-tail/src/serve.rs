@@ -1,0 +1,204 @@
+//! `fhir-tail serve`: everything put together, and taken apart again in order.
+
+use crate::data_dir::DataDir;
+use crate::migrate;
+use crate::output::say;
+use crate::place::search;
+use crate::postgres::Embedded;
+use crate::received::{Counting, Received};
+use crate::settings::Settings;
+use crate::signals::Signals;
+use crate::supervisor::{Supervisor, blocking};
+use anyhow::Context as _;
+use cdc::{Database, TableName};
+use feed::{Feed, Lsn, Publisher, Source};
+use nix::sys::stat::{Mode, umask};
+use sse_api::{EventStream, Server, SourceSnapshot};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// The role that the migrations make, with no more rights than the service needs.
+const SERVICE_ROLE: &str = "fhir_tail";
+
+/// How long the streams have to end: the server cuts off those that do not read before that.
+const STREAMS_WITHIN: Duration = Duration::from_secs(10);
+/// How long the reader of the log has to make durable what it read, and to acknowledge it.
+const INTAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long the embedded Postgres has. It is told more and more firmly meanwhile.
+const POSTGRES_WITHIN: Duration = Duration::from_secs(100);
+
+/// How long to wait for the database before saying where we listen: without it every answer is a refusal.
+const ANNOUNCE_WITHIN: Duration = Duration::from_secs(3);
+
+/// Pages of the tables that are read at once for all replays, each on a connection of its own.
+const CONCURRENT_PAGES: usize = 4;
+/// Bytes held for all subscribers together. One resource may be 10 MB.
+const HELD_BYTES: usize = 64 << 20;
+
+/// Serves until a signal or a failure.
+pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
+    umask(Mode::from_bits_truncate(0o077));
+    let mut signals = Signals::new()?;
+    let prepared = tokio::select! {
+        prepared = Prepared::new(&settings) => prepared?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before the service had started");
+            return Ok(());
+        }
+    };
+    prepared.serve(&settings, &mut signals).await
+}
+
+/// All that is needed to begin.
+struct Prepared {
+    embedded: Option<Embedded>,
+    database: Database,
+    feed: Feed,
+    publisher: Publisher,
+    server: Server,
+    // The last, as fields are dropped in their order: the lock is let go of when nothing is left to protect.
+    data_dir: DataDir,
+}
+
+impl Prepared {
+    async fn new(settings: &Settings) -> anyhow::Result<Self> {
+        let data_dir = DataDir::open(&settings.data_dir)?;
+        // Before anything is started that takes long: a port in use is the usual failure.
+        let server = sse_api::bind(sse_api::Settings {
+            listen: settings.listen.clone(),
+            public_urls: settings.public_urls.clone(),
+            insecure_no_auth: settings.insecure_no_auth,
+            max_streams: settings.max_streams,
+        })
+        .await?;
+        let (embedded, database) = match &settings.database {
+            Some(database) => (None, database.clone()),
+            None => {
+                let embedded = Embedded::start(&data_dir, &search(settings)).await?;
+                migrate::apply(&embedded.administrator()?).await?;
+                embedded.allow_login(SERVICE_ROLE).await?;
+                let database = embedded.as_role(SERVICE_ROLE)?;
+                (Some(embedded), database)
+            }
+        };
+        let options = feed::Options {
+            directory: data_dir.journal()?,
+            retention_bytes: settings.retention_bytes.0,
+            retention_age: settings.retention_age.as_duration(),
+            concurrent_pages: CONCURRENT_PAGES,
+            held_bytes: HELD_BYTES,
+        };
+        let (feed, publisher) =
+            blocking(move || Feed::open(options, Arc::new(EventStream)).context("cannot start")).await?;
+        Ok(Self { embedded, database, feed, publisher, server, data_dir })
+    }
+
+    async fn serve(self, settings: &Settings, signals: &mut Signals) -> anyhow::Result<()> {
+        let Self { embedded, database, feed, publisher, server, data_dir } = self;
+        let mut supervisor = Supervisor::default();
+        // The order in which they end.
+        let streams = supervisor.stage("streams", STREAMS_WITHIN);
+        let intake = supervisor.stage("intake", INTAKE_WITHIN);
+        let postgres = supervisor.stage("postgres", POSTGRES_WITHIN);
+
+        let tables = cdc::Tables::start(database.clone(), feed.clone(), supervisor.token(intake));
+        let skipped = tables.skipped_rows();
+        feed.set_source(Arc::clone(&tables) as Arc<dyn Source>);
+        let (status, told) = watch::channel(cdc::SourceStatus::default());
+        let received = Received::new();
+        let snapshot = snapshot(told.clone(), received.clone(), tables);
+
+        supervisor.spawn(intake, "the reader of the log", {
+            let (followed, feed, stop) =
+                (followed(database, settings), feed.clone(), supervisor.token(intake));
+            let layout = Counting::new(cdc::layout::Native::new(skipped), received);
+            async move { Ok(cdc::run(followed, Box::new(layout), feed, publisher, status, stop).await?) }
+        });
+        let addresses: Vec<_> = server.local_addrs().collect();
+        supervisor.spawn(streams, "the HTTP server", {
+            let stop = supervisor.token(streams);
+            async move {
+                server.run(feed, snapshot, stop).await;
+                Ok(())
+            }
+        });
+        let psql = embedded.as_ref().map(|embedded| embedded.reach().psql_url());
+        supervisor.spawn(
+            streams,
+            "the announcement",
+            announce(addresses, psql, told, supervisor.token(streams)),
+        );
+        if let Some(embedded) = embedded {
+            supervisor.spawn(postgres, "the embedded Postgres", keep(embedded, supervisor.token(postgres)));
+        }
+        let result = supervisor.run(async || signals.next().await).await;
+        drop(data_dir);
+        result
+    }
+}
+
+/// Says where we listen once a request can be answered, or after a while if the database is not there yet.
+async fn announce(
+    addresses: Vec<SocketAddr>,
+    psql: Option<String>,
+    mut told: watch::Receiver<cdc::SourceStatus>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let connected = tokio::time::timeout(ANNOUNCE_WITHIN, told.wait_for(|status| status.connected));
+    if stop.run_until_cancelled(connected).await.is_some() {
+        for address in addresses {
+            say(format_args!("listening on http://{address}/fhir"));
+        }
+        if let Some(psql) = psql {
+            say(format_args!("psql: {psql}"));
+        }
+    }
+    stop.cancelled().await;
+    Ok(())
+}
+
+/// What is followed, and by what names.
+fn followed(database: Database, settings: &Settings) -> cdc::Settings {
+    cdc::Settings {
+        database,
+        slot: settings.slot.clone(),
+        publication: settings.publication.clone(),
+        tables: ["resource", "tombstone"].map(|table| TableName::new("fhir", table)).to_vec(),
+    }
+}
+
+/// What metrics and health show of the database.
+fn snapshot(
+    told: watch::Receiver<cdc::SourceStatus>,
+    received: Received,
+    tables: Arc<cdc::Tables>,
+) -> sse_api::SourceStatus {
+    Arc::new(move || {
+        let status = told.borrow();
+        // Until something was received the numbers mean nothing.
+        let known = status.received_lsn > Lsn::ZERO;
+        SourceSnapshot {
+            connected: status.connected,
+            detail: status.state.clone(),
+            slot_lag_bytes: known.then_some(status.slot_lag_bytes),
+            wal_held_bytes: known.then_some(status.wal_held_bytes),
+            acked_lsn: known.then_some(status.acked_lsn),
+            received_lsn: known.then_some(status.received_lsn),
+            received: received.by_type(),
+            rows_skipped: status.skipped_rows,
+            reconnects: status.reconnects,
+            holding_back: tables.holding_back(),
+        }
+    })
+}
+
+/// Watches the embedded Postgres, and stops it when it is time.
+async fn keep(mut embedded: Embedded, stop: CancellationToken) -> anyhow::Result<()> {
+    tokio::select! {
+        () = stop.cancelled() => embedded.stop().await,
+        error = embedded.ended() => Err(error),
+    }
+}

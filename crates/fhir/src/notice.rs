@@ -1,0 +1,117 @@
+//! The codes of the notices: what a stream tells besides changes.
+
+use crate::{Instant, Issue, IssueType, Outcome, Severity};
+
+/// A code of our CodeSystem [`canonical::NOTICE_CODES`](crate::canonical::NOTICE_CODES).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum NoticeCode {
+    /// The first frame of every stream.
+    Start,
+    /// The replay has ended: from now on changes come as they commit.
+    Live,
+    /// The head has moved and nothing was sent for a while.
+    Position,
+    /// The id could not be continued: the newest state of all that changed follows.
+    Reset,
+    /// As `reset`, and what has not come again by `live` is to be dropped.
+    ResetAll,
+    /// The stream ends; the client may come back.
+    End,
+    /// The service stops; the client comes back to the one that follows.
+    Shutdown,
+    /// A refusal that passes: starting, stopping, the database away.
+    Transient,
+    /// A limit was reached: come back later.
+    Throttled,
+}
+
+impl NoticeCode {
+    /// Every code.
+    pub const ALL: [Self; 9] = [
+        Self::Start,
+        Self::Live,
+        Self::Position,
+        Self::Reset,
+        Self::ResetAll,
+        Self::End,
+        Self::Shutdown,
+        Self::Transient,
+        Self::Throttled,
+    ];
+
+    /// The code as it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Live => "live",
+            Self::Position => "position",
+            Self::Reset => "reset",
+            Self::ResetAll => "reset-all",
+            Self::End => "end",
+            Self::Shutdown => "shutdown",
+            Self::Transient => "transient",
+            Self::Throttled => "throttled",
+        }
+    }
+
+    /// How bad it is.
+    pub const fn severity(self) -> Severity {
+        match self {
+            Self::Start | Self::Live | Self::Position | Self::End | Self::Shutdown => Severity::Information,
+            Self::Reset | Self::ResetAll => Severity::Warning,
+            Self::Transient | Self::Throttled => Severity::Error,
+        }
+    }
+
+    /// What kind of issue it is.
+    pub const fn issue_type(self) -> IssueType {
+        match self {
+            Self::Start | Self::Live | Self::Position | Self::End => IssueType::Informational,
+            Self::Reset | Self::ResetAll => IssueType::Incomplete,
+            Self::Shutdown | Self::Transient => IssueType::Transient,
+            Self::Throttled => IssueType::Throttled,
+        }
+    }
+}
+
+impl Outcome {
+    /// The notice `live`, with the instant to use as the next `_since` where it is known.
+    pub fn live(transaction_time: Option<Instant>) -> Self {
+        let issue = Issue::notice(NoticeCode::Live, "the replay has ended; changes follow as they commit");
+        Self::new(match transaction_time {
+            Some(at) => issue.with_transaction_time(at),
+            None => issue,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_carries_the_next_since() {
+        assert_eq!(
+            Outcome::live(Some(Instant::from_unix_micros(1))).to_json(),
+            concat!(
+                r#"{"resourceType":"OperationOutcome","issue":[{"extension":[{"url":"https://fhir-tail.dev/StructureDefinition/transaction-time","#,
+                r#""valueInstant":"1970-01-01T00:00:00.000001Z"}],"severity":"information","code":"informational","details":{"coding":[{"#,
+                r#""system":"https://fhir-tail.dev/CodeSystem/notice","code":"live"}]},"diagnostics":"the replay has ended; changes follow as they commit"}]}"#
+            )
+        );
+        assert!(!Outcome::live(None).to_json().contains("extension"));
+    }
+
+    #[test]
+    fn a_reset_is_a_warning() {
+        let json = Outcome::notice(NoticeCode::ResetAll, "why").to_json();
+        assert!(json.contains(r#""severity":"warning""#) && json.contains(r#""code":"reset-all""#), "{json}");
+    }
+
+    #[test]
+    fn codes_are_distinct() {
+        let mut codes = NoticeCode::ALL.map(NoticeCode::as_str);
+        codes.sort_unstable();
+        assert!(codes.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}

@@ -1,0 +1,280 @@
+//! The `$export` request: what its parameters ask for.
+//!
+//! Everything that is wrong with a request is told at once, in one OperationOutcome with an issue for
+//! each, so that nobody mends it one parameter at a time.
+
+use crate::{Filter, Instant, Issue, IssueType, Outcome, ResourceType, TypeSet};
+use std::time::Duration;
+
+/// Whose resources are asked for: what the path says.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Level {
+    /// `/$export`: everything.
+    System,
+    /// `/{Type}/$export`: one resource type.
+    Type(ResourceType),
+    /// `/Patient/$export`: the compartments of all patients.
+    AllPatients,
+    /// `/Patient/{id}/$export`: one patient's compartment.
+    Patient(String),
+    /// `/Group/{id}/$export`: the compartments of a group's members.
+    Group(String),
+}
+
+/// What becomes of parameters that cannot be heeded: `Prefer: handling=…` of RFC 7240.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Handling {
+    /// They are an error.
+    #[default]
+    Strict,
+    /// They are ignored, and `start` names them.
+    Lenient,
+}
+
+/// What a request asks for. Its values came from the client: they are not for logs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExportRequest {
+    /// Whose resources.
+    pub level: Level,
+    /// Which changes concern it.
+    pub filter: Filter,
+    /// Only what was stamped after this, and deletions.
+    pub since: Option<Instant>,
+    /// The event after which to go on, as it came in the query; never empty.
+    pub last_event_id: Option<String>,
+    /// How long a quiet stream stays silent.
+    pub heartbeat: Duration,
+    /// The names of the parameters that were ignored.
+    pub ignored: Vec<String>,
+    /// The values of `_type` that were ignored: no resource types of R4.
+    pub ignored_types: Vec<String>,
+}
+
+/// The heartbeat unless `_heartbeat` says otherwise.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// What can be asked for as `_heartbeat`, in seconds. Under a minute, as many proxies cut what is quiet for one.
+const HEARTBEATS: std::ops::RangeInclusive<u64> = 2..=60;
+
+/// Parameters of Bulk Data that will be heeded some day.
+const NOT_YET: [&str; 7] = [
+    "_typeFilter",
+    "_elements",
+    "_until",
+    "patient",
+    "includeAssociatedData",
+    "organizeOutputBy",
+    "allowPartialManifests",
+];
+
+/// Values of `_outputFormat` that ask for what comes anyway, one resource a line. A `+` may have become a blank.
+const NDJSON: [&str; 5] = [
+    "application/fhir+ndjson",
+    "application/fhir ndjson",
+    "application/ndjson",
+    "ndjson",
+    "text/event-stream",
+];
+
+/// How much of a value is repeated to the client.
+const SHOWN: usize = 60;
+
+impl ExportRequest {
+    /// Reads the parameters, already decoded, in their order. Otherwise everything that is wrong.
+    pub fn parse<N: AsRef<str>, V: AsRef<str>>(
+        level: Level,
+        parameters: impl IntoIterator<Item = (N, V)>,
+        handling: Handling,
+    ) -> Result<Self, Outcome> {
+        let mut parsing = Parsing { handling, ..Parsing::default() };
+        for (name, value) in parameters {
+            parsing.parameter(name.as_ref(), value.as_ref());
+        }
+        parsing.finish(level)
+    }
+}
+
+/// A request that is being read.
+#[derive(Default)]
+struct Parsing {
+    handling: Handling,
+    /// The single-valued parameters met so far.
+    met: Vec<&'static str>,
+    types: Option<TypeSet>,
+    unknown_types: Vec<String>,
+    since: Option<Instant>,
+    last_event_id: Option<String>,
+    heartbeat: Option<Duration>,
+    ignored: Vec<String>,
+    unknown: Vec<String>,
+    issues: Vec<Issue>,
+}
+
+impl Parsing {
+    fn parameter(&mut self, name: &str, value: &str) {
+        match name {
+            "_type" => self.types(value),
+            "_since" if self.first("_since") => match value.parse() {
+                Ok(since) => self.since = Some(since),
+                Err(error) => self.issue(IssueType::Value, "_since", format!("_since: {error}")),
+            },
+            // Empty, it is what a client sends that has no id yet.
+            "_lastEventId" if self.first("_lastEventId") => {
+                self.last_event_id = Some(value).filter(|id| !id.is_empty()).map(str::to_owned);
+            }
+            "_heartbeat" if self.first("_heartbeat") => match value.parse() {
+                Ok(seconds) if HEARTBEATS.contains(&seconds) => {
+                    self.heartbeat = Some(Duration::from_secs(seconds));
+                }
+                _ => {
+                    let (least, most) = (HEARTBEATS.start(), HEARTBEATS.end());
+                    let text = format!(
+                        "_heartbeat: '{}' is not a whole number from {least} to {most} (seconds)",
+                        shown(value)
+                    );
+                    self.issue(IssueType::Value, "_heartbeat", text);
+                }
+            },
+            "_outputFormat" if self.first("_outputFormat") => {
+                if self.handling == Handling::Lenient || NDJSON.contains(&value) {
+                    self.ignore(name);
+                } else {
+                    let text = format!(
+                        "_outputFormat: '{}' is not supported: events hold FHIR JSON, leave the parameter out",
+                        shown(value)
+                    );
+                    self.issue(IssueType::NotSupported, "_outputFormat", text);
+                }
+            }
+            "_since" | "_lastEventId" | "_heartbeat" | "_outputFormat" => {
+                let text = format!("{name} is there more than once: give it once");
+                self.issue(IssueType::Duplicate, name, text);
+            }
+            _ if self.handling == Handling::Lenient => self.ignore(name),
+            _ if NOT_YET.contains(&name) => {
+                let text = format!(
+                    "{name} is not supported yet: leave it out, or ignore it with 'Prefer: handling=lenient'"
+                );
+                self.issue(IssueType::NotSupported, name, text);
+            }
+            _ => add(&mut self.unknown, name),
+        }
+    }
+
+    fn types(&mut self, value: &str) {
+        let types = self.types.get_or_insert_default();
+        for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            match name.parse() {
+                Ok(kind) => types.insert(kind),
+                Err(_) => add(&mut self.unknown_types, &shown(name)),
+            }
+        }
+    }
+
+    /// Whether a single-valued parameter is met for the first time.
+    fn first(&mut self, name: &'static str) -> bool {
+        let first = !self.met.contains(&name);
+        if first {
+            self.met.push(name);
+        }
+        first
+    }
+
+    fn ignore(&mut self, name: &str) {
+        add(&mut self.ignored, name);
+    }
+
+    fn issue(&mut self, code: IssueType, parameter: &str, text: String) {
+        self.issues.push(Issue::error(code, text).about(shown(parameter)));
+    }
+
+    fn finish(mut self, level: Level) -> Result<ExportRequest, Outcome> {
+        self.refuse_unknown();
+        let types = self.asked_types(&level);
+        match Outcome::of(self.issues) {
+            Some(outcome) => Err(outcome),
+            None => Ok(ExportRequest {
+                level,
+                filter: Filter { types },
+                since: self.since,
+                last_event_id: self.last_event_id,
+                heartbeat: self.heartbeat.unwrap_or(HEARTBEAT),
+                ignored: self.ignored,
+                ignored_types: self.unknown_types,
+            }),
+        }
+    }
+
+    fn refuse_unknown(&mut self) {
+        if self.unknown.is_empty() {
+            return;
+        }
+        let names: Vec<_> = self.unknown.iter().map(|name| hinted(name)).collect();
+        let text = format!(
+            "unknown {}: {}; leave out what is not meant for this service, or ignore it with 'Prefer: handling=lenient'",
+            if names.len() == 1 { "parameter" } else { "parameters" },
+            names.join(", ")
+        );
+        let issue = Issue::error(IssueType::NotSupported, text);
+        self.issues.push(self.unknown.iter().fold(issue, |issue, name| issue.about(shown(name))));
+    }
+
+    /// The types that the path and `_type` ask for together.
+    fn asked_types(&mut self, level: &Level) -> TypeSet {
+        let wrong = self.unknown_types.join(", ");
+        if !wrong.is_empty() && self.handling == Handling::Strict {
+            let text = format!("_type: not a resource type of FHIR R4: {wrong}");
+            self.issue(IssueType::CodeInvalid, "_type", text);
+        }
+        let asked = match self.types {
+            // Of a request that is refused for them anyway nothing more need be said.
+            Some(types) if types.is_empty() && self.handling == Handling::Strict && !wrong.is_empty() => {
+                return types;
+            }
+            Some(types) if types.is_empty() => {
+                let text = "_type names no resource type of FHIR R4: name some, or leave it out";
+                self.issue(IssueType::Required, "_type", text.to_owned());
+                return types;
+            }
+            Some(types) => types,
+            None => TypeSet::all(),
+        };
+        match level {
+            Level::Type(kind) if asked.contains(*kind) => [*kind].into_iter().collect(),
+            Level::Type(kind) => {
+                let text = format!("_type does not name {kind}, the only type below this path: leave it out");
+                self.issue(IssueType::Value, "_type", text);
+                asked
+            }
+            _ => asked,
+        }
+    }
+}
+
+/// Adds a name that is not there yet.
+fn add(names: &mut Vec<String>, name: &str) {
+    if !names.iter().any(|known| known == name) {
+        names.push(name.to_owned());
+    }
+}
+
+/// As much of a value as is repeated.
+fn shown(value: &str) -> String {
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
+/// An unknown name, with the known one that was probably meant.
+fn hinted(name: &str) -> String {
+    let plain = |name: &str| name.trim_start_matches('_').to_ascii_lowercase();
+    let known = ["_type", "_since", "_lastEventId", "_heartbeat"];
+    match known.into_iter().find(|known| plain(known) == plain(name)) {
+        Some(known) => format!("{} (did you mean {known}?)", shown(name)),
+        None => shown(name),
+    }
+}
+
+#[cfg(test)]
+mod tests;

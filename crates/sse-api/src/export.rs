@@ -1,0 +1,191 @@
+//! The operation `$export`: from a request to a stream, or to the reason why there is none.
+
+use crate::asking::{Asked, Asking, RESPOND_EVENTSOURCE};
+use crate::metrics::now;
+use crate::refusal::{Passing, Refusal, stream_headers};
+use crate::routes::Api;
+use crate::stream::{Opening, frames};
+use crate::subscribe::Subscribe;
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use feed::{Begin, EventId};
+use fhir::{ExportRequest, Issue, IssueType, Level, NoticeCode, Outcome, ResourceType};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Answers a request for the operation.
+pub(crate) fn export<F: Subscribe>(
+    api: &Arc<Api<F>>,
+    level: Level,
+    peer: SocketAddr,
+    parts: &Parts,
+) -> Response {
+    match begin(api, level, peer, parts) {
+        Ok(response) => response,
+        Err(refusal) => {
+            api.metrics.refusals.with_label_values(&[refusal.status().as_str()]).inc();
+            refusal.into_response()
+        }
+    }
+}
+
+fn begin<F: Subscribe>(
+    api: &Arc<Api<F>>,
+    level: Level,
+    peer: SocketAddr,
+    parts: &Parts,
+) -> Result<Response, Refusal> {
+    implemented(&level, &parts.method)?;
+    let asking = Asking::of(&parts.headers);
+    match asking.asked {
+        Asked::Preferred | Asked::Accepted => {}
+        Asked::Asynchronous => {
+            return Err(not_implemented(
+                "Prefer: respond-async is not supported yet: ask for a stream with Prefer: respond-eventsource",
+            ));
+        }
+        Asked::Nothing => {
+            return Err(Refusal::lasting(
+                StatusCode::BAD_REQUEST,
+                IssueType::Invalid,
+                "ask for a stream with Prefer: respond-eventsource (and Accept: application/fhir+json) or with \
+                 Accept: text/event-stream",
+            ));
+        }
+    }
+    let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+    let request = ExportRequest::parse(level, pairs, asking.handling)
+        .map_err(|outcome| Refusal::Lasting(StatusCode::BAD_REQUEST, outcome))?;
+    let resume = Resume::of(&parts.headers, &request)?;
+
+    let refuse = |why, came_with| Err(Refusal::Passing { why, asked: asking.asked, came_with });
+    if api.stopping.is_cancelled() {
+        return refuse(Passing::Stopping, resume.came_with);
+    }
+    // Who has a position can be served from the journal; who begins needs the tables.
+    if !resume.has_position() && !(api.source)().connected {
+        return refuse(Passing::Unavailable, resume.came_with);
+    }
+    let mut response = if parts.method == Method::HEAD {
+        // A body of unknown length, so that the headers are those of a GET.
+        Response::new(
+            Body::from_stream(futures_util::stream::empty::<Result<bytes::Bytes, std::io::Error>>()),
+        )
+    } else {
+        let Some(open) = api.streams.open(level_name(&request.level), peer) else {
+            return refuse(Passing::Full, resume.came_with);
+        };
+        let opening = Opening { start: start(&request, &resume), heartbeat: request.heartbeat };
+        let subscriber = api.feed.subscribe(request.filter, resume.begin);
+        Response::new(Body::from_stream(frames(subscriber, opening, open, api.stopping.clone())))
+    };
+    stream_headers(response.headers_mut());
+    if asking.asked == Asked::Preferred {
+        let applied = HeaderValue::from_static(RESPOND_EVENTSOURCE);
+        response.headers_mut().insert("preference-applied", applied);
+    }
+    Ok(response)
+}
+
+/// Compartments and POST come later.
+fn implemented(level: &Level, method: &Method) -> Result<(), Refusal> {
+    if method == Method::POST {
+        return Err(not_implemented("POST is not supported yet: use GET with parameters in the query"));
+    }
+    match level {
+        Level::System => Ok(()),
+        Level::Type(resource_type) if *resource_type != ResourceType::GROUP => Ok(()),
+        Level::Type(_) | Level::AllPatients | Level::Patient(_) | Level::Group(_) => Err(not_implemented(
+            "patient compartments and groups are not supported yet: use /fhir/$export, with _type if needed",
+        )),
+    }
+}
+
+fn not_implemented(diagnostics: &str) -> Refusal {
+    Refusal::lasting(StatusCode::NOT_IMPLEMENTED, IssueType::NotSupported, diagnostics)
+}
+
+/// The word for logs: never an id.
+const fn level_name(level: &Level) -> &'static str {
+    match level {
+        Level::System => "system",
+        Level::Type(_) => "type",
+        Level::AllPatients => "all-patients",
+        Level::Patient(_) => "patient",
+        Level::Group(_) => "group",
+    }
+}
+
+/// Where a client left off.
+struct Resume {
+    begin: Begin,
+    /// The id that it came with, as it gave it.
+    came_with: Option<Vec<u8>>,
+}
+
+impl Resume {
+    /// The header wins over the query (a browser that comes back sends the newer one in the header), and both
+    /// over `_since`. An empty id is none: some clients send one before their first event.
+    fn of(headers: &HeaderMap, request: &ExportRequest) -> Result<Self, Refusal> {
+        let since = request.since;
+        let header = headers.get_all("last-event-id").iter().find(|value| !value.is_empty());
+        if let Some(value) = header {
+            let bytes = value.as_bytes();
+            let id = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
+            return Ok(Self { begin: Begin::After { id, since }, came_with: Some(bytes.to_vec()) });
+        }
+        let Some(text) = request.last_event_id.as_deref() else {
+            return Ok(Self { begin: Begin::Since(since), came_with: None });
+        };
+        let id: EventId = text.parse().map_err(|error| {
+            let diagnostics = format!("_lastEventId is {error}: give the id of an event as it was received");
+            let outcome = Outcome::new(Issue::error(IssueType::Value, diagnostics).about("_lastEventId"));
+            Refusal::Lasting(StatusCode::BAD_REQUEST, outcome)
+        })?;
+        Ok(Self { begin: Begin::After { id: Some(id), since }, came_with: Some(text.as_bytes().to_vec()) })
+    }
+
+    /// Whether the stream goes on from an event.
+    fn has_position(&self) -> bool {
+        matches!(&self.begin, Begin::After { id: Some(id), .. } if *id != EventId::beginning())
+    }
+}
+
+/// The notice `start`: what was understood, and what was ignored.
+fn start(request: &ExportRequest, resume: &Resume) -> String {
+    let everything = request.filter.types == fhir::TypeSet::all();
+    let types = if everything {
+        "every resource type".to_owned()
+    } else {
+        request.filter.types.iter().map(ResourceType::as_str).collect::<Vec<_>>().join(", ")
+    };
+    let from = match (&resume.begin, request.since) {
+        (Begin::After { id: Some(_), .. }, _) if resume.has_position() => {
+            "continues after the event whose id the client gave".to_owned()
+        }
+        (Begin::After { id: None, .. }, _) => {
+            "the id that the client gave cannot be read: a reset follows".to_owned()
+        }
+        (_, None) => "the current state, then every change as it commits".to_owned(),
+        (_, Some(since)) if since > now() => {
+            format!("_since ({since}) is ahead of the clock: no current state, only what commits from now on")
+        }
+        (_, Some(since)) => {
+            format!("what changed after {since}, deletions too, then every change as it commits")
+        }
+    };
+    let mut diagnostics = format!(
+        "start: {types}; {from}; a comment line whenever it is quiet for {} s",
+        request.heartbeat.as_secs()
+    );
+    for (what, names) in
+        [("ignored", &request.ignored), ("ignored values of _type, no types of R4", &request.ignored_types)]
+    {
+        if !names.is_empty() {
+            diagnostics.push_str(&format!("; {what}: {}", names.join(", ")));
+        }
+    }
+    Outcome::notice(NoticeCode::Start, diagnostics).to_json()
+}

@@ -1,0 +1,93 @@
+//! Where the service listens. Whoever reaches it reads every patient's data, so while nobody is asked who
+//! they are, only this machine may.
+
+use std::net::{IpAddr, SocketAddr};
+use tokio::net::TcpListener;
+
+/// The service cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// No address was given.
+    #[error("there is no address to listen on: give one, such as 127.0.0.1:8080")]
+    NoAddress,
+    /// The address can be reached from elsewhere.
+    #[error(
+        "{0} can be reached from other machines and whoever reaches it could read every patient's data: listen \
+         on 127.0.0.1 behind a proxy that asks for authorization, or say --insecure-no-auth if you mean it"
+    )]
+    NotLoopback(SocketAddr),
+    /// The operating system refused.
+    #[error("cannot listen on {address}: is another program there? choose another port (0 for a free one)")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The metrics contradict each other.
+    #[error("the metrics cannot be registered")]
+    Metrics(#[source] prometheus::Error),
+}
+
+/// Listens on each address, or on none.
+pub(crate) async fn listen(
+    addresses: &[SocketAddr],
+    insecure_no_auth: bool,
+) -> Result<Vec<(TcpListener, SocketAddr)>, ListenError> {
+    if addresses.is_empty() {
+        return Err(ListenError::NoAddress);
+    }
+    if let Some(open) = addresses.iter().find(|address| !insecure_no_auth && !is_loopback(address.ip())) {
+        return Err(ListenError::NotLoopback(*open));
+    }
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for &address in addresses {
+        let failed = |source| ListenError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        listeners.push((listener, local));
+    }
+    Ok(listeners)
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    // `::ffff:127.0.0.1` is 127.0.0.1 in other words.
+    ip.to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn beyond_loopback_only_when_meant() {
+        for open in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "[::ffff:10.0.0.1]:0"] {
+            let refused = listen(&["127.0.0.1:0".parse().unwrap(), open.parse().unwrap()], false).await;
+            assert!(matches!(refused, Err(ListenError::NotLoopback(address)) if address.to_string() == open));
+        }
+        assert!(listen(&["0.0.0.0:0".parse().unwrap()], true).await.is_ok());
+        assert!(matches!(listen(&[], true).await, Err(ListenError::NoAddress)));
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named() {
+        let first = listen(&["127.0.0.1:0".parse().unwrap()], false).await.unwrap();
+        let taken = first[0].1;
+        let error = listen(&[taken], false).await.unwrap_err();
+        assert!(error.to_string().contains(&taken.to_string()));
+    }
+
+    #[test]
+    fn loopback_in_every_spelling() {
+        for (text, expected) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("::", false),
+        ] {
+            assert_eq!(is_loopback(text.parse().unwrap()), expected, "{text}");
+        }
+    }
+}

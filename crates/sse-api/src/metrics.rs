@@ -1,0 +1,215 @@
+//! Metrics for Prometheus. What we count ourselves is in a registry of our own; what others know is read
+//! when it is asked for, so that it is never older than the scrape.
+
+use crate::source::SourceSnapshot;
+use crate::streams::Ended;
+use feed::{Lsn, Status};
+use fhir::{Instant, RESOURCE_TYPES, ResourceType};
+use prometheus::core::Collector;
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The media type of the text format.
+pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// What the service counts.
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) streams_open: IntGauge,
+    pub(crate) streams_ended: IntCounterVec,
+    pub(crate) refusals: IntCounterVec,
+    pub(crate) notices_sent: IntCounterVec,
+    pub(crate) bytes_sent: IntCounter,
+    events_sent: IntCounterVec,
+    /// The counters of `events_sent` by type: looked up once, not for each chunk of each subscriber.
+    by_type: [OnceLock<IntCounter>; RESOURCE_TYPES],
+}
+
+impl Metrics {
+    pub(crate) fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let build = IntGauge::with_opts(
+            Opts::new("fhir_tail_build_info", "Which release this is.")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
+        )?;
+        build.set(1);
+        let metrics = Self {
+            streams_open: IntGauge::new("fhir_tail_streams_open", "Streams that are open.")?,
+            streams_ended: counters(
+                "fhir_tail_streams_ended_total",
+                "Streams that ended, by reason.",
+                "reason",
+            )?,
+            refusals: counters(
+                "fhir_tail_refusals_total",
+                "Requests for a stream that were refused, by status.",
+                "status",
+            )?,
+            notices_sent: counters("fhir_tail_notices_sent_total", "Notices sent, by code.", "code")?,
+            bytes_sent: IntCounter::new("fhir_tail_bytes_sent_total", "Bytes sent within streams.")?,
+            events_sent: counters(
+                "fhir_tail_events_sent_total",
+                "Changes sent to clients, by the type of the event.",
+                "type",
+            )?,
+            by_type: std::array::from_fn(|_| OnceLock::new()),
+            registry,
+        };
+        for reason in Ended::ALL {
+            metrics.streams_ended.with_label_values(&[reason.as_str()]);
+        }
+        for collector in [
+            Box::new(build) as Box<dyn Collector>,
+            Box::new(metrics.streams_open.clone()),
+            Box::new(metrics.streams_ended.clone()),
+            Box::new(metrics.refusals.clone()),
+            Box::new(metrics.notices_sent.clone()),
+            Box::new(metrics.bytes_sent.clone()),
+            Box::new(metrics.events_sent.clone()),
+        ] {
+            metrics.registry.register(collector)?;
+        }
+        Ok(metrics)
+    }
+
+    /// Counts changes that were sent.
+    pub(crate) fn sent(&self, event: ResourceType, count: u64) {
+        self.by_type[event.index()]
+            .get_or_init(|| self.events_sent.with_label_values(&[event.as_str()]))
+            .inc_by(count);
+    }
+
+    /// The text of a scrape.
+    pub(crate) fn scrape(&self, feed: &Status, source: &SourceSnapshot) -> prometheus::Result<String> {
+        let mut families = self.registry.gather();
+        families.extend(gathered(feed, source)?.gather());
+        TextEncoder::new().encode_to_string(&families)
+    }
+}
+
+/// How old W is by our clock; `None` while there is none.
+pub(crate) fn w_age_seconds(feed: &Status) -> Option<f64> {
+    let now = now();
+    // A microsecond more or less is lost in a float of this size: never mind.
+    #[allow(clippy::cast_precision_loss)]
+    feed.w.map(|w| now.unix_micros().saturating_sub(w.unix_micros()) as f64 / 1e6)
+}
+
+/// Our clock.
+pub(crate) fn now() -> Instant {
+    let micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+    Instant::from_unix_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+}
+
+fn counters(name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(Opts::new(name, help), &[label])
+}
+
+/// What feed and database say of this moment, in a registry that lives as long as the scrape.
+fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Registry> {
+    let registry = Registry::new();
+    let gauge = |name: &str, help: &str, value: Option<u64>| -> prometheus::Result<()> {
+        let Some(value) = value else { return Ok(()) };
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(Box::new(gauge))
+    };
+    let lsn = |name: &str, help: &str, value: Option<Lsn>| gauge(name, help, value.map(Lsn::get));
+    let count = |name: &str, help: &str, value: u64| -> prometheus::Result<()> {
+        let counter = IntCounter::new(name, help)?;
+        counter.inc_by(value);
+        registry.register(Box::new(counter))
+    };
+
+    lsn("fhir_tail_head_lsn", "Commit LSN of the last change published.", Some(feed.head.commit_lsn))?;
+    lsn("fhir_tail_durable_lsn", "All before this LSN is in the journal, on disk.", Some(feed.durable_lsn))?;
+    let received = source.received_lsn.unwrap_or(feed.received_lsn);
+    lsn("fhir_tail_received_lsn", "All before this LSN was received.", Some(received))?;
+    lsn("fhir_tail_acked_lsn", "The last LSN acknowledged to the database.", source.acked_lsn)?;
+    gauge("fhir_tail_journal_bytes", "Bytes that the journal takes.", Some(feed.journal_bytes))?;
+    gauge("fhir_tail_journal_ok", "1 while the journal takes changes.", Some(feed.journal_ok.into()))?;
+    gauge("fhir_tail_held_bytes", "Bytes held in memory for subscribers.", Some(feed.held_bytes))?;
+    if let Some(age) = w_age_seconds(feed) {
+        let gauge = Gauge::new("fhir_tail_w_age_seconds", "Age of the safe time from which replays begin.")?;
+        gauge.set(age);
+        registry.register(Box::new(gauge))?;
+    }
+    let held_back = u64::from(source.holding_back.is_some());
+    gauge("fhir_tail_w_held_back", "1 while a transaction holds the safe time back.", Some(held_back))?;
+
+    gauge("fhir_tail_source_connected", "1 while the log is being read.", Some(source.connected.into()))?;
+    gauge("fhir_tail_slot_lag_bytes", "How far the slot is behind the log.", source.slot_lag_bytes)?;
+    gauge("fhir_tail_wal_held_bytes", "Log that the database keeps for the slot.", source.wal_held_bytes)?;
+    count(
+        "fhir_tail_source_reconnects_total",
+        "Times the log's connection was made again.",
+        source.reconnects,
+    )?;
+    count("fhir_tail_rows_skipped_total", "Rows that could not be streamed.", source.rows_skipped)?;
+    let events =
+        counters("fhir_tail_events_received_total", "Changes received from the database, by type.", "type")?;
+    for (resource_type, count) in &source.received {
+        events.with_label_values(&[resource_type.as_str()]).inc_by(*count);
+    }
+    registry.register(Box::new(events))?;
+    Ok(registry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::script::status;
+
+    /// The value of a sample in the text.
+    fn value(text: &str, sample: &str) -> Option<f64> {
+        let line = text.lines().find(|line| line.strip_prefix(sample).is_some_and(|r| r.starts_with(' ')))?;
+        line.rsplit_once(' ')?.1.parse().ok()
+    }
+
+    #[test]
+    fn a_scrape_says_what_is_known_and_nothing_that_is_not() {
+        let metrics = Metrics::new().unwrap();
+        metrics.sent(ResourceType::PATIENT, 2);
+        metrics.sent(ResourceType::PATIENT, 3);
+        metrics.bytes_sent.inc_by(99);
+        let feed = Status { durable_lsn: Lsn::new(0x1_0000_0000), journal_ok: true, ..status() };
+        let text = metrics.scrape(&feed, &SourceSnapshot::default()).unwrap();
+        assert_eq!(value(&text, r#"fhir_tail_events_sent_total{type="Patient"}"#), Some(5.0));
+        assert_eq!(value(&text, "fhir_tail_bytes_sent_total"), Some(99.0));
+        assert_eq!(value(&text, "fhir_tail_durable_lsn"), Some(4_294_967_296.0));
+        assert_eq!(value(&text, "fhir_tail_journal_ok"), Some(1.0));
+        assert_eq!(value(&text, r#"fhir_tail_streams_ended_total{reason="shutdown"}"#), Some(0.0));
+        assert!(text.contains("fhir_tail_build_info{version="));
+        for unknown in ["fhir_tail_slot_lag_bytes", "fhir_tail_acked_lsn", "fhir_tail_w_age_seconds"] {
+            assert!(!text.contains(unknown), "{unknown}");
+        }
+
+        let feed = Status { w: Some(Instant::from_unix_micros(now().unix_micros() - 5_000_000)), ..feed };
+        let source = SourceSnapshot {
+            connected: true,
+            slot_lag_bytes: Some(7),
+            acked_lsn: Some(Lsn::new(16)),
+            received: vec![(ResourceType::GROUP, 4)],
+            reconnects: 2,
+            ..SourceSnapshot::default()
+        };
+        let text = metrics.scrape(&feed, &source).unwrap();
+        assert_eq!(value(&text, "fhir_tail_slot_lag_bytes"), Some(7.0));
+        assert_eq!(value(&text, "fhir_tail_acked_lsn"), Some(16.0));
+        assert_eq!(value(&text, r#"fhir_tail_events_received_total{type="Group"}"#), Some(4.0));
+        assert_eq!(value(&text, "fhir_tail_source_reconnects_total"), Some(2.0));
+        assert!(value(&text, "fhir_tail_w_age_seconds").unwrap() >= 5.0);
+    }
+
+    #[test]
+    fn every_metric_has_help_and_a_unit_that_prometheus_knows() {
+        let metrics = Metrics::new().unwrap();
+        let text = metrics.scrape(&status(), &SourceSnapshot::default()).unwrap();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What a stream tells besides changes: each with its code, for metrics, and as an OperationOutcome.
+
+use feed::{Notice, SourceError};
+use fhir::{Issue, IssueType, NoticeCode, Outcome};
+
+/// A notice's code, and its text.
+pub(crate) type Told = (&'static str, String);
+
+/// A notice of the feed.
+pub(crate) fn of(notice: &Notice) -> Told {
+    let (code, outcome) = match notice {
+        Notice::Live { transaction_time } => (NoticeCode::Live, Outcome::live(*transaction_time)),
+        Notice::Position => told(NoticeCode::Position, "nothing for this request; its position has moved on"),
+        Notice::Reset { reason } => told(
+            NoticeCode::Reset,
+            &format!("{reason}: the newest state of all that changed since follows, up to the notice live"),
+        ),
+        Notice::ResetAll { reason } => told(
+            NoticeCode::ResetAll,
+            &format!("{reason}: all of it follows; drop what has not come again by the notice live"),
+        ),
+    };
+    (code.as_str(), outcome.to_json())
+}
+
+/// The service stops.
+pub(crate) fn shutdown() -> Told {
+    let (code, outcome) =
+        told(NoticeCode::Shutdown, "the service is stopping: come back with this id and nothing is missed");
+    (code.as_str(), outcome.to_json())
+}
+
+/// The stream cannot go on. What the database said is not for clients.
+pub(crate) fn failed(error: &SourceError) -> Told {
+    match error {
+        SourceError::Unavailable(_) => {
+            let (code, outcome) =
+                told(NoticeCode::Transient, "the database is not available: come back with this id");
+            (code.as_str(), outcome.to_json())
+        }
+        SourceError::Refused(_) => {
+            let issue = Issue::error(
+                IssueType::Exception,
+                "the database refuses and somebody has to mend it: the service's log says what is wrong",
+            );
+            let end = Issue::notice(NoticeCode::End, "the stream ends: come back with this id");
+            ("exception", Outcome::new(issue).and(end).to_json())
+        }
+    }
+}
+
+fn told(code: NoticeCode, diagnostics: &str) -> (NoticeCode, Outcome) {
+    (code, Outcome::notice(code, diagnostics))
+}

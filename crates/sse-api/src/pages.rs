@@ -1,0 +1,113 @@
+//! What people and tools read to find their way: the front page, the list of URLs and the
+//! CapabilityStatement.
+
+use crate::asking::weight;
+use crate::routes::content;
+use axum::response::Response;
+use fhir::{Instant, ResourceType, canonical};
+use http::{HeaderMap, HeaderValue};
+use serde_json::json;
+
+pub(crate) const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// The page at the root.
+pub(crate) const ROOT: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>fhir-tail</title>\n\
+<h1>fhir-tail</h1>\n<p>Changes of FHIR resources as a stream of Server-Sent Events.</p>\n<ul>\n\
+<li><a href=\"/fhir/\">Streams</a>\n<li><a href=\"/fhir/metadata\">CapabilityStatement</a>\n\
+<li><a href=\"/health/ready\">Readiness</a>\n<li><a href=\"/metrics\">Metrics</a>\n</ul>\n";
+
+/// What there is: path and meaning.
+const URLS: [(&str, &str); 3] = [
+    ("/fhir/$export", "everything: the current state, then every change as it commits"),
+    ("/fhir/{Type}/$export", "one resource type, such as /fhir/Condition/$export"),
+    ("/fhir/metadata", "the CapabilityStatement"),
+];
+
+/// The parameters of the operation.
+const PARAMETERS: [(&str, &str); 4] = [
+    ("_type", "resource types, comma-separated or repeated"),
+    ("_since", "an instant: only what changed after it, and deletions"),
+    ("_lastEventId", "the id of the last event received, where no Last-Event-ID header can be sent"),
+    ("_heartbeat", "seconds, 2 to 60, after which a quiet stream sends a comment line (15)"),
+];
+
+/// The list of URLs: HTML for a browser, text for everyone else.
+pub(crate) fn front(base: &str, headers: &HeaderMap) -> Response {
+    if weight(headers, "text/html") > 0 {
+        let item = |(name, meaning): &(&str, &str)| {
+            format!("<dt><code>{}</code></dt><dd>{}</dd>\n", escaped(name), escaped(meaning))
+        };
+        let urls: String = URLS.iter().map(item).collect();
+        let parameters: String = PARAMETERS.iter().map(item).collect();
+        let command = escaped(&command(base));
+        let page = format!(
+            "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>fhir-tail</title>\n\
+             <h1>fhir-tail</h1>\n<h2>URLs</h2>\n<dl>\n{urls}</dl>\n<h2>Parameters of $export</h2>\n\
+             <dl>\n{parameters}</dl>\n<h2>Try it</h2>\n<pre>{command}</pre>\n"
+        );
+        return content(HTML, page);
+    }
+    let item = |(name, meaning): &(&str, &str)| format!("  {name:<22}{meaning}\n");
+    let urls: String = URLS.iter().map(item).collect();
+    let parameters: String = PARAMETERS.iter().map(item).collect();
+    let command = command(base);
+    content(TEXT, format!("URLs\n{urls}\nParameters of $export\n{parameters}\nTry it\n  {command}\n"))
+}
+
+fn command(base: &str) -> String {
+    format!("curl -N -H 'Prefer: respond-eventsource' '{base}/fhir/$export'")
+}
+
+/// `base` can hold what a client sent as its host.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// What the service can do. The operation is ours, not Bulk Data's `export`: that one is asynchronous.
+pub(crate) fn capability_statement(base: &str, started: Instant) -> String {
+    let operation = json!([{ "name": "export", "definition": canonical::EXPORT_OPERATION }]);
+    let resources: Vec<_> = ResourceType::all()
+        .filter(|kind| !matches!(*kind, ResourceType::PATIENT | ResourceType::GROUP))
+        .map(|kind| json!({ "type": kind.as_str(), "operation": operation }))
+        .collect();
+    json!({
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": started.to_fhir(),
+        "kind": "instance",
+        "software": { "name": "fhir-tail", "version": env!("CARGO_PKG_VERSION") },
+        "implementation": {
+            "description": "Changes of FHIR resources as a stream of Server-Sent Events",
+            "url": format!("{base}/fhir"),
+        },
+        "fhirVersion": "4.0.1",
+        "format": ["json"],
+        "rest": [{ "mode": "server", "resource": resources, "operation": operation }],
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_capability_statement_claims_what_there_is() {
+        let text = capability_statement("http://localhost:8080", Instant::from_unix_micros(0));
+        let statement: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(statement["implementation"]["url"], "http://localhost:8080/fhir");
+        let rest = &statement["rest"][0];
+        assert_eq!(rest["operation"][0]["definition"], canonical::EXPORT_OPERATION);
+        let types: Vec<_> = rest["resource"].as_array().unwrap().iter().map(|r| &r["type"]).collect();
+        assert_eq!(types.len(), fhir::RESOURCE_TYPES - 2);
+        assert!(types.iter().any(|kind| *kind == "Condition"));
+        assert!(!types.iter().any(|kind| *kind == "Patient"));
+    }
+
+    #[test]
+    fn a_host_is_no_markup() {
+        assert_eq!(escaped("<a href=\"&\">"), "&lt;a href=&quot;&amp;&quot;&gt;");
+    }
+}

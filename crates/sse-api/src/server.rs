@@ -1,0 +1,184 @@
+//! The server: it accepts connections, and ends them in order.
+//!
+//! When it is told to stop it accepts nothing more, each stream ends with its `shutdown` notice, idle
+//! connections are closed, and after [`GRACE`] what is left (clients that do not read) is dropped: they lose
+//! nothing, as they come back with the last id that they read.
+
+use crate::host::{Hosts, PublicUrl};
+use crate::listen::{ListenError, listen};
+use crate::metrics::Metrics;
+use crate::routes::{Api, Peer, router};
+use crate::source::SourceStatus;
+use crate::streams::Streams;
+use crate::subscribe::Subscribe;
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper::{Request, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long streams have to send their last frame: less than the ten seconds that the whole service has.
+const GRACE: Duration = Duration::from_secs(8);
+/// How long a client may take to send a request's headers, and how long a connection may be idle.
+const HEADERS_WITHIN: Duration = Duration::from_secs(30);
+/// The longest headers. hyper buffers as much for a client that does not read.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// How long to wait when no connection can be accepted, as when there are no file descriptors left.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// How the service is reached.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// The URLs under which it is reached from elsewhere: their hosts are answered.
+    pub public_urls: Vec<PublicUrl>,
+    /// Listen beyond this machine although nobody is asked who they are.
+    pub insecure_no_auth: bool,
+    /// How many streams may be open at once.
+    pub max_streams: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            public_urls: Vec::new(),
+            insecure_no_auth: false,
+            max_streams: 20_000,
+        }
+    }
+}
+
+/// The server, listening. Connections wait until it [runs](Self::run).
+pub struct Server {
+    listeners: Vec<(TcpListener, SocketAddr)>,
+    hosts: Hosts,
+    streams: Arc<Streams>,
+    metrics: Arc<Metrics>,
+}
+
+/// Listens.
+pub async fn bind(settings: Settings) -> Result<Server, ListenError> {
+    let listeners = listen(&settings.listen, settings.insecure_no_auth).await?;
+    let metrics = Arc::new(Metrics::new().map_err(ListenError::Metrics)?);
+    let streams = Arc::new(Streams::new(settings.max_streams, Arc::clone(&metrics)));
+    Ok(Server { listeners, hosts: Hosts::new(settings.public_urls), streams, metrics })
+}
+
+impl Server {
+    /// The addresses that it listens on, in the order of the settings, with the ports that were free.
+    pub fn local_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.listeners.iter().map(|(_, address)| *address)
+    }
+
+    /// Serves until `shutdown` is cancelled and every connection has ended, at most ten seconds later.
+    pub async fn run<F: Subscribe>(self, feed: F, source: SourceStatus, shutdown: CancellationToken) {
+        let connections = TaskTracker::new();
+        let cut = CancellationToken::new();
+        let router = router(Arc::new(Api {
+            feed,
+            source,
+            hosts: self.hosts,
+            streams: Arc::clone(&self.streams),
+            metrics: self.metrics,
+            stopping: shutdown.clone(),
+            started: crate::metrics::now(),
+        }));
+        let service = TowerToHyperService::new(router);
+        let accepting = TaskTracker::new();
+        for (listener, _) in self.listeners {
+            accepting.spawn(accept(
+                listener,
+                service.clone(),
+                connections.clone(),
+                shutdown.clone(),
+                cut.clone(),
+            ));
+        }
+        accepting.close();
+        accepting.wait().await;
+
+        tracing::info!(streams = self.streams.len(), "streams are being ended");
+        connections.close();
+        if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
+            tracing::warn!(connections = connections.len(), "clients that do not read are cut off");
+            cut.cancel();
+            connections.wait().await;
+        }
+    }
+}
+
+/// Accepts connections until `stopping`.
+async fn accept(
+    listener: TcpListener,
+    service: TowerToHyperService<Router>,
+    connections: TaskTracker,
+    stopping: CancellationToken,
+    cut: CancellationToken,
+) {
+    while let Some(accepted) = stopping.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, peer)) => {
+                let service = Named { service: service.clone(), peer };
+                connections.spawn(serve(stream, service, stopping.clone(), cut.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                stopping.run_until_cancelled(tokio::time::sleep(ACCEPT_AGAIN_AFTER)).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection.
+async fn serve(stream: TcpStream, service: Named, stopping: CancellationToken, cut: CancellationToken) {
+    // Events are small and each is waited for: none may wait for the next.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY cannot be set");
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN)
+        .max_header_size(MAX_HEADER_BYTES)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = match stopping.run_until_cancelled(connection.as_mut()).await {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            cut.run_until_cancelled(connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// The service with the name of who is connected.
+struct Named {
+    service: TowerToHyperService<Router>,
+    peer: SocketAddr,
+}
+
+impl Service<Request<Incoming>> for Named {
+    type Response = axum::response::Response;
+    type Error = std::convert::Infallible;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(Peer(self.peer));
+        self.service.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! The bytes of Server-Sent Events: <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
+//!
+//! Every frame has `id`, `event` and `data`, in this order: some clients pass over an id without data,
+//! others make an empty message of it.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use feed::Framing;
+use fhir::ResourceType;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// How long a client waits before it comes back, drawn for each connection: after a restart they must
+/// not come back all at once.
+pub(crate) const RETRY_MILLIS: RangeInclusive<u64> = 1_000..=4_000;
+
+/// A comment *line*: an empty line after it would end a frame, and some clients make an empty message of that.
+pub(crate) const HEARTBEAT: Bytes = Bytes::from_static(b": still here\n");
+
+/// Changes as Server-Sent Events: what the feed is opened with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EventStream;
+
+impl Framing for EventStream {
+    fn frame(&self, id: &str, event: ResourceType, data: &[u8], out: &mut BytesMut) {
+        write_frame(id.as_bytes(), event, data, out);
+    }
+}
+
+/// A delay before coming back.
+pub(crate) fn draw_retry() -> Duration {
+    Duration::from_millis(fastrand::u64(RETRY_MILLIS))
+}
+
+/// A frame of our own: an OperationOutcome, and how long to wait before coming back.
+pub(crate) fn outcome_frame(retry: Option<Duration>, id: &[u8], outcome: &str) -> Bytes {
+    let mut out = BytesMut::with_capacity(outcome.len() + id.len() + 64);
+    if let Some(retry) = retry {
+        out.put_slice(format!("retry: {}\n", retry.as_millis()).as_bytes());
+    }
+    write_frame(id, ResourceType::OPERATION_OUTCOME, outcome.as_bytes(), &mut out);
+    out.freeze()
+}
+
+/// Neither `id` nor `data` has a line break: ids are base64url or a header's bytes, data is one line of JSON.
+fn write_frame(id: &[u8], event: ResourceType, data: &[u8], out: &mut BytesMut) {
+    let event = event.as_str().as_bytes();
+    out.reserve("id: \nevent: \ndata: \n\n".len() + id.len() + event.len() + data.len());
+    for part in [&b"id: "[..], id, b"\nevent: ", event, b"\ndata: ", data, b"\n\n"] {
+        out.put_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_has_id_event_and_data() {
+        let mut out = BytesMut::new();
+        EventStream.frame("abc", ResourceType::PATIENT, br#"{"a":1}"#, &mut out);
+        EventStream.frame("abd", ResourceType::BUNDLE, b"{}", &mut out);
+        assert_eq!(
+            &out[..],
+            b"id: abc\nevent: Patient\ndata: {\"a\":1}\n\nid: abd\nevent: Bundle\ndata: {}\n\n"
+        );
+    }
+
+    #[test]
+    fn a_notice_may_say_when_to_come_back() {
+        assert_eq!(
+            outcome_frame(Some(Duration::from_millis(2719)), b"x", "{}"),
+            "retry: 2719\nid: x\nevent: OperationOutcome\ndata: {}\n\n"
+        );
+        assert_eq!(outcome_frame(None, b"x", "{}"), "id: x\nevent: OperationOutcome\ndata: {}\n\n");
+    }
+
+    #[test]
+    fn retries_are_drawn_from_one_to_four_seconds() {
+        let drawn: std::collections::BTreeSet<_> = (0..200).map(|_| draw_retry().as_millis()).collect();
+        assert!(drawn.iter().all(|millis| (1_000..=4_000).contains(millis)));
+        assert!(drawn.len() > 1);
+    }
+
+    #[test]
+    fn a_heartbeat_ends_no_frame() {
+        assert!(HEARTBEAT.starts_with(b":") && HEARTBEAT.ends_with(b"\n"));
+        assert_eq!(HEARTBEAT.iter().filter(|byte| **byte == b'\n').count(), 1);
+    }
+}

@@ -1,0 +1,105 @@
+//! One stream: the body of its response, made as the connection asks for it.
+//!
+//! Nothing is taken from the subscription before the connection has room for it, so a slow client costs
+//! one chunk here and a socket's buffer, whatever lies before it.
+
+use crate::notices;
+use crate::sse::{HEARTBEAT, draw_retry, outcome_frame};
+use crate::streams::{Ended, OpenStream};
+use crate::subscribe::Subscriber;
+use bytes::Bytes;
+use feed::{Item, SourceError};
+use futures_core::Stream;
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// What a stream begins with, and how it goes on.
+pub(crate) struct Opening {
+    /// The notice `start`.
+    pub(crate) start: String,
+    /// How long it may be quiet.
+    pub(crate) heartbeat: Duration,
+}
+
+/// What has happened.
+enum Event {
+    Stopping,
+    Item(Result<Item, SourceError>),
+    Quiet,
+}
+
+/// The frames of a stream. Its place is given back when this is dropped.
+pub(crate) fn frames(
+    mut subscriber: impl Subscriber,
+    opening: Opening,
+    mut open: OpenStream,
+    stopping: CancellationToken,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+    async_stream::stream! {
+        let start = outcome_frame(Some(draw_retry()), subscriber.id().as_bytes(), &opening.start);
+        open.sent_notice("start", start.len());
+        yield Ok(start);
+
+        let quiet = sleep_until(Instant::now() + opening.heartbeat);
+        let mut quiet = std::pin::pin!(quiet);
+        loop {
+            let event = tokio::select! {
+                // A stream that is never without changes must hear of the end too, and its heartbeat
+                // waits for a moment without.
+                biased;
+                () = stopping.cancelled() => Event::Stopping,
+                item = subscriber.next() => Event::Item(item),
+                () = quiet.as_mut() => Event::Quiet,
+            };
+            let bytes = match event {
+                Event::Item(Ok(Item::Frames(frames))) => {
+                    open.sent(&frames);
+                    frames.bytes
+                }
+                Event::Item(Ok(Item::Notice(notice))) => {
+                    let (code, outcome) = notices::of(&notice);
+                    let frame = outcome_frame(None, subscriber.id().as_bytes(), &outcome);
+                    open.sent_notice(code, frame.len());
+                    frame
+                }
+                Event::Item(Ok(Item::Waiting(what))) => {
+                    open.waits_for(what);
+                    continue;
+                }
+                Event::Quiet => {
+                    open.sent_bytes(HEARTBEAT.len());
+                    HEARTBEAT
+                }
+                Event::Stopping => {
+                    open.ends(Ended::Shutdown);
+                    let (code, outcome) = notices::shutdown();
+                    let last = outcome_frame(Some(draw_retry()), subscriber.id().as_bytes(), &outcome);
+                    open.sent_notice(code, last.len());
+                    yield Ok(last);
+                    return;
+                }
+                Event::Item(Err(error)) => {
+                    open.ends(if matches!(error, SourceError::Unavailable(_)) {
+                        Ended::Unavailable
+                    } else {
+                        Ended::Refused
+                    });
+                    // What the database said is for the operator alone.
+                    tracing::warn!(%error, "a stream cannot go on");
+                    let (code, outcome) = notices::failed(&error);
+                    let last = outcome_frame(Some(draw_retry()), subscriber.id().as_bytes(), &outcome);
+                    open.sent_notice(code, last.len());
+                    yield Ok(last);
+                    return;
+                }
+            };
+            yield Ok(bytes);
+            quiet.as_mut().reset(Instant::now() + opening.heartbeat);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! The streams that are open: how many there may be, who they are, and what became of them.
+
+use crate::metrics::Metrics;
+use dashmap::DashMap;
+use feed::Frames;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// Why a stream ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    /// The client went away, or its connection broke.
+    Client,
+    /// The service stops.
+    Shutdown,
+    /// The database is away and the stream cannot go on without it.
+    Unavailable,
+    /// The database refuses.
+    Refused,
+}
+
+impl Ended {
+    /// Every reason, so that a metric exists before its first event.
+    pub(crate) const ALL: [Self; 4] = [Self::Client, Self::Shutdown, Self::Unavailable, Self::Refused];
+
+    /// The label of the metric.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Shutdown => "shutdown",
+            Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The streams that are open.
+pub(crate) struct Streams {
+    open: DashMap<u64, Arc<Stream>>,
+    next: AtomicU64,
+    places: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+/// One open stream, as operators see it.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// Whose compartments, or which type: the word, never an id.
+    pub(crate) level: &'static str,
+    /// Who reads it.
+    pub(crate) peer: SocketAddr,
+    /// When it began.
+    pub(crate) since: Instant,
+    /// Changes handed to the connection.
+    pub(crate) events: AtomicU64,
+    /// Bytes handed to the connection.
+    pub(crate) bytes: AtomicU64,
+}
+
+impl Streams {
+    pub(crate) fn new(max: usize, metrics: Arc<Metrics>) -> Self {
+        let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        Self { open: DashMap::new(), next: AtomicU64::new(0), places, metrics }
+    }
+
+    /// Takes a place; `None` when there is none left.
+    pub(crate) fn open(self: &Arc<Self>, level: &'static str, peer: SocketAddr) -> Option<OpenStream> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let stream = Arc::new(Stream {
+            level,
+            peer,
+            since: Instant::now(),
+            events: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        });
+        let key = self.next.fetch_add(1, Relaxed);
+        self.open.insert(key, Arc::clone(&stream));
+        self.metrics.streams_open.inc();
+        tracing::info!(%peer, level, "stream begins");
+        Some(OpenStream { streams: Arc::clone(self), key, stream, ended: Ended::Client, _place: place })
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+}
+
+/// The place of one stream, given back when it is dropped.
+pub(crate) struct OpenStream {
+    streams: Arc<Streams>,
+    key: u64,
+    stream: Arc<Stream>,
+    ended: Ended,
+    _place: OwnedSemaphorePermit,
+}
+
+impl OpenStream {
+    /// Counts frames of changes that are handed to the connection.
+    pub(crate) fn sent(&self, frames: &Frames) {
+        let metrics = &self.streams.metrics;
+        let mut events = 0;
+        for (event, count) in frames.tally.iter() {
+            metrics.sent(event, count);
+            events += count;
+        }
+        self.stream.events.fetch_add(events, Relaxed);
+        self.sent_bytes(frames.bytes.len());
+    }
+
+    /// Counts a notice that is handed to the connection.
+    pub(crate) fn sent_notice(&self, code: &str, bytes: usize) {
+        self.streams.metrics.notices_sent.with_label_values(&[code]).inc();
+        self.sent_bytes(bytes);
+    }
+
+    /// Notes what keeps the stream waiting.
+    pub(crate) fn waits_for(&self, what: String) {
+        let Stream { level, peer, .. } = &*self.stream;
+        tracing::debug!(%peer, level, what, "stream waits");
+    }
+
+    /// Counts bytes that are handed to the connection.
+    pub(crate) fn sent_bytes(&self, bytes: usize) {
+        // Lossless: usize has at most 64 bits.
+        let bytes = bytes as u64;
+        self.stream.bytes.fetch_add(bytes, Relaxed);
+        self.streams.metrics.bytes_sent.inc_by(bytes);
+    }
+
+    /// Notes why it ends; without this, because the client went away.
+    pub(crate) fn ends(&mut self, reason: Ended) {
+        self.ended = reason;
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.streams.open.remove(&self.key);
+        let metrics = &self.streams.metrics;
+        metrics.streams_open.dec();
+        metrics.streams_ended.with_label_values(&[self.ended.as_str()]).inc();
+        let Stream { level, peer, since, events, bytes } = &*self.stream;
+        tracing::info!(
+            %peer,
+            level,
+            reason = self.ended.as_str(),
+            seconds = since.elapsed().as_secs(),
+            events = events.load(Relaxed),
+            bytes = bytes.load(Relaxed),
+            "stream ended"
+        );
+    }
+}

@@ -1,0 +1,48 @@
+//! What this crate asks of the feed, as a trait: so that a stream can be driven by a script as well.
+
+use feed::{Begin, Feed, Item, SourceError, Status, Subscription};
+use fhir::Filter;
+use std::future::Future;
+
+/// Where streams come from.
+pub trait Subscribe: Clone + Send + Sync + 'static {
+    /// One stream.
+    type Subscriber: Subscriber;
+
+    /// Begins a stream.
+    fn subscribe(&self, filter: Filter, begin: Begin) -> Self::Subscriber;
+
+    /// Where the feed is.
+    fn status(&self) -> Status;
+}
+
+/// The stream of one subscriber.
+pub trait Subscriber: Send + 'static {
+    /// What comes next; `Err` ends the stream. Can be dropped at any await point and called again.
+    fn next(&mut self) -> impl Future<Output = Result<Item, SourceError>> + Send;
+
+    /// The id of everything that [`next`](Self::next) has returned so far, in its text form.
+    fn id(&self) -> String;
+}
+
+impl Subscribe for Feed {
+    type Subscriber = Subscription;
+
+    fn subscribe(&self, filter: Filter, begin: Begin) -> Subscription {
+        Feed::subscribe(self, filter, begin)
+    }
+
+    fn status(&self) -> Status {
+        Feed::status(self)
+    }
+}
+
+impl Subscriber for Subscription {
+    fn next(&mut self) -> impl Future<Output = Result<Item, SourceError>> + Send {
+        Subscription::next(self)
+    }
+
+    fn id(&self) -> String {
+        Subscription::id(self).to_string()
+    }
+}

@@ -1,0 +1,123 @@
+//! A Postgres cluster of a test's own.
+
+use crate::postgres::{copy_cluster, create_owned};
+use crate::process::Process;
+use crate::{Context, Postgres, until};
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio_postgres::{Client, Config, NoTls};
+
+/// What every test wants; without fsync, as only processes are killed here, never the machine.
+const SETTINGS: &[&str] = &[
+    "wal_level = logical",
+    "fsync = off",
+    "listen_addresses = ''",
+    "shared_buffers = 32MB",
+    "max_wal_size = 4GB",
+    "max_connections = 60",
+    "max_prepared_transactions = 10",
+    "logging_collector = off",
+    "log_min_messages = warning",
+    "autovacuum_naptime = 5s",
+];
+
+/// A cluster, which is stopped when this is dropped. It listens on a Unix socket in its own folder: two tests
+/// cannot take each other's port.
+pub struct Cluster {
+    postgres: Postgres,
+    data: PathBuf,
+    socket: PathBuf,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+impl Cluster {
+    /// Copies the template and starts it, with more settings (lines of `postgresql.conf`).
+    pub async fn start(context: &Context, settings: &[&str]) -> Result<Self> {
+        let home = context.directory().join("postgres");
+        create_owned(&home)?;
+        let data = home.join("data");
+        copy_cluster(context.template(), &data)?;
+        let lines = SETTINGS.iter().chain(settings).fold(String::new(), |lines, line| lines + line + "\n");
+        let socket = format!("unix_socket_directories = '{}'\n", home.display());
+        let conf = data.join("postgresql.conf");
+        let before = std::fs::read_to_string(&conf)?;
+        std::fs::write(&conf, before + &lines + &socket)?;
+        let log = context.directory().join("postgres.log");
+        let mut cluster =
+            Self { postgres: context.postgres().clone(), data, socket: home, log, process: None };
+        cluster.start_again().await?;
+        Ok(cluster)
+    }
+
+    /// Starts it after it was stopped, and waits until it takes connections.
+    pub async fn start_again(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "the cluster is running");
+        let mut command = self.postgres.command("postgres");
+        command.arg("-D").arg(&self.data);
+        let mut process = Process::start("postgres", Signal::SIGQUIT, &mut command, None, &self.log)?;
+        let config = self.config("postgres");
+        until("postgres to take connections", Duration::from_secs(60), || {
+            let alive = process.must_run();
+            let config = config.clone();
+            async move {
+                alive?;
+                Ok(connect(&config).await.ok())
+            }
+        })
+        .await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Stops it as `pg_ctl stop -m fast` does: sessions are ended, and walsenders may send what there is.
+    pub async fn stop_fast(&mut self) -> Result<()> {
+        self.stop(Signal::SIGINT).await
+    }
+
+    /// Stops it as `pg_ctl stop -m immediate` does: a crash, but for its children.
+    pub async fn stop_immediate(&mut self) -> Result<()> {
+        self.stop(Signal::SIGQUIT).await
+    }
+
+    async fn stop(&mut self, signal: Signal) -> Result<()> {
+        let mut process = self.process.take().context("the cluster is not running")?;
+        process.signal(signal)?;
+        process.exited(Duration::from_secs(60)).await?;
+        Ok(())
+    }
+
+    /// How to connect, for `tokio_postgres`.
+    pub fn config(&self, user: &str) -> Config {
+        let mut config = Config::new();
+        config.host_path(&self.socket).user(user).dbname("fhir").application_name("test");
+        config.connect_timeout(Duration::from_secs(10));
+        config
+    }
+
+    /// How to connect, for the command line.
+    pub fn url(&self, user: &str) -> String {
+        format!("postgresql://{user}@/fhir?host={}", self.socket.display())
+    }
+
+    /// A connection as the superuser, in UTC.
+    pub async fn connect(&self) -> Result<Client> {
+        connect(&self.config("postgres")).await
+    }
+
+    /// The folder of its data.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+}
+
+/// Connects, and leaves the connection to a task that ends with it.
+pub(crate) async fn connect(config: &Config) -> Result<Client> {
+    let (client, connection) = config.connect(NoTls).await?;
+    // Its end shows in the client's next answer.
+    tokio::spawn(async move { connection.await.ok() });
+    client.batch_execute("set timezone = 'UTC'").await?;
+    Ok(client)
+}

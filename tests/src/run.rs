@@ -1,0 +1,186 @@
+//! The program of the tests: a list of cases, each run against each Postgres that is there, each in a folder of its
+//! own, whose logs are shown when it fails.
+
+use crate::Postgres;
+use crate::postgres::create_owned;
+use anyhow::{Result, bail};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+type Answer = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// One test.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// Its name.
+    pub name: &'static str,
+    /// The test.
+    pub run: fn(Context) -> Answer,
+    /// Whether it runs against each version of Postgres, or against one only (the first).
+    pub each_version: bool,
+    /// Why it cannot run here, if it cannot.
+    pub skip: fn() -> Option<String>,
+}
+
+/// Lists cases: `cases![each first_event, once head_sends_headers]` names async functions of the module which take a
+/// [`Context`]; `each` runs against every Postgres.
+#[macro_export]
+macro_rules! cases {
+    (@each each) => { true };
+    (@each once) => { false };
+    ($($versions:ident $function:ident),* $(,)?) => {
+        vec![$($crate::Case {
+            name: concat!(module_path!(), "::", stringify!($function)),
+            run: |context| Box::pin($function(context)),
+            each_version: $crate::cases!(@each $versions),
+            skip: || None,
+        }),*]
+    };
+}
+
+/// What a test is given.
+#[derive(Clone)]
+pub struct Context {
+    postgres: Postgres,
+    directory: PathBuf,
+    template: PathBuf,
+}
+
+impl Context {
+    /// The Postgres to run against.
+    pub fn postgres(&self) -> &Postgres {
+        &self.postgres
+    }
+
+    /// The test's own folder.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn template(&self) -> &Path {
+        &self.template
+    }
+
+    /// The same for a part of the test, in a folder within.
+    pub fn within(&self, name: &str) -> Result<Self> {
+        let directory = self.directory.join(name);
+        std::fs::create_dir(&directory)?;
+        Ok(Self { directory, ..self.clone() })
+    }
+}
+
+/// No test takes longer than this.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Runs the tests.
+pub fn main(cases: Vec<Case>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Most of a test is waiting, for processes and for clocks.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads.get_or_insert(cores.max(2) * 2);
+    match run(&arguments, cases) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&format!("the tests cannot run: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments, cases: Vec<Case>) -> Result<ExitCode> {
+    let keep = std::env::var_os("FHIR_TAIL_TEST_KEEP").is_some();
+    let home = tempfile::Builder::new().prefix("fhir-tail-test-").disable_cleanup(keep).tempdir()?;
+    // Postgres runs as another user when we are root, and has to reach its folder in here.
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o711))?;
+    let mut trials = Vec::new();
+    for (index, postgres) in Postgres::all()?.into_iter().enumerate() {
+        let template = Arc::new(Template::new(home.path(), &postgres, index));
+        for case in cases.iter().filter(|case| case.each_version || index == 0).copied() {
+            let name = format!("{}::pg{}", case.name.trim_start_matches("main::"), postgres.major());
+            let directory = home.path().join(name.replace("::", "-"));
+            let (postgres, template) = (postgres.clone(), Arc::clone(&template));
+            trials.push(Trial::ignorable_test(name, move || {
+                if let Some(reason) = (case.skip)() {
+                    return Ok(Completion::ignored_with(reason));
+                }
+                one(case, postgres, &template, directory.clone())
+                    .map_err(|error| Failed::from(format!("{error:?}\n{}", logs(&directory))))?;
+                Ok(Completion::Completed)
+            }));
+        }
+    }
+    let conclusion = libtest_mimic::run(arguments, trials);
+    if keep {
+        report(&format!("kept: {}", home.path().display()));
+    }
+    Ok(conclusion.exit_code())
+}
+
+fn one(case: Case, postgres: Postgres, template: &Template, directory: PathBuf) -> Result<()> {
+    std::fs::create_dir(&directory)?;
+    std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o711))?;
+    let context = Context { postgres, directory, template: template.made()? };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        // A task of its own, so that a panic in it is an error with logs like any other.
+        let test = tokio::spawn((case.run)(context));
+        match tokio::time::timeout(LIMIT, test).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => bail!("{panic}"),
+            Err(_) => bail!("the test took more than {LIMIT:?}"),
+        }
+    })
+}
+
+/// A cluster that is made when the first test needs it.
+struct Template {
+    postgres: Postgres,
+    directory: PathBuf,
+    made: OnceLock<Result<PathBuf, String>>,
+}
+
+impl Template {
+    fn new(home: &Path, postgres: &Postgres, index: usize) -> Self {
+        let directory = home.join(format!("template-{index}"));
+        Self { postgres: postgres.clone(), directory, made: OnceLock::new() }
+    }
+
+    fn made(&self) -> Result<PathBuf> {
+        let make = || {
+            let data = self.directory.join("data");
+            create_owned(&self.directory).and_then(|()| self.postgres.initialise(&data)).map(|()| data)
+        };
+        match self.made.get_or_init(|| make().map_err(|error| format!("{error:#}"))) {
+            Ok(data) => Ok(data.clone()),
+            Err(error) => bail!("no template: {error}"),
+        }
+    }
+}
+
+/// The ends of the logs in a test's folder.
+fn logs(directory: &Path) -> String {
+    const LINES: usize = 60;
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    files.sort();
+    let mut out = String::new();
+    for path in files {
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap_or_default()).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        let end = lines[lines.len().saturating_sub(LINES)..].join("\n");
+        out += &format!("---- {} ({} lines)\n{end}\n", path.display(), lines.len());
+    }
+    out
+}
+
+#[allow(clippy::print_stderr, reason = "this is the program that the developer looks at")]
+fn report(text: &str) {
+    eprintln!("{text}");
+}

@@ -1,0 +1,86 @@
+//! A database with the native layout and the server in front of it, as an operator sets them up: the server logs in as the
+//! role that the migrations make, with no more rights than it needs.
+
+use crate::{Binary, Client, Cluster, Context, Reader, Server, Subscribe, micros, until};
+use anyhow::{Context as _, Result};
+use std::time::Duration;
+use tokio_postgres::Client as Sql;
+
+/// A cluster and a server.
+pub struct Site {
+    /// The server; first, so that it is ended first.
+    pub server: Server,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// A connection as superuser (of the time before the cluster was restarted, if it was).
+    pub sql: Sql,
+}
+
+/// How long a test waits for what should take a moment: on a busy machine moments are long.
+pub const SOON: Duration = Duration::from_secs(60);
+
+const CLOCK: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";
+
+impl Site {
+    /// A migrated database, and a running server.
+    pub async fn start(context: &Context) -> Result<Self> {
+        let mut site = Self::prepare(context, &[], &[]).await?;
+        site.server.start().await?;
+        Ok(site)
+    }
+
+    /// A migrated database and a server that is not started yet, with settings for Postgres and arguments for the server.
+    pub async fn prepare(context: &Context, settings: &[&str], arguments: &[&str]) -> Result<Self> {
+        let cluster = Cluster::start(context, settings).await?;
+        Binary::find()?.succeed(&["migrate", "--database-url", &cluster.url("postgres")])?;
+        let sql = cluster.connect().await?;
+        sql.batch_execute("alter role fhir_tail login").await?;
+        let server = Server::new(context.directory(), &cluster.url("fhir_tail"), arguments)?;
+        Ok(Self { server, cluster, sql })
+    }
+
+    /// A subscriber that is connected.
+    pub async fn reader(&self, subscribe: Subscribe) -> Result<Reader> {
+        let mut reader = Reader::new(subscribe);
+        reader.connect(self.server.listening()?).await?;
+        Ok(reader)
+    }
+
+    /// A subscriber that is live.
+    pub async fn live(&self, subscribe: Subscribe) -> Result<Reader> {
+        let mut reader = self.reader(subscribe).await?;
+        reader.hear("live", SOON, |reader| reader.noticed("live")).await?;
+        Ok(reader)
+    }
+
+    /// Waits until all that has been written is old enough to come from the tables when somebody subscribes: the
+    /// transactionTime of a subscriber who asks now is later. (What is newer comes from the feed, version by version.)
+    pub async fn settle(&self) -> Result<()> {
+        let now: i64 = self.sql.query_one(CLOCK, &[]).await?.try_get(0)?;
+        until("the writes to settle", SOON, || async {
+            let probe = self.live(Subscribe::with(Client::Raw, "_type=Basic")).await?;
+            let time = probe.transaction_time().context("live without a transactionTime")?;
+            Ok((micros(&time)? > now).then_some(()))
+        })
+        .await
+    }
+
+    /// Puts a small resource.
+    pub async fn put(&self, resource_type: &str, id: &str) -> Result<i64> {
+        put(&self.sql, resource_type, id, 1).await
+    }
+
+    /// Deletes one.
+    pub async fn delete(&self, resource_type: &str, id: &str) -> Result<()> {
+        let sql = "delete from fhir.resource where resource_type = $1 and id = $2";
+        self.sql.execute(sql, &[&resource_type, &id]).await?;
+        Ok(())
+    }
+}
+
+/// Puts a small resource over any connection; its version.
+pub async fn put(sql: &Sql, resource_type: &str, id: &str, n: i64) -> Result<i64> {
+    let content = format!(r#"{{"resourceType":"{resource_type}","n":{n},"status":"final"}}"#);
+    let put = "select fhir.put($1, $2, ($3::text)::json)";
+    Ok(sql.query_one(put, &[&resource_type, &id, &content]).await?.try_get(0)?)
+}

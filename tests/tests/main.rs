@@ -1,0 +1,31 @@
+//! The end-to-end tests. Each module is one question that is put to the whole service; `cargo test -p tests --test main NAME`
+//! runs those whose names hold NAME. Settings: `FHIR_TAIL_TEST_POSTGRES_BIN` (folders of Postgres programs, with colons
+//! between them; every test that depends on the version runs against each), `FHIR_TAIL_TEST_SECONDS` and
+//! `FHIR_TAIL_TEST_SEED` for the tests with random writers and readers, `FHIR_TAIL_TEST_KEEP` to keep the folders.
+
+mod clients;
+mod harness;
+mod load;
+mod operations;
+mod random;
+mod replay;
+mod resume;
+mod transactions;
+mod wire;
+
+fn main() -> std::process::ExitCode {
+    tests::main(
+        [
+            harness::cases(),
+            wire::cases(),
+            replay::cases(),
+            resume::cases(),
+            transactions::cases(),
+            operations::cases(),
+            load::cases(),
+            clients::cases(),
+            random::cases(),
+        ]
+        .concat(),
+    )
+}

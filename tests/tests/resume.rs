@@ -1,0 +1,220 @@
+//! Coming back with the last id: every id of a stream is a place to go on from, once and exactly.
+
+use anyhow::{Result, ensure};
+use futures_util::StreamExt;
+use reqwest_eventsource::{Event, EventSource, retry};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tests::{
+    Case, Client, Context, Cut, Ended, Heard, Key, Reader, SOON, Site, Subscribe, Table, What, cases, http,
+    within,
+};
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases![
+        each from_every_id_of_a_stream,
+        once the_header_wins_over_the_query_and_both_over_since,
+        once ids_that_cannot_be_continued,
+        each after_the_journal_is_lost,
+        once a_client_that_comes_back_by_itself,
+    ]
+}
+
+/// What was said, without the ids (a resumed replay may name the same place by another id).
+fn said(heard: &[Heard]) -> Vec<String> {
+    heard.iter().filter(|heard| heard.what.key().is_some()).map(|heard| format!("{:?}", heard.what)).collect()
+}
+
+/// The last that was said of each resource.
+fn newest(heard: &[Heard]) -> BTreeMap<&Key, &What> {
+    heard.iter().filter_map(|heard| Some((heard.what.key()?, &heard.what))).collect()
+}
+
+/// A replay of two types, with deletions, and live changes after it: cut after each of its events and resumed
+/// with its id, by header and by query, every subscriber hears the rest, no more and no less. Once more after the server
+/// was killed.
+async fn from_every_id_of_a_stream(context: Context) -> Result<()> {
+    let mut site = Site::start(&context).await?;
+    for id in 0..12 {
+        site.put("Patient", &format!("p{id}")).await?;
+        site.put("Observation", &format!("o{id}")).await?;
+    }
+    for id in 0..3 {
+        site.delete("Patient", &format!("p{id}")).await?;
+    }
+    site.settle().await?;
+    let subscribe = Subscribe::with(Client::Raw, "_since=2000-01-01T00:00:00Z&_type=Patient,Observation");
+    let mut whole = site.live(subscribe.clone()).await?;
+    for id in 6..9 {
+        site.put("Patient", &format!("p{id}")).await?;
+        site.delete("Observation", &format!("o{id}")).await?;
+        // Moves the head for a filter that does not hear it.
+        site.put("Encounter", "e").await?;
+    }
+    site.put("Patient", "last").await?;
+    whole.hear("the last", SOON, |reader| reader.heard_of("last")).await?;
+    ensure!(said(&whole.heard).len() == 24 + 7, "{:#?}", whole.heard);
+
+    let live = whole.heard.iter().position(|heard| heard.what.code() == Some("live"));
+    for round in 0..2 {
+        for at in 0..whole.heard.len() {
+            let mut reader = Reader::new(subscribe.clone());
+            reader.last_id = Some(whole.heard[at].event_id.clone());
+            reader.resume_by_query = at % 2 == 1;
+            reader.connect(site.server.listening()?).await?;
+            let rest = &whole.heard[at + 1..];
+            let what = format!("the rest after event {at} ({:?}) in round {round}", whole.heard[at]);
+            if live.is_some_and(|live| at < live) {
+                // The tables have moved on: versions that were replaced meanwhile may be left out.
+                let enough =
+                    |reader: &Reader| newest(&reader.heard) == newest(rest) && reader.noticed("live");
+                reader.hear(&what, SOON, enough).await?;
+            } else {
+                reader.hear(&what, SOON, |reader| said(&reader.heard).len() >= said(rest).len()).await?;
+                ensure!(said(&reader.heard) == said(rest), "{what}: {:#?}", reader.heard);
+            }
+            ensure!(!reader.noticed("reset") && !reader.noticed("reset-all"), "{what}: {:#?}", reader.heard);
+            let mut once = said(&reader.heard);
+            once.sort_unstable();
+            ensure!(once.windows(2).all(|two| two[0] != two[1]), "twice, {what}: {:#?}", reader.heard);
+        }
+        site.server.kill().await?;
+        site.server.start().await?;
+    }
+
+    // Nothing more comes: the next change is the next that each hears.
+    let mut reader = Reader::new(subscribe);
+    reader.last_id = whole.last_id.clone();
+    reader.connect(site.server.listening()?).await?;
+    site.put("Patient", "one-more").await?;
+    reader.hear("one more", SOON, |reader| reader.heard_of("one-more")).await?;
+    ensure!(said(&reader.heard).len() == 1, "{:#?}", reader.heard);
+    Ok(())
+}
+
+async fn the_header_wins_over_the_query_and_both_over_since(context: Context) -> Result<()> {
+    let site = Site::start(&context).await?;
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    for id in ["a", "b", "c"] {
+        site.put("Patient", id).await?;
+    }
+    reader.hear("c", SOON, |reader| reader.heard_of("c")).await?;
+    let id_of = |id: &str| reader.heard.iter().find(|heard| heard.what.key().is_some_and(|key| key.id == id));
+    let (a, b) =
+        (id_of("a").map(|heard| heard.event_id.clone()), id_of("b").map(|heard| heard.event_id.clone()));
+    let query = format!("_since=2999-01-01T00:00:00Z&_lastEventId={}", a.unwrap_or_default());
+    for (last_id, expected) in [(b, 1), (None, 2)] {
+        let mut resumed = Reader::new(Subscribe::with(Client::Raw, &query));
+        resumed.last_id = last_id;
+        resumed.connect(site.server.listening()?).await?;
+        resumed.hear("c", SOON, |reader| reader.heard_of("c")).await?;
+        ensure!(said(&resumed.heard).len() == expected, "{:#?}", resumed.heard);
+    }
+    Ok(())
+}
+
+/// Unreadable, or of another filter: a reset, and the state again.
+async fn ids_that_cannot_be_continued(context: Context) -> Result<()> {
+    let site = Site::start(&context).await?;
+    site.put("Patient", "p").await?;
+    site.put("Observation", "o").await?;
+    site.settle().await?;
+    // Cut in the middle of the replay of everything.
+    let mut other = Reader::new(Subscribe::all(Client::Raw));
+    let ended = other.read(site.server.listening()?, Cut::Events(2), |_| false).await;
+    ensure!(ended == Ended::Cut && said(&other.heard).len() == 1, "{ended:?} {:?}", other.heard);
+    let foreign = other.last_id.clone();
+    for last_id in [Some("never-ours".to_owned()), Some("AAAA".to_owned()), foreign] {
+        for client in [Client::Raw, Client::EventSource] {
+            let mut reader = Reader::new(Subscribe::with(client, "_type=Patient"));
+            reader.last_id = last_id.clone();
+            reader.connect(site.server.listening()?).await?;
+            reader.hear("live", SOON, |reader| reader.noticed("live")).await?;
+            ensure!(
+                reader.noticed("reset") || reader.noticed("reset-all"),
+                "{last_id:?}: {:#?}",
+                reader.heard
+            );
+            ensure!(
+                said(&reader.heard).len() == 1 && reader.heard_of("p"),
+                "{last_id:?}: {:#?}",
+                reader.heard
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Without its journal the service cannot know what a subscriber missed: it says so, and sends the newest state of all
+/// that changed.
+async fn after_the_journal_is_lost(context: Context) -> Result<()> {
+    let mut site = Site::start(&context).await?;
+    site.put("Patient", "before").await?;
+    site.put("Patient", "gone").await?;
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    reader.hear("gone", SOON, |reader| reader.heard_of("gone")).await?;
+    site.settle().await?;
+    // So that the id names a W beyond what was written until now.
+    site.put("Patient", "seen").await?;
+    reader.hear("seen", SOON, |reader| reader.heard_of("seen")).await?;
+    reader.cut();
+    site.server.terminate(SOON).await?;
+    std::fs::remove_dir_all(context.directory().join("data"))?;
+    site.put("Patient", "missed").await?;
+    site.delete("Patient", "gone").await?;
+    site.server.start().await?;
+    let address = site.server.address();
+    reader
+        .hear_on(|| address.now(), "live again", SOON, |reader| reader.notices("live").count() == 2)
+        .await?;
+    ensure!(reader.noticed("reset") || reader.noticed("reset-all"), "no reset: {}", reader.tail());
+    let table = Table::read(&site.sql).await?;
+    ensure!(table.resources.keys().all(|key| reader.heard_of(&key.id)), "{} {table:?}", reader.tail());
+    let about_gone: Vec<_> = reader.about("gone").collect();
+    let told = matches!(about_gone[..], [_, What::Deletion { .. }]);
+    ensure!(told || reader.noticed("reset-all"), "it does not know that it is gone: {about_gone:?}");
+    ensure!(reader.notices("reset").count() + reader.notices("reset-all").count() == 1, "{}", reader.tail());
+    Ok(())
+}
+
+/// A client that knows nothing of us reconnects with its last id while the server is killed and started again.
+async fn a_client_that_comes_back_by_itself(context: Context) -> Result<()> {
+    let mut site = Site::start(&context).await?;
+    let port = site.server.listening()?.port();
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let mut source =
+        EventSource::new(http.get(format!("http://127.0.0.1:{port}/fhir/$export?_type=Patient")))?;
+    source.set_retry_policy(Box::new(retry::Constant::new(Duration::from_millis(200), None)));
+    let mut got = Vec::new();
+    for round in 0..3 {
+        for id in 0..5 {
+            site.put("Patient", &format!("r{round}-{id}")).await?;
+        }
+        let last = format!("\"id\":\"r{round}-4\"");
+        let read = async {
+            while !got.iter().any(|data: &String| data.contains(&last)) {
+                match source.next().await {
+                    Some(Ok(Event::Message(message))) if message.event == "Patient" => got.push(message.data),
+                    Some(Ok(_) | Err(_)) => {}
+                    None => anyhow::bail!("it has given up"),
+                }
+            }
+            Ok(())
+        };
+        within("the client to hear the round", SOON, read).await?;
+        site.server.kill().await?;
+        site.put("Patient", &format!("r{round}-down")).await?;
+        site.server.start_on(port).await?;
+    }
+    ensure!(http::get(site.server.listening()?, "/health/live", "").await?.status == 200, "live");
+    let ids: Vec<String> = got
+        .iter()
+        .filter_map(|data| Some(data.split_once("\"id\":\"")?.1.split_once('"')?.0.to_owned()))
+        .collect();
+    let expected: Vec<String> = (0..3)
+        .flat_map(|round| (0..5).map(move |id| format!("r{round}-{id}")).chain([format!("r{round}-down")]))
+        .take(17)
+        .collect();
+    ensure!(ids == expected, "{ids:?}");
+    Ok(())
+}
