@@ -9,11 +9,13 @@ help: ## What there is
 
 run: ## The service on a Postgres of its own; its data stays in your data directory
 	@cargo build --release --locked -p fhir-tail
-	@scripts/postgres-binaries one >/dev/null
-	@FHIR_TAIL_POSTGRES_BIN="$$(scripts/postgres-binaries one)" exec target/release/fhir-tail serve
+	@set -e; bin="$$(scripts/postgres-binaries one)"; \
+	case "$$bin" in */fhir-tail/postgres-*|*/.cache/postgres-*) export FHIR_TAIL_POSTGRES_BIN="$$bin" ;; esac; \
+	exec target/release/fhir-tail serve
 
 test: ## All tests, on the Postgres versions that can be had; fetches what is missing
-	@servers="$$(scripts/postgres-binaries all)"; \
+	@set -e; \
+	servers="$$(scripts/postgres-binaries all)"; \
 	clients="$$(scripts/test-clients)"; \
 	eval "$$clients"; \
 	echo "Postgres: $$servers" >&2; \

@@ -10,7 +10,9 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 /// Writes log lines from here on.
 pub(crate) fn start(settings: &Settings) {
-    let filter = EnvFilter::builder().parse_lossy(&settings.log_level).and(filter_fn(keeps_data_out));
+    // What the storage engine says at every start is of interest to those alone who name it.
+    let level = format!("fjall=warn,lsm_tree=warn,{}", settings.log_level);
+    let filter = EnvFilter::builder().parse_lossy(level).and(filter_fn(keeps_data_out));
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = match settings.log_format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),

@@ -22,6 +22,8 @@ use clap::Parser as _;
 use cli::{Cli, Command};
 use output::{complain, say};
 use settings::{Environment, InvalidSettings, ServeOptions, Settings};
+use signals::Signals;
+use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -56,11 +58,20 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         match rest {
             Task::Serve { .. } => serve::run(settings).await,
-            Task::Migrate => migrate::run(&settings).await,
+            Task::Migrate => unless_stopped(migrate::run(&settings)).await,
         }
     });
     runtime.shutdown_timeout(DROP_WITHIN);
     result
+}
+
+/// Runs work that may be given up at any point: what it started is dropped, and so stopped.
+async fn unless_stopped(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        result = work => result,
+        signal = signals.next() => Err(anyhow::anyhow!("stopped by {signal}")),
+    }
 }
 
 /// What to do, once the settings are read.

@@ -29,5 +29,5 @@ async fn report(database: &Database) -> anyhow::Result<()> {
 pub(crate) async fn apply(database: &Database) -> anyhow::Result<Vec<String>> {
     let mut client = database.connect("fhir-tail migrate").await?;
     let applied = cdc::migrate(&mut client).await.with_context(|| format!("cannot migrate {database}"))?;
-    Ok(applied.iter().map(ToString::to_string).collect())
+    Ok(applied.iter().map(|migration| migration.name.to_owned()).collect())
 }

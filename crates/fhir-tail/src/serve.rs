@@ -14,6 +14,7 @@ use cdc::{Database, TableName};
 use feed::{Feed, Lsn, Publisher, Source};
 use nix::sys::stat::{Mode, umask};
 use sse_api::{EventStream, Server, SourceSnapshot};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -28,6 +29,9 @@ const STREAMS_WITHIN: Duration = Duration::from_secs(10);
 const INTAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How long the embedded Postgres has. It is told more and more firmly meanwhile.
 const POSTGRES_WITHIN: Duration = Duration::from_secs(100);
+
+/// How long to wait for the database before saying where we listen: without it every answer is a refusal.
+const ANNOUNCE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Pages of the tables that are read at once for all replays, each on a connection of its own.
 const CONCURRENT_PAGES: usize = 4;
@@ -101,14 +105,16 @@ impl Prepared {
         let postgres = supervisor.stage("postgres", POSTGRES_WITHIN);
 
         let tables = cdc::Tables::start(database.clone(), feed.clone(), supervisor.token(intake));
+        let skipped = tables.skipped_rows();
         feed.set_source(Arc::clone(&tables) as Arc<dyn Source>);
         let (status, told) = watch::channel(cdc::SourceStatus::default());
         let received = Received::new();
-        let snapshot = snapshot(told, received.clone(), tables);
+        let snapshot = snapshot(told.clone(), received.clone(), tables);
 
         supervisor.spawn(intake, "the reader of the log", {
-            let (followed, feed, stop) = (followed(database, settings), feed.clone(), supervisor.token(intake));
-            let layout = Counting::new(cdc::layout::Native::new(Arc::default()), received);
+            let (followed, feed, stop) =
+                (followed(database, settings), feed.clone(), supervisor.token(intake));
+            let layout = Counting::new(cdc::layout::Native::new(skipped), received);
             async move { Ok(cdc::run(followed, Box::new(layout), feed, publisher, status, stop).await?) }
         });
         let addresses: Vec<_> = server.local_addrs().collect();
@@ -119,12 +125,12 @@ impl Prepared {
                 Ok(())
             }
         });
-        for address in addresses {
-            say(format_args!("listening on http://{address}/fhir"));
-        }
-        if let Some(embedded) = &embedded {
-            say(format_args!("psql: {}", embedded.reach().psql_url()));
-        }
+        let psql = embedded.as_ref().map(|embedded| embedded.reach().psql_url());
+        supervisor.spawn(
+            streams,
+            "the announcement",
+            announce(addresses, psql, told, supervisor.token(streams)),
+        );
         if let Some(embedded) = embedded {
             supervisor.spawn(postgres, "the embedded Postgres", keep(embedded, supervisor.token(postgres)));
         }
@@ -132,6 +138,26 @@ impl Prepared {
         drop(data_dir);
         result
     }
+}
+
+/// Says where we listen once a request can be answered, or after a while if the database is not there yet.
+async fn announce(
+    addresses: Vec<SocketAddr>,
+    psql: Option<String>,
+    mut told: watch::Receiver<cdc::SourceStatus>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let connected = tokio::time::timeout(ANNOUNCE_WITHIN, told.wait_for(|status| status.connected));
+    if stop.run_until_cancelled(connected).await.is_some() {
+        for address in addresses {
+            say(format_args!("listening on http://{address}/fhir"));
+        }
+        if let Some(psql) = psql {
+            say(format_args!("psql: {psql}"));
+        }
+    }
+    stop.cancelled().await;
+    Ok(())
 }
 
 /// What is followed, and by what names.

@@ -89,10 +89,11 @@ pub(super) fn cluster_major(cluster: &Path) -> anyhow::Result<Option<u32>> {
 impl Server {
     /// Starts a server on the cluster and waits until it takes connections.
     pub(super) async fn start(plan: &Plan<'_>) -> anyhow::Result<Self> {
-        let mut port = plan.port.filter(|port| is_free(*port));
+        let mut port = plan.port;
         for _ in 0..ATTEMPTS {
             left_over::stop(plan.cluster, plan.binaries, plan.account).await?;
-            let this = match port.take() {
+            // The same as last time, so that what people noted down goes on working.
+            let this = match port.take().filter(|port| is_free(*port)) {
                 Some(port) => port,
                 None => free_port()?,
             };

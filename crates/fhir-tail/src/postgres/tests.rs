@@ -22,6 +22,11 @@ fn home() -> tempfile::TempDir {
     tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir().unwrap()
 }
 
+/// The first of them: for what does not depend on the version.
+fn search() -> Search {
+    searches().remove(0)
+}
+
 async fn ask(database: &Database, query: &str) -> String {
     let client = database.connect("test").await.unwrap();
     client.query_one(query, &[]).await.unwrap().get(0)
@@ -89,7 +94,7 @@ async fn a_server_that_we_left_behind_is_stopped_first() {
         let home = home();
         let data_dir = DataDir::open(&home.path().join("data")).unwrap();
         let embedded = Embedded::start(&data_dir, &search).await.unwrap();
-        let left = pid_of(data_dir.path());
+        let (left, port) = (pid_of(data_dir.path()), embedded.reach().port);
         let client = embedded.administrator().unwrap().connect("test").await.unwrap();
         client.batch_execute("create table kept as select 'x' as it").await.unwrap();
         // What a kill -9 of ours is to the server: nothing is told to it, and nobody waits for it.
@@ -97,6 +102,7 @@ async fn a_server_that_we_left_behind_is_stopped_first() {
 
         let embedded = Embedded::start(&data_dir, &search).await.unwrap();
         assert_ne!(pid_of(data_dir.path()), left);
+        assert_eq!(embedded.reach().port, port);
         assert_eq!(ask(&embedded.administrator().unwrap(), "select it from kept").await, "x");
         embedded.stop().await.unwrap();
     }
@@ -125,63 +131,59 @@ async fn a_killed_server_is_noticed_and_recovers() {
 
 #[tokio::test]
 async fn a_port_that_was_taken_meanwhile_is_given_up() {
-    for search in searches() {
-        let home = home();
-        let data_dir = DataDir::open(&home.path().join("data")).unwrap();
-        let embedded = Embedded::start(&data_dir, &search).await.unwrap();
-        let port = embedded.reach().port;
-        embedded.stop().await.unwrap();
+    let search = search();
+    let home = home();
+    let data_dir = DataDir::open(&home.path().join("data")).unwrap();
+    let embedded = Embedded::start(&data_dir, &search).await.unwrap();
+    let port = embedded.reach().port;
+    embedded.stop().await.unwrap();
 
-        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
-        let embedded = Embedded::start(&data_dir, &search).await.unwrap();
-        assert_ne!(embedded.reach().port, port);
-        let other = embedded.reach().url.clone();
-        assert_eq!(ask(&Database::parse(&other).unwrap(), "select 'x'").await, "x");
-        drop(taken);
-        embedded.stop().await.unwrap();
-    }
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let embedded = Embedded::start(&data_dir, &search).await.unwrap();
+    assert_ne!(embedded.reach().port, port);
+    let other = embedded.reach().url.clone();
+    assert_eq!(ask(&Database::parse(&other).unwrap(), "select 'x'").await, "x");
+    drop(taken);
+    embedded.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn an_unfinished_cluster_is_made_again() {
-    for search in searches() {
-        let home = home();
-        let data_dir = DataDir::open(&home.path().join("data")).unwrap();
-        let unfinished = data_dir.path().join("postgres/data.unfinished");
-        std::fs::create_dir_all(unfinished.join("base")).unwrap();
-        let embedded = Embedded::start(&data_dir, &search).await.unwrap();
-        assert!(!unfinished.exists());
-        embedded.stop().await.unwrap();
-    }
+    let search = search();
+    let home = home();
+    let data_dir = DataDir::open(&home.path().join("data")).unwrap();
+    let unfinished = data_dir.path().join("postgres/data.unfinished");
+    std::fs::create_dir_all(unfinished.join("base")).unwrap();
+    let embedded = Embedded::start(&data_dir, &search).await.unwrap();
+    assert!(!unfinished.exists());
+    embedded.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_path_too_long_for_a_socket_works() {
-    for search in searches() {
-        let home = home();
-        let data_dir = DataDir::open(&home.path().join("long, \"odd\" and 'quoted' ".repeat(4))).unwrap();
-        let embedded = Embedded::start(&data_dir, &search).await.unwrap();
-        assert!(embedded.reach().socket.starts_with("/tmp"));
-        assert_eq!(ask(&embedded.administrator().unwrap(), "select 'x'").await, "x");
-        let socket = embedded.reach().socket.clone();
-        embedded.stop().await.unwrap();
-        std::fs::remove_dir_all(socket).unwrap();
-    }
+    let search = search();
+    let home = home();
+    let data_dir = DataDir::open(&home.path().join("long, \"odd\" and 'quoted' ".repeat(4))).unwrap();
+    let embedded = Embedded::start(&data_dir, &search).await.unwrap();
+    assert!(embedded.reach().socket.starts_with("/tmp"));
+    assert_eq!(ask(&embedded.administrator().unwrap(), "select 'x'").await, "x");
+    let socket = embedded.reach().socket.clone();
+    embedded.stop().await.unwrap();
+    std::fs::remove_dir_all(socket).unwrap();
 }
 
 #[tokio::test]
 async fn what_the_server_says_when_it_does_not_start_is_told() {
-    for search in searches() {
-        let home = home();
-        let data_dir = DataDir::open(&home.path().join("data")).unwrap();
-        Embedded::start(&data_dir, &search).await.unwrap().stop().await.unwrap();
-        let conf = data_dir.path().join("postgres/data/postgresql.conf");
-        let mut text = std::fs::read_to_string(&conf).unwrap();
-        text.push_str("\nno_such_setting = 1\n");
-        std::fs::write(&conf, text).unwrap();
-        let error = Embedded::start(&data_dir, &search).await.err().unwrap();
-        assert!(format!("{error:#}").contains("no_such_setting"), "{error:#}");
-    }
+    let search = search();
+    let home = home();
+    let data_dir = DataDir::open(&home.path().join("data")).unwrap();
+    Embedded::start(&data_dir, &search).await.unwrap().stop().await.unwrap();
+    let conf = data_dir.path().join("postgres/data/postgresql.conf");
+    let mut text = std::fs::read_to_string(&conf).unwrap();
+    text.push_str("\nno_such_setting = 1\n");
+    std::fs::write(&conf, text).unwrap();
+    let error = Embedded::start(&data_dir, &search).await.err().unwrap();
+    assert!(format!("{error:#}").contains("no_such_setting"), "{error:#}");
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ impl fmt::Display for Age {
         let (unit, seconds) = UNITS
             .iter()
             .skip(1)
-            .find(|(_, seconds)| self.0 >= *seconds && self.0 % seconds == 0)
+            .find(|(_, seconds)| self.0 >= *seconds && self.0.is_multiple_of(*seconds))
             .unwrap_or(&('s', 1));
         write!(f, "{}{unit}", self.0 / seconds)
     }

@@ -160,6 +160,21 @@ impl<'a> Layers<'a> {
         self.read_also(key, None, parse)
     }
 
+    /// As [`read`](Self::read), with a text for when nothing was written; `None` means a problem.
+    pub(super) fn read_or<T, E: fmt::Display>(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        match self.read(key, &parse) {
+            None if self.origin(key) == Origin::Default => {
+                parse(default).map_err(|error| self.problem(Origin::Default, error.to_string())).ok()
+            }
+            read => read,
+        }
+    }
+
     /// As [`read`](Self::read); `also` names a variable that others set for the same thing.
     pub(super) fn read_also<T, E: fmt::Display>(
         &mut self,

@@ -69,8 +69,7 @@ impl Settings {
         let mut layers = Layers::new(flags(common, serve), environment);
         read_file(&mut layers, config, environment);
 
-        let database =
-            layers.read_also("database-url", Some("DATABASE_URL"), |url| Database::parse(url)).map(Some);
+        let database = layers.read_also("database-url", Some("DATABASE_URL"), Database::parse);
         let data_dir = layers
             .read("data-dir", values::directory)
             .or_else(|| values::default_data_dir(environment, root));
@@ -89,34 +88,42 @@ impl Settings {
                 ),
             );
         }
-        let data_dir = data_dir.unwrap_or_else(|| {
-            if layers.origin("data-dir") == Origin::Default {
-                layers
-                    .problem(Origin::Flag("data-dir"), "there is no home directory to put it in: say where");
-            }
-            PathBuf::new()
-        });
-        let slot = layers.read("slot", str::parse).map_or_else(|| "fhir_tail".parse(), Ok);
-        let settings = Self {
-            database: database.flatten(),
-            data_dir,
-            postgres_bin: layers.read("postgres-bin", values::directory),
-            listen,
-            public_urls: layers.read_list("public-url", str::parse),
-            insecure_no_auth,
-            max_streams: layers.read("max-streams", values::positive).unwrap_or(20_000),
-            slot,
-            publication: layers
-                .read("publication", values::identifier)
-                .unwrap_or_else(|| "fhir_tail".to_owned()),
-            retention_bytes: layers.read("retention-bytes", str::parse).unwrap_or(ByteSize(10 << 30)),
-            retention_age: layers.read("retention-age", str::parse).unwrap_or(Age(7 * 86_400)),
-            log_format: layers.read("log-format", str::parse).unwrap_or(LogFormat::Text),
-            log_level: layers.read("log-level", values::log_level).unwrap_or_else(|| "info".to_owned()),
-            origins: BTreeMap::new(),
-        };
+        if data_dir.is_none() && layers.origin("data-dir") == Origin::Default {
+            layers.problem(Origin::Flag("data-dir"), "there is no home directory to put it in: say where");
+        }
+        let slot = layers.read_or("slot", values::DEFAULT_SLOT, str::parse);
+        let postgres_bin = layers.read("postgres-bin", values::directory);
+        let public_urls = layers.read_list("public-url", str::parse);
+        let max_streams = layers.read("max-streams", values::positive).unwrap_or(20_000);
+        let publication = layers.read_or("publication", values::DEFAULT_PUBLICATION, values::identifier);
+        let retention_bytes = layers.read("retention-bytes", str::parse).unwrap_or(ByteSize(10 << 30));
+        let retention_age = layers.read("retention-age", str::parse).unwrap_or(Age(7 * 86_400));
+        let log_format = layers.read("log-format", str::parse).unwrap_or(LogFormat::Text);
+        let log_level = layers.read_or("log-level", "info", values::log_level);
+
         let (problems, origins) = layers.finish();
-        if problems.is_empty() { Ok(Self { origins, ..settings }) } else { Err(InvalidSettings(problems)) }
+        // A value is missing only where there is a problem with it.
+        let (Some(data_dir), Some(slot), Some(publication), Some(log_level), []) =
+            (data_dir, slot, publication, log_level, problems.as_slice())
+        else {
+            return Err(InvalidSettings(problems));
+        };
+        Ok(Self {
+            database,
+            data_dir,
+            postgres_bin,
+            listen,
+            public_urls,
+            insecure_no_auth,
+            max_streams,
+            slot,
+            publication,
+            retention_bytes,
+            retention_age,
+            log_format,
+            log_level,
+            origins,
+        })
     }
 
     /// Where the value of a setting came from.

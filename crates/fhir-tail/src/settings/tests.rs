@@ -43,7 +43,7 @@ fn nothing_said_is_safe() {
     assert_eq!(listening(&settings), ["127.0.0.1:8080"]);
     assert!(!settings.insecure_no_auth);
     assert_eq!(settings.data_dir, Path::new("/nonexistent/.local/share/fhir-tail"));
-    assert_eq!(settings.slot, "fhir_tail");
+    assert_eq!(settings.slot.as_str(), "fhir_tail");
     assert_eq!(settings.publication, "fhir_tail");
     assert_eq!(settings.retention_age.to_string(), "7d");
     assert_eq!(settings.retention_bytes.to_string(), "10GiB");
@@ -60,7 +60,7 @@ fn flags_win_over_variables_and_those_over_the_file() {
     }
     let serve = ServeOptions { slot: Some("flag".to_owned()), ..ServeOptions::default() };
     let settings = read(common, serve, &environment);
-    assert_eq!(settings.slot, "flag");
+    assert_eq!(settings.slot.as_str(), "flag");
     assert_eq!(settings.publication, "variable");
     assert_eq!(settings.data_dir, Path::new("/flag"));
     assert_eq!(settings.retention_age, Age(3 * 86_400));
@@ -76,7 +76,7 @@ fn an_empty_variable_is_not_set() {
     environment.insert("FHIR_TAIL_SLOT".to_owned(), String::new());
     environment.insert("DATABASE_URL".to_owned(), String::new());
     let settings = read(CommonOptions::default(), ServeOptions::default(), &environment);
-    assert_eq!(settings.slot, "fhir_tail");
+    assert_eq!(settings.slot.as_str(), "fhir_tail");
     assert!(settings.database.is_none());
 }
 
@@ -120,7 +120,7 @@ fn all_problems_are_reported_together_with_their_places() {
         format!("{path}: retention-bytes: '10G' has an unknown unit"),
         format!("{path}: slot: must be text"),
         "--log-level: 'loud,,=' is no log level".to_owned(),
-        "--slot: 'No-Slot' is no name of a slot".to_owned(),
+        "--slot: 'No-Slot' cannot name a replication slot".to_owned(),
         "--listen: '8080' is not an address with a port".to_owned(),
         "--public-url: 'ftp://x' is not a public URL".to_owned(),
         "FHIR_TAIL_MAX_STREAMS: '0' is not a whole number above 0".to_owned(),
@@ -152,7 +152,7 @@ fn the_usual_file_is_read_when_it_is_there() {
     std::fs::write(home.path().join("fhir-tail.toml"), "slot = 'usual'\n").unwrap();
     let environment =
         environment(&[("HOME", "/nonexistent"), ("XDG_CONFIG_HOME", home.path().to_str().unwrap())]);
-    assert_eq!(read(CommonOptions::default(), ServeOptions::default(), &environment).slot, "usual");
+    assert_eq!(read(CommonOptions::default(), ServeOptions::default(), &environment).slot.as_str(), "usual");
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub(super) const DEFAULT_SLOT: &str = "fhir_tail";
+pub(super) const DEFAULT_PUBLICATION: &str = "fhir_tail";
 pub(super) const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// How log lines are written.
@@ -71,16 +73,6 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
     }
     // Postgres is started elsewhere and must find the same place.
     std::path::absolute(text).map_err(|error| format!("'{text}' is no path: {error}"))
-}
-
-/// What Postgres allows in the name of a replication slot.
-pub(super) fn slot(text: &str) -> Result<String, String> {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    if (1..=63).contains(&text.len()) && text.bytes().all(allowed) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("'{text}' is no name of a slot: use 1 to 63 of a to z, 0 to 9 and _"))
-    }
 }
 
 /// What Postgres takes as an identifier without cutting it off.
