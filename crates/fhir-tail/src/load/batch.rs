@@ -131,7 +131,9 @@ mod tests {
         let mut batches = Batches::new(sender);
         fill(&mut batches);
         batches.finish().unwrap();
-        std::iter::from_fn(|| receiver.blocking_recv()).map(|piece| (piece.operations.len(), piece.last)).collect()
+        std::iter::from_fn(|| receiver.blocking_recv())
+            .map(|piece| (piece.operations.len(), piece.last))
+            .collect()
     }
 
     fn push(batches: &mut Batches, count: usize) {
@@ -142,7 +144,8 @@ mod tests {
     fn a_batch_ends_at_a_number_or_a_size() {
         assert_eq!(pieces(|batches| push(batches, 2 * BATCH + 1)), [(BATCH, true), (BATCH, true), (1, true)]);
         assert_eq!(pieces(|batches| push(batches, BATCH)), [(BATCH, true)]);
-        let large = |batches: &mut Batches| (0..3).for_each(|_| batches.push(operation(BATCH_BYTES / 2)).unwrap());
+        let large =
+            |batches: &mut Batches| (0..3).for_each(|_| batches.push(operation(BATCH_BYTES / 2)).unwrap());
         assert_eq!(pieces(large), [(2, true), (1, true)]);
         assert_eq!(pieces(|_| {}), []);
     }

@@ -88,7 +88,9 @@ impl Entry {
             let (named, id) = place(&request.url).filter(|_| request.method == "PUT")?;
             (named == resource_type).then(|| id.to_owned())
         };
-        let uuid = || Some(self.full_url.as_deref()?.strip_prefix(URN)?).filter(|id| fhir::is_id(id)).map(str::to_owned);
+        let uuid = || {
+            Some(self.full_url.as_deref()?.strip_prefix(URN)?).filter(|id| fhir::is_id(id)).map(str::to_owned)
+        };
         let id = id.or_else(put).or_else(uuid).ok_or(Bad::NoId)?;
         Ok(Wish::Put { resource_type, id, content })
     }
@@ -139,7 +141,7 @@ pub(super) fn survey(text: &mut Text, mut report: impl FnMut(usize, &Bad)) -> Re
 }
 
 /// Calls `each` for the entries, with their numbers from 1, until it breaks.
-pub(super) fn for_each(text: &mut Text, each: Each<'_>) -> Result<ControlFlow<()>, Bad> {
+pub(super) fn for_each(text: &mut Text, each: Each<'_>) -> Result<(), Bad> {
     let mut walk = Walk { each, number: 0, stopped: false };
     let result = match text {
         Text::Memory(bytes) => {
@@ -154,8 +156,8 @@ pub(super) fn for_each(text: &mut Text, each: Each<'_>) -> Result<ControlFlow<()
         }
     };
     match result {
-        _ if walk.stopped => Ok(ControlFlow::Break(())),
-        Ok(()) => Ok(ControlFlow::Continue(())),
+        _ if walk.stopped => Ok(()),
+        Ok(()) => Ok(()),
         Err(error) => Err(Bad::Entries { line: error.line(), column: error.column() }),
     }
 }

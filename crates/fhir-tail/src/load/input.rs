@@ -34,7 +34,10 @@ impl Inputs {
             let name = path.display().to_string();
             let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
             let metadata = file.metadata().with_context(|| format!("cannot read {name}"))?;
-            anyhow::ensure!(!metadata.is_dir(), "cannot read {name}: it is a directory, name the files in it");
+            anyhow::ensure!(
+                !metadata.is_dir(),
+                "cannot read {name}: it is a directory, name the files in it"
+            );
             // A pipe does not tell its length.
             total_bytes = total_bytes.filter(|_| metadata.is_file()).map(|total| total + metadata.len());
             files.push((Arc::from(name), Some(file)));
@@ -48,7 +51,10 @@ impl Inputs {
     }
 
     /// Each file's name and content. `bar` moves with the bytes read, before they are unpacked.
-    pub(super) fn open(self, bar: &ProgressBar) -> impl Iterator<Item = (Arc<str>, io::Result<Box<dyn BufRead>>)> {
+    pub(super) fn open(
+        self,
+        bar: &ProgressBar,
+    ) -> impl Iterator<Item = (Arc<str>, io::Result<Box<dyn BufRead>>)> {
         self.files.into_iter().map(|(name, file)| {
             let raw: Box<dyn Read> = match file {
                 Some(file) => Box::new(file),

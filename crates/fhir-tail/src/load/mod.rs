@@ -22,9 +22,13 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use crate::migrate;
 use crate::output::say;
+use crate::place::Place;
+use crate::settings::Settings;
 use anyhow::{Context as _, bail};
 use cdc::Database;
+use input::Inputs;
 use report::Report;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,7 +38,7 @@ const WAITING: usize = 2;
 
 /// What to load.
 #[derive(clap::Args, Clone, Debug)]
-pub(crate) struct LoadArgs {
+pub(crate) struct LoadOptions {
     /// Files of NDJSON or Bundles, plain or gzipped; - is standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
@@ -61,30 +65,40 @@ Examples:
   curl -s https://example.org/bundle.json | fhir-tail load -";
 
 /// Loads, and says what was loaded. Otherwise an error that says how much was.
-pub(crate) async fn run(args: LoadArgs, database: &Database) -> anyhow::Result<()> {
-    let client = database.connect("fhir-tail load").await?;
-    let inputs = input::Inputs::of(&args.files)?;
-    let report = Arc::new(Report::new(progress::bar(inputs.total_bytes())));
-    let result = load(inputs, args.keep_going, client, &report).await;
-    let summary = report.finish();
-    let bad = report.bad();
-    if args.keep_going || result.is_err() {
-        result.with_context(|| format!("not everything was loaded ({summary})"))?;
-        if bad > 0 {
-            bail!("{bad} resources or lines could not be loaded, all others were ({summary})");
+pub(crate) async fn run(settings: &Settings, options: LoadOptions) -> anyhow::Result<()> {
+    // Before a Postgres is started: a wrong name is known at once.
+    let inputs = Inputs::of(&options.files)?;
+    let place = Place::of(settings).await?;
+    let result = async {
+        if place.is_ours_alone() {
+            migrate::apply(&place.database).await?;
         }
-    } else if bad > 0 {
-        bail!(
-            "stopped at what could not be loaded ({summary}): its batch was not kept, and nothing after it was read; \
-             mend it and load again (what is there is updated), or leave it out with --keep-going"
-        );
-    }
-    say(format_args!("{summary}"));
+        load_into(inputs, options.keep_going, &place.database).await
+    };
+    let result = result.await;
+    place.close().await?;
+    say(format_args!("{}", result?));
     Ok(())
 }
 
+/// Loads into a database that has the tables; the summary.
+async fn load_into(inputs: Inputs, keep_going: bool, database: &Database) -> anyhow::Result<String> {
+    let client = database.connect("fhir-tail load").await?;
+    let report = Arc::new(Report::new(progress::bar(inputs.total_bytes())));
+    let result = load(inputs, keep_going, client, &report).await;
+    let (summary, bad) = (report.finish(), report.bad());
+    result.with_context(|| format!("not everything was loaded ({summary})"))?;
+    match bad {
+        0 => Ok(summary),
+        1.. if keep_going => bail!("what is bad ({bad}) was left out, all else was loaded ({summary})"),
+        1.. => bail!(
+            "stopped at what is bad ({summary}): nothing of its batch was kept and nothing after it was read.              Mend it and load again (what is there is updated), or leave it out with --keep-going"
+        ),
+    }
+}
+
 async fn load(
-    inputs: input::Inputs,
+    inputs: Inputs,
     keep_going: bool,
     client: tokio_postgres::Client,
     report: &Arc<Report>,

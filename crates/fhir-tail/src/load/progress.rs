@@ -7,9 +7,10 @@ use std::time::Duration;
 /// where standard error is no terminal.
 pub(super) fn bar(total_bytes: Option<u64>) -> ProgressBar {
     let (bar, template) = match total_bytes {
-        Some(total) => {
-            (ProgressBar::new(total), "{bar:30} {percent:>3} %  {binary_bytes}/{binary_total_bytes}  {msg}  {eta} left")
-        }
+        Some(total) => (
+            ProgressBar::new(total),
+            "{bar:30} {percent:>3} %  {binary_bytes}/{binary_total_bytes}  {msg}  {eta} left",
+        ),
         None => (ProgressBar::new_spinner(), "{spinner} {binary_bytes}  {msg}"),
     };
     // A template that cannot be read leaves the bar as it is; a test reads both.
@@ -34,7 +35,10 @@ mod tests {
             bar.inc(5);
             assert_eq!(bar.length(), total);
         }
-        for template in ["{bar:30} {percent:>3} %  {binary_bytes}/{binary_total_bytes}  {msg}  {eta} left", "{spinner} {binary_bytes}  {msg}"] {
+        for template in [
+            "{bar:30} {percent:>3} %  {binary_bytes}/{binary_total_bytes}  {msg}  {eta} left",
+            "{spinner} {binary_bytes}  {msg}",
+        ] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

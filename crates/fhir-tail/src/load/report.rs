@@ -65,7 +65,8 @@ impl Report {
 
     fn summary(&self) -> String {
         let (written, deleted) = (self.written.load(Relaxed), self.deleted.load(Relaxed));
-        let deletions = if deleted > 0 { format!(", {} deleted", HumanCount(deleted)) } else { String::new() };
+        let deletions =
+            if deleted > 0 { format!(", {} deleted", HumanCount(deleted)) } else { String::new() };
         // Of a rate nobody reads the digits after 2^53, nor the fraction.
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let rate = ((written + deleted) as f64 / self.begun.elapsed().as_secs_f64().max(0.001)) as u64;

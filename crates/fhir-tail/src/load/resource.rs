@@ -24,7 +24,9 @@ pub(super) enum Bad {
     InvalidId,
     #[error("larger than 64 MiB: no resource is")]
     TooLarge,
-    #[error("a Bundle without a type: say in 'type' whether it is a transaction, a batch, a collection or a searchset")]
+    #[error(
+        "a Bundle without a type: say in 'type' whether it is a transaction, a batch, a collection or a searchset"
+    )]
     NoBundleType,
     #[error("a Bundle of this type is not for loading: transaction, batch, collection and searchset are")]
     OtherBundle,

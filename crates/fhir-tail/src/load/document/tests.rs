@@ -32,7 +32,9 @@ fn good(line: u64, text: &str) -> Result<(u64, String), (u64, Broken)> {
 #[test]
 fn one_a_line_or_spread_over_lines_or_side_by_side() {
     assert_eq!(
-        found("\u{feff}\n {\"a\":\"}\\\"{\"}\r\n\n{\"b\":[]}{\"c\":1}\t{\n  \"d\": {\n    \"e\": 1\n  }\n}\n{}"),
+        found(
+            "\u{feff}\n {\"a\":\"}\\\"{\"}\r\n\n{\"b\":[]}{\"c\":1}\t{\n  \"d\": {\n    \"e\": 1\n  }\n}\n{}"
+        ),
         [
             good(2, "{\"a\":\"}\\\"{\"}"),
             good(4, "{\"b\":[]}"),
