@@ -28,6 +28,10 @@ impl Source for OnePatient {
         Box::pin(async move { Ok(Sample { mark: MARK, clock: MARK.w, taken, tombstones_purged: None }) })
     }
 
+    fn present(&self, _: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+        Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
+    }
+
     fn page(&self, request: PageRequest) -> Answer<'_, Page> {
         let wanted = request.resource_type == ResourceType::PATIENT
             && request.kind == Kind::Upsert
