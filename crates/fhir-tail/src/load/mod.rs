@@ -58,12 +58,8 @@ its PUT, else X of its fullUrl urn:uuid:X, and references to urn:uuid:X follow. 
 Conditions (ifNoneExist, references such as Practitioner?identifier=…) are not evaluated: they are kept
 as they are written.
 
-<<<<<<< HEAD
-A thousand resources make one transaction; a transaction Bundle is never split.
-=======
 A thousand resources make one transaction; a transaction Bundle is never split. What is larger than
 64 MiB passes through a file without a name in the folder for temporary files (TMPDIR).
->>>>>>> fhir
 
 Examples:
   fhir-tail load patients.ndjson observations.ndjson.gz
@@ -81,15 +77,9 @@ pub(crate) async fn run(settings: &Settings, options: LoadOptions) -> anyhow::Re
         load_into(inputs, options.keep_going, &place.database).await
     };
     let result = result.await;
-<<<<<<< HEAD
-    place.close().await?;
-    say(format_args!("{}", result?));
-    Ok(())
-=======
     let closed = place.close().await;
     say(format_args!("{}", result?));
     closed
->>>>>>> fhir
 }
 
 /// Loads into a database that has the tables; the summary.

@@ -70,11 +70,7 @@ impl Report {
         // Of a rate nobody reads the digits after 2^53, nor the fraction.
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let rate = ((written + deleted) as f64 / self.begun.elapsed().as_secs_f64().max(0.001)) as u64;
-<<<<<<< HEAD
-        format!("{} resources loaded{deletions}, {}/s", HumanCount(written), HumanCount(rate))
-=======
         let noun = if written == 1 { "resource" } else { "resources" };
         format!("{} {noun} loaded{deletions}, {}/s", HumanCount(written), HumanCount(rate))
->>>>>>> fhir
     }
 }

@@ -153,11 +153,7 @@ async fn entries_that_delete_delete(site: &Site) {
     let entries = [delete("p0"), delete("p1"), put, delete("p9"), delete("p2")].join(",");
     let bundle = format!(r#"{{"resourceType":"Bundle","type":"transaction","entry":[{entries}]}}"#);
     let summary = site.load_text(bundle, false).await.unwrap();
-<<<<<<< HEAD
-    assert!(summary.starts_with("1 resources loaded, 2 deleted"), "{summary}");
-=======
     assert!(summary.starts_with("1 resource loaded, 2 deleted"), "{summary}");
->>>>>>> fhir
     assert_eq!(site.there().await, [format!("Patient/p1 {}", patient("p1", ",\"again\":true"))]);
     site.clear().await;
 }
