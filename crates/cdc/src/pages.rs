@@ -17,6 +17,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+use tokio_postgres::Client;
 use tokio_postgres::binary_copy::{BinaryCopyOutRow, BinaryCopyOutStream};
 use tokio_postgres::types::Type;
 
@@ -47,15 +48,32 @@ impl Pages {
         Self { pool: Pool::new(database), skipped }
     }
 
-    /// Reads a page.
+    /// Reads a page. A connection may have died while nobody used it: then once more, on a new one.
     pub(crate) async fn read(&self, request: &PageRequest) -> Result<Page, SourceError> {
-        timeout(PATIENCE, self.read_one(request)).await.unwrap_or_else(|_| {
+        let pooled = self.pool.get().await?;
+        let failure = match self.read_from(pooled.client(), request).await {
+            Ok(page) => return Ok(page),
+            Err(failure) => failure,
+        };
+        let was_used_before = pooled.discard();
+        if !was_used_before || matches!(failure, SourceError::Refused(_)) {
+            return Err(failure);
+        }
+        let pooled = self.pool.get_new().await?;
+        let page = self.read_from(pooled.client(), request).await;
+        if page.is_err() {
+            pooled.discard();
+        }
+        page
+    }
+
+    async fn read_from(&self, client: &Client, request: &PageRequest) -> Result<Page, SourceError> {
+        timeout(PATIENCE, self.copy(client, request)).await.unwrap_or_else(|_| {
             Err(SourceError::Unavailable(format!("a page was not read within {} s", PATIENCE.as_secs())))
         })
     }
 
-    async fn read_one(&self, request: &PageRequest) -> Result<Page, SourceError> {
-        let client = self.pool.get().await?;
+    async fn copy(&self, client: &Client, request: &PageRequest) -> Result<Page, SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
         let copy = client.copy_out(&query::page(request)).await.map_err(failed)?;
         let columns = [Type::TEXT, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT, Type::INT8];
