@@ -134,7 +134,12 @@ async fn bad_input_fails_at_the_write_with_a_name_that_says_why() {
     for (values, constraint) in [
         ("'patient', 'b', '{}'", "resource_type_is_a_fhir_type_name"),
         ("'Patient', 'b/c', '{}'", "resource_id_is_a_fhir_id"),
+        ("'', 'b', '{}'", "resource_type_is_a_fhir_type_name"),
+        ("'Pat1ent', 'b', '{}'", "resource_type_is_a_fhir_type_name"),
+        ("repeat('P', 65), 'b', '{}'", "resource_type_is_a_fhir_type_name"),
         ("'Patient', '', '{}'", "resource_id_is_a_fhir_id"),
+        ("'Patient', E'b\n', '{}'", "resource_id_is_a_fhir_id"),
+        ("'Patient', repeat('b', 65), '{}'", "resource_id_is_a_fhir_id"),
         ("'Patient', 'b', '[]'", "resource_content_is_an_object"),
     ] {
         let sql = format!("insert into fhir.resource (resource_type, id, content) values ({values})");
