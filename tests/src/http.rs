@@ -101,7 +101,7 @@ impl Response {
                     self.must_read().await?;
                 }
                 Body::Chunks { left: 0 } => {
-                    let Some(end) = self.bytes.windows(2).position(|two| two == b"\r\n") else {
+                    let Some(end) = memchr::memmem::find(&self.bytes, b"\r\n") else {
                         self.must_read().await?;
                         continue;
                     };

@@ -103,14 +103,15 @@ fn run(arguments: &Arguments, cases: Vec<Case>) -> Result<ExitCode> {
         let template = Arc::new(Template::new(home.path(), &postgres, index));
         for case in cases.iter().filter(|case| case.each_version || index == 0).copied() {
             let name = format!("{}::pg{}", case.name.trim_start_matches("main::"), postgres.major());
-            let directory = home.path().join(name.replace("::", "-"));
+            // Short: the path of a Unix socket has room for 107 bytes.
+            let directory = home.path().join(format!("{}-{:.32}", trials.len(), name.replace("::", "-")));
             let (postgres, template) = (postgres.clone(), Arc::clone(&template));
             trials.push(Trial::ignorable_test(name, move || {
                 if let Some(reason) = (case.skip)() {
                     return Ok(Completion::ignored_with(reason));
                 }
                 one(case, postgres, &template, directory.clone())
-                    .map_err(|error| Failed::from(format!("{error:?}\n{}", logs(&directory))))?;
+                    .map_err(|error| Failed::from(format!("{}\n{}", explain(&error), logs(&directory))))?;
                 Ok(Completion::Completed)
             }));
         }
@@ -123,11 +124,13 @@ fn run(arguments: &Arguments, cases: Vec<Case>) -> Result<ExitCode> {
 }
 
 fn one(case: Case, postgres: Postgres, template: &Template, directory: PathBuf) -> Result<()> {
+    let name = directory.file_name().unwrap_or_default().display().to_string();
     std::fs::create_dir(&directory)?;
     std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o711))?;
     let context = Context { postgres, directory, template: template.made()? };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let began = tokio::time::Instant::now();
+    let result = runtime.block_on(async {
         // A task of its own, so that a panic in it is an error with logs like any other.
         let test = tokio::spawn((case.run)(context));
         match tokio::time::timeout(LIMIT, test).await {
@@ -135,7 +138,9 @@ fn one(case: Case, postgres: Postgres, template: &Template, directory: PathBuf) 
             Ok(Err(panic)) => bail!("{panic}"),
             Err(_) => bail!("the test took more than {LIMIT:?}"),
         }
-    })
+    });
+    report(&format!("{name}: {:.1} s", began.elapsed().as_secs_f64()));
+    result
 }
 
 /// A cluster that is made when the first test needs it.
@@ -161,6 +166,14 @@ impl Template {
             Err(error) => bail!("no template: {error}"),
         }
     }
+}
+
+/// The error with its causes, and of where it came from only the lines that are ours.
+fn explain(error: &anyhow::Error) -> String {
+    let from = error.backtrace().to_string();
+    let ours: Vec<&str> =
+        from.lines().map(str::trim).filter(|line| line.starts_with("at ./tests/")).collect();
+    format!("{error:#}\n{}", ours.join("\n"))
 }
 
 /// The ends of the logs in a test's folder.

@@ -36,6 +36,8 @@ pub struct Parser {
     bytes: Vec<u8>,
     /// How many of them have been read.
     read: usize,
+    /// How many of the others are known to hold no line end.
+    searched: usize,
     frame: Frame,
 }
 
@@ -50,9 +52,15 @@ impl Parser {
     /// The next item that is whole. Lines end with LF: the server under test sends nothing else, and a CR
     /// shows as a part of its line.
     pub fn next_item(&mut self) -> Option<Item> {
-        while let Some(length) = self.bytes[self.read..].iter().position(|&byte| byte == b'\n') {
-            let line = String::from_utf8_lossy(&self.bytes[self.read..self.read + length]).into_owned();
-            self.read += length + 1;
+        loop {
+            let begin = self.read + self.searched;
+            let Some(length) = memchr::memchr(b'\n', &self.bytes[begin..]) else {
+                self.searched = self.bytes.len() - self.read;
+                return None;
+            };
+            let line = String::from_utf8_lossy(&self.bytes[self.read..begin + length]).into_owned();
+            self.read = begin + length + 1;
+            self.searched = 0;
             if line.is_empty() {
                 // As the standard has it: nothing between two empty lines is nothing.
                 if !self.frame.fields.is_empty() {
@@ -66,7 +74,6 @@ impl Parser {
                 self.frame.fields.push((name.to_owned(), value.to_owned()));
             }
         }
-        None
     }
 }
 

@@ -187,7 +187,7 @@ async fn refusals(context: Context) -> Result<()> {
         ("/fhir/$export?_heartbeat=1", EVENTS, 400, &["_heartbeat"]),
         ("/fhir/$export?_heartbeat=61", EVENTS, 400, &["_heartbeat"]),
         ("/fhir/$export?_lastEventId=never-ours", EVENTS, 400, &["_lastEventId"]),
-        ("/fhir/$export?_type=Patent", lenient, 400, &["Patent"]),
+        ("/fhir/$export?_type=Patent", lenient, 400, &["_type"]),
         ("/fhir/Patent/$export", EVENTS, 404, &["Patent"]),
         ("/fhir/Patient/$export", EVENTS, 501, &[]),
         ("/fhir/Patient/1/$export", EVENTS, 501, &[]),

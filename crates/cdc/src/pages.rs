@@ -10,6 +10,7 @@ use crate::layout::{SkippedRows, table_name};
 use crate::timestamptz::Timestamptz;
 use bytes::Bytes;
 use feed::{Kind, Page, PageRequest, PageRow, SourceError};
+use fhir::ResourceType;
 use futures_util::StreamExt;
 use pool::Pool;
 use std::ops::Range;
@@ -48,11 +49,46 @@ impl Pages {
         Self { pool: Pool::new(database), skipped }
     }
 
-    /// Reads a page. A connection may have died while nobody used it: then once more, on a new one.
+    /// Reads a page.
     pub(crate) async fn read(&self, request: &PageRequest) -> Result<Page, SourceError> {
+        self.attempt(|client| async move { self.copy(&client, request).await }).await
+    }
+
+    /// The types with rows and those with tombstones, stamped after `since`. Without a lower bound nobody asks for tombstones.
+    pub(crate) async fn present(
+        &self,
+        since: Option<fhir::Instant>,
+    ) -> Result<Vec<(Kind, ResourceType)>, SourceError> {
+        self.attempt(|client| async move {
+            let mut present = Vec::new();
+            let kinds = [Some(Kind::Upsert), since.map(|_| Kind::Deletion)];
+            for kind in kinds.into_iter().flatten() {
+                let statement = query::present(kind, since);
+                let types = client.query(&statement, &[]).await.map_err(|error| pool::failure(&error))?;
+                // A row of a type that FHIR does not have is not streamed.
+                let known = types.iter().filter_map(|row| row.try_get::<_, &str>(0).ok()?.parse().ok());
+                present.extend(known.map(|resource_type| (kind, resource_type)));
+            }
+            Ok(present)
+        })
+        .await
+    }
+
+    /// Does what `work` does on one of the connections. That may have died while nobody used it: then once
+    /// more, on a new one.
+    async fn attempt<T, F>(&self, work: impl Fn(Arc<Client>) -> F) -> Result<T, SourceError>
+    where
+        F: Future<Output = Result<T, SourceError>>,
+    {
+        let bounded = async |client| {
+            timeout(PATIENCE, work(client)).await.unwrap_or_else(|_| {
+                let told = format!("the tables were not read within {} s", PATIENCE.as_secs());
+                Err(SourceError::Unavailable(told))
+            })
+        };
         let pooled = self.pool.get().await?;
-        let failure = match self.read_from(pooled.client(), request).await {
-            Ok(page) => return Ok(page),
+        let failure = match bounded(pooled.client()).await {
+            Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
         let was_used_before = pooled.discard();
@@ -60,17 +96,11 @@ impl Pages {
             return Err(failure);
         }
         let pooled = self.pool.get_new().await?;
-        let page = self.read_from(pooled.client(), request).await;
-        if page.is_err() {
+        let answer = bounded(pooled.client()).await;
+        if answer.is_err() {
             pooled.discard();
         }
-        page
-    }
-
-    async fn read_from(&self, client: &Client, request: &PageRequest) -> Result<Page, SourceError> {
-        timeout(PATIENCE, self.copy(client, request)).await.unwrap_or_else(|_| {
-            Err(SourceError::Unavailable(format!("a page was not read within {} s", PATIENCE.as_secs())))
-        })
+        answer
     }
 
     async fn copy(&self, client: &Client, request: &PageRequest) -> Result<Page, SourceError> {

@@ -107,8 +107,8 @@ pub(super) fn failure(error: &tokio_postgres::Error) -> SourceError {
 }
 
 impl Pooled {
-    pub(super) fn client(&self) -> &Client {
-        &self.client
+    pub(super) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client)
     }
 
     /// Closes the connection, after a failure on it; whether it had served a page before. What killed it may have

@@ -57,7 +57,7 @@ async fn by_password() {
             )
             .await;
             assert!(!follows(&cluster, &url("secret%20p%40ss")).await);
-            refused(&url("secret2"), "28P01").await;
+            refused(&url("secret2"), "password authentication failed").await;
         }
         refused(&format!("postgres://ann@127.0.0.1:{}/postgres", cluster.port), "password missing").await;
     }
@@ -165,7 +165,7 @@ async fn by_tls() {
         assert!(follows(&cluster, &url("localhost", "sslmode=require&channel_binding=require")).await);
         assert!(follows(&cluster, &url("localhost", "sslmode=require&channel_binding=disable")).await);
         assert!(follows(&cluster, &url("localhost", "sslmode=prefer")).await);
-        refused(&url("localhost", "sslmode=disable"), "28000").await;
+        refused(&url("localhost", "sslmode=disable"), "no pg_hba.conf entry").await;
 
         // Only without TLS is allowed: `prefer` finds that way too.
         allow(
@@ -195,13 +195,11 @@ async fn by_tls() {
 
 /// Whether the server was built with TLS.
 fn has_tls(bin: &Path) -> bool {
-    let output =
-        std::process::Command::new(bin.join("postgres")).args(["-C", "ssl_library", "-D", "/"]).output();
-    // A server that cannot even say that it is not configured is one with a message on its standard error.
-    let text = output.map(|output| output.stdout).unwrap_or_default();
-    let config = std::process::Command::new(bin.join("pg_config")).arg("--configure").output();
-    let config = config.map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&text).contains("OpenSSL") || String::from_utf8_lossy(&config).contains("openssl")
+    let output = std::process::Command::new(bin.join("pg_config")).arg("--configure").output();
+    output.is_ok_and(|output| {
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.contains("--with-openssl") || text.contains("--with-ssl=openssl")
+    })
 }
 
 #[tokio::test]

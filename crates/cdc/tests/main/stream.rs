@@ -9,10 +9,10 @@ async fn changes_come_in_order_with_their_ordinals() {
         let client = cluster.client().await;
         let mut follower = Follower::new(database(&cluster.url()));
         follower.connected().await;
+        client.batch_execute("insert into t.doc values (1, 'one'), (2, 'two')").await.unwrap();
         client
             .batch_execute(
-                "insert into t.doc values (1, 'one'), (2, 'two'); \
-                 begin; update t.doc set body = 'zwei' where id = 2; insert into t.other values (1); \
+                "begin; update t.doc set body = 'zwei' where id = 2; insert into t.other values (1); \
                  delete from t.doc where id = 1; insert into t.doc values (3, null); commit",
             )
             .await
