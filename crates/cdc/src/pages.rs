@@ -25,7 +25,7 @@ use tokio_postgres::types::Type;
 /// A page has at most this many rows ...
 pub(crate) const ROWS: usize = 1_000;
 /// ... and ends with the row that brings it to this many bytes.
-pub(crate) const BYTES: usize = 2 << 20;
+pub(crate) const BYTES: usize = 512 << 10;
 /// How long one page may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -70,6 +70,18 @@ impl Pages {
                 present.extend(known.map(|resource_type| (kind, resource_type)));
             }
             Ok(present)
+        })
+        .await
+    }
+
+    /// The newest stamp of a tombstone that was purged.
+    pub(crate) async fn tombstones_purged(&self) -> Result<Option<fhir::Instant>, SourceError> {
+        let failed = |error: tokio_postgres::Error| pool::failure(&error);
+        self.attempt(|client| async move {
+            let purged =
+                client.query_opt("select last_updated from fhir.purged", &[]).await.map_err(failed)?;
+            let stamp = purged.map(|row| row.try_get::<_, Timestamptz>(0)).transpose().map_err(failed)?;
+            Ok(stamp.map(|Timestamptz(stamp)| stamp))
         })
         .await
     }

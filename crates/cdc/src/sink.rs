@@ -6,7 +6,7 @@ use std::future::Future;
 use tokio::sync::watch;
 
 /// Where batches go. [`FeedSink`] is the one that is used; its methods say what each means.
-pub trait Sink: Send {
+pub trait Sink: Send + Sync {
     /// See [`Publisher::origin`].
     fn origin(&self) -> Option<Origin>;
     /// See [`Publisher::acknowledged`].
@@ -15,6 +15,10 @@ pub trait Sink: Send {
     fn head(&self) -> Lsn;
     /// See [`Publisher::durable`].
     fn durable(&self) -> watch::Receiver<Lsn>;
+    /// See [`Publisher::resume`].
+    fn resume(&mut self, from: Lsn);
+    /// See [`Publisher::reopened`].
+    fn reopened(&self) -> impl Future<Output = ()> + Send;
     /// See [`Publisher::begin_epoch`].
     fn begin_epoch(&mut self, epoch: Epoch) -> impl Future<Output = Result<(), PublishError>> + Send;
     /// See [`Publisher::publish`]. Is never dropped half done but when the process ends.
@@ -62,6 +66,14 @@ impl Sink for FeedSink {
 
     fn durable(&self) -> watch::Receiver<Lsn> {
         self.publisher.durable()
+    }
+
+    fn resume(&mut self, from: Lsn) {
+        self.publisher.resume(from);
+    }
+
+    async fn reopened(&self) {
+        self.publisher.reopened().await;
     }
 
     async fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), PublishError> {

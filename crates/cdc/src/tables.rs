@@ -46,6 +46,10 @@ impl Source for Tables {
         Box::pin(self.pages.present(since))
     }
 
+    fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
+        Box::pin(self.pages.tombstones_purged())
+    }
+
     fn page(&self, request: PageRequest) -> Answer<'_, Page> {
         Box::pin(async move { self.pages.read(&request).await })
     }

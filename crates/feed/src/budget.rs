@@ -48,11 +48,19 @@ impl Budget {
         ((self.units as usize).saturating_sub(self.free.available_permits()) * UNIT) as u64
     }
 
-    /// Gives back what turned out not to be needed.
-    pub(crate) fn shrink(&self, held: &mut Option<Held>, bytes: usize) {
-        if let Some(Held(permit)) = held {
-            let surplus = permit.num_permits().saturating_sub(self.units(bytes) as usize);
-            drop(permit.split(surplus));
+    /// Gives back what turned out not to be needed, or takes what turned out to be missing. The bytes
+    /// are there already, so nothing is waited for: one resource can be larger than any page.
+    pub(crate) fn fit(&self, held: &mut Option<Held>, bytes: usize) {
+        let Some(Held(permit)) = held else { return };
+        let (has, needs) = (permit.num_permits(), self.units(bytes) as usize);
+        if has >= needs {
+            drop(permit.split(has - needs));
+        } else {
+            let missing = (needs - has).min(self.free.available_permits());
+            let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+            if let Ok(more) = self.free.clone().try_acquire_many_owned(missing) {
+                permit.merge(more);
+            }
         }
     }
 }
@@ -86,7 +94,9 @@ mod tests {
         assert_eq!(budget.held(), 0);
         assert!(budget.try_take(usize::MAX).is_some(), "the largest resource passes alone");
         let mut held = budget.try_take(8 * UNIT);
-        budget.shrink(&mut held, 1);
+        budget.fit(&mut held, 1);
         assert_eq!(budget.held(), UNIT as u64);
+        budget.fit(&mut held, 5 * UNIT);
+        assert_eq!(budget.held(), 5 * UNIT as u64);
     }
 }

@@ -69,7 +69,10 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) framing: Arc<dyn Framing>,
+    /// For what comes from the hub and the journal ...
     pub(crate) budget: Budget,
+    /// ... and for pages of the tables, so that slow replays keep nobody from following.
+    pub(crate) page_budget: Budget,
     pub(crate) durable: watch::Receiver<Durable>,
     pub(crate) source: watch::Sender<Option<Arc<dyn Source>>>,
     /// Turns at reading a page of the tables.
@@ -94,24 +97,26 @@ impl Feed {
         let stored = journal.load()?;
         let known = stored.as_ref().map(|state| state.origin.clone());
         let state = stored.unwrap_or_else(State::unknown);
-        let budget = Budget::new(options.held_bytes);
+        let budget = Budget::new(options.held_bytes / 2);
+        let page_budget = Budget::new(options.held_bytes / 2);
         let hub = Arc::new(Hub::new(&state, framing.clone(), budget.clone()));
         let retention = Retention { bytes: options.retention_bytes, age: options.retention_age };
         let (marks, marked) = watch::channel(state.mark);
-        let (announce, durable) = watch::channel(Durable::of(&state, 0, false));
+        let (announce, durable) = watch::channel(Durable::of(&state, journal.bytes(), 0, false));
         let past = Mutex::new(state.past.clone());
         let shared = Arc::new(Shared {
             hub,
             journal: journal.clone(),
             framing,
             budget,
+            page_budget,
             durable,
             source: watch::Sender::new(None),
             pages: Semaphore::new(options.concurrent_pages.max(1)),
             past,
             marks,
         });
-        let writer = Writer::start(journal, state.clone(), retention, marked, announce)?;
+        let writer = Writer::start(journal, state.clone(), retention, marked, announce, shared.hub.clone())?;
         let publisher = Publisher::new(shared.clone(), writer, known.map(|_| state));
         Ok((Self { shared }, publisher))
     }
@@ -150,11 +155,11 @@ impl Feed {
             head: head.position,
             received_lsn: head.received,
             durable_lsn: on_disk.lsn,
-            journal_bytes: self.shared.journal.bytes(),
+            journal_bytes: on_disk.bytes,
             journal_ok: !on_disk.failing,
             w: head.mark.map(|mark| mark.w),
             journal_begins: on_disk.floor.stamp,
-            held_bytes: self.shared.budget.held(),
+            held_bytes: self.shared.budget.held() + self.shared.page_budget.held(),
         }
     }
 }

@@ -7,16 +7,19 @@
 use crate::budget::Held;
 use crate::feed::Shared;
 use crate::hub::{Chunk, Head, Joined};
-use crate::journal::Durable;
+use crate::journal::{Durable, JournalError};
 use crate::read::{READ_BYTES, Read, Wanted, id_at, read};
 use crate::subscription::{Out, Tally};
 use crate::{EventId, Frames, Item, Lsn, Mark, Notice, Position};
+use bytes::Bytes;
 use fhir::{Filter, Instant};
 use std::time::Duration;
 use tokio::time::Instant as Clock;
 
 /// After this long without an event a subscriber is told the position, if it has moved.
 const POSITION_EVERY: Duration = Duration::from_secs(60);
+/// What ids carry before any mark lay behind the head.
+const NO_MARK: Instant = Instant::from_unix_micros(0);
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a subscriber cannot go on from where it stands; `since` is from where its reset goes on.
@@ -77,7 +80,9 @@ impl<'a> Follow<'a> {
         self.same_epoch(joined.head.epoch)?;
         self.journal_up_to(joined.head).await?;
         if let Some(transaction_time) = self.live.take() {
-            let transaction_time = transaction_time.or(joined.head.passed_mark.map(|mark| mark.w));
+            let transaction_time = transaction_time
+                .or(joined.head.passed_mark.map(|mark| mark.w))
+                .or(Some(self.w).filter(|w| *w > NO_MARK));
             self.notice(Notice::Live { transaction_time }).await;
         }
         self.channel(&mut joined).await;
@@ -124,16 +129,23 @@ impl<'a> Follow<'a> {
                 until,
                 filter: self.filter.clone(),
                 split: self.split,
+                w: self.w,
             };
             let (journal, framing) = (self.shared.journal.clone(), self.shared.framing.clone());
             let task = tokio::task::spawn_blocking(move || read(&*journal, &*framing, &wanted));
             let read = match task.await {
                 Ok(Ok(read)) => read,
+                Ok(Err(JournalError::Corrupt(what))) => {
+                    tracing::error!(what, "the journal is damaged: its readers are reset");
+                    return Err(self.lost("the journal is damaged"));
+                }
+                Err(error) if error.is_panic() => return Err(self.lost("the journal is damaged")),
                 Ok(Err(error)) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "the journal cannot be read: trying again"
                     );
+                    drop(held);
                     tokio::time::sleep(RETRY_AFTER).await;
                     continue;
                 }
@@ -156,11 +168,11 @@ impl<'a> Follow<'a> {
 
     async fn deliver(&mut self, read: Read, held: &mut Option<Held>) {
         self.position = read.last;
-        self.w = read.w.unwrap_or(self.w);
+        self.w = self.w.max(read.w.unwrap_or(self.w));
         if read.frames.is_empty() {
             return;
         }
-        self.shared.budget.shrink(held, read.frames.len());
+        self.shared.budget.fit(held, read.frames.len());
         let bytes = Held::attach(held.take(), read.frames);
         self.frames(Frames { bytes, tally: read.tally }, read.framed).await;
     }
@@ -171,13 +183,13 @@ impl<'a> Follow<'a> {
             tokio::select! {
                 biased;
                 chunk = joined.next() => match chunk {
-                    Some(chunk) => self.chunk(&chunk).await,
+                    Some((chunk, frames)) => self.chunk(&chunk, &frames).await,
                     None => return,
                 },
                 () = tokio::time::sleep_until(self.quiet) => {
                     if let Some(head) = joined.idle_head().filter(|head| head.position > self.position) {
                         self.position = head.position;
-                        self.w = head.w;
+                        self.w = self.w.max(head.w);
                     }
                     self.tell_position().await;
                 }
@@ -185,7 +197,7 @@ impl<'a> Follow<'a> {
         }
     }
 
-    async fn chunk(&mut self, chunk: &Chunk) {
+    async fn chunk(&mut self, chunk: &Chunk, frames: &Bytes) {
         if chunk.last <= self.position {
             return;
         }
@@ -196,10 +208,10 @@ impl<'a> Follow<'a> {
         let mut tally = Tally::default();
         chunk.ends.iter().skip(first).for_each(|(_, event, _)| tally.count(*event));
         self.position = chunk.last;
-        self.w = chunk.w;
+        self.w = self.w.max(chunk.w);
         if tally.total() > 0 {
             let framed = chunk.ends.last().map_or(self.position, |(position, _, _)| *position);
-            self.frames(Frames { bytes: chunk.frames.slice(start..), tally }, framed).await;
+            self.frames(Frames { bytes: frames.slice(start..), tally }, framed).await;
         }
     }
 
@@ -235,8 +247,7 @@ impl<'a> Follow<'a> {
     }
 
     fn lost(&self, reason: &'static str) -> Lost {
-        let since = self.split.map_or(self.w, |mark| mark.w);
-        Lost { since, epoch: self.epoch, id: self.id(), reason }
+        Lost { since: self.w, epoch: self.epoch, id: self.id(), reason }
     }
 }
 

@@ -12,11 +12,13 @@ use bytes::{Bytes, BytesMut};
 use fhir::{Filter, Instant, RESOURCE_TYPES, ResourceType};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::sync::broadcast;
 
 /// Batches that a subscriber may be behind before it goes to the journal.
 const CAPACITY: usize = 128;
+/// What a frame takes besides its data, about.
+const FRAME_BYTES: usize = 128;
 /// Marks that wait for the feed to pass their L. A walsender that is further behind gets older ones, which is safe.
 const PENDING_MARKS: usize = 4096;
 
@@ -57,7 +59,8 @@ pub(crate) struct Chunk {
     pub(crate) last: Position,
     /// What the ids of the batch carry.
     pub(crate) w: Instant,
-    pub(crate) frames: Bytes,
+    /// Taken away by the hub, oldest first, when the budget is needed elsewhere: the journal has them.
+    frames: Mutex<Option<Bytes>>,
     /// Of each frame: its position, the name of its event, and where it ends.
     pub(crate) ends: Box<[(Position, ResourceType, usize)]>,
 }
@@ -72,13 +75,19 @@ struct Inner {
     by_type: Vec<Vec<usize>>,
     /// Channels that the batch in hand concerns.
     touched: Vec<usize>,
+    /// What was sent and may not have been taken yet, oldest first.
+    sent: VecDeque<Weak<Chunk>>,
+    /// When it is this long, what was taken is swept out.
+    sweep_at: usize,
 }
+
+const SWEEP_AT: usize = 1024;
 
 struct Channel {
     filter: Filter,
     sender: broadcast::Sender<Live>,
-    frames: BytesMut,
-    ends: Vec<(Position, ResourceType, usize)>,
+    /// The changes of the batch in hand that concern it, by their number.
+    changes: Vec<usize>,
 }
 
 /// A place in a channel, entered at a known head.
@@ -101,6 +110,8 @@ impl Hub {
             free: Vec::new(),
             by_type: vec![Vec::new(); RESOURCE_TYPES],
             touched: Vec::new(),
+            sent: VecDeque::new(),
+            sweep_at: SWEEP_AT,
         };
         Self { inner: Mutex::new(inner), framing, budget }
     }
@@ -147,8 +158,8 @@ impl Hub {
                 inner.head.w = inner.head.w.max(mark.w);
                 inner.pending.pop_front();
             }
-            self.frame(inner, batch);
-            inner.send(last.position, &self.budget);
+            inner.match_channels(batch);
+            self.send(inner, batch, last.position);
             inner.head.position = last.position;
         }
         if let Some(passed) = batch.passed {
@@ -164,23 +175,48 @@ impl Hub {
         inner.head.w
     }
 
-    fn frame(&self, inner: &mut Inner, batch: &Batch) {
-        let mut id = String::new();
-        for change in &batch.changes {
-            let listening = &inner.by_type[change.resource_type.index()];
-            if listening.is_empty() {
+    /// Frames and sends, one channel after the other: what is held at once is one channel's.
+    fn send(&self, inner: &mut Inner, batch: &Batch, last: Position) {
+        let Head { epoch, w, .. } = inner.head;
+        let mut ids = vec![String::new(); batch.changes.len()];
+        for number in std::mem::take(&mut inner.touched) {
+            let Some(channel) = &mut inner.slots[number] else { continue };
+            let wanted = std::mem::take(&mut channel.changes);
+            let sender = channel.sender.clone();
+            let size: usize =
+                wanted.iter().map(|change| batch.changes[*change].data.len() + FRAME_BYTES).sum();
+            let Some(held) = self.room(inner, size) else {
+                // Without a listener left, which is about to close the channel, there is nobody to miss it.
+                let _ = sender.send(Live::Skipped);
                 continue;
-            }
-            id.clear();
-            EventId::live(inner.head.epoch, change.position, inner.head.w).write(&mut id);
-            let event = change.kind.event(change.resource_type);
-            for number in listening {
-                let Some(channel) = &mut inner.slots[*number] else { continue };
-                if channel.ends.is_empty() {
-                    inner.touched.push(*number);
+            };
+            let mut frames = BytesMut::with_capacity(size);
+            let mut ends = Vec::with_capacity(wanted.len());
+            for index in wanted {
+                let (change, id) = (&batch.changes[index], &mut ids[index]);
+                if id.is_empty() {
+                    EventId::live(epoch, change.position, w).write(id);
                 }
-                self.framing.frame(&id, event, &change.data, &mut channel.frames);
-                channel.ends.push((change.position, event, channel.frames.len()));
+                let event = change.kind.event(change.resource_type);
+                self.framing.frame(id, event, &change.data, &mut frames);
+                ends.push((change.position, event, frames.len()));
+            }
+            let frames = Mutex::new(Some(Held::attach(Some(held), frames.freeze())));
+            let chunk = Arc::new(Chunk { last, w, frames, ends: ends.into_boxed_slice() });
+            inner.remember(&chunk);
+            let _ = sender.send(Live::Chunk(chunk));
+        }
+    }
+
+    /// Room for a chunk; if there is none, what was sent and not taken makes room, oldest first. Who is so
+    /// far behind goes on in the journal.
+    fn room(&self, inner: &mut Inner, size: usize) -> Option<Held> {
+        loop {
+            if let Some(held) = self.budget.try_take(size) {
+                return Some(held);
+            }
+            if let Some(chunk) = inner.sent.pop_front()?.upgrade() {
+                chunk.frames.lock().take();
             }
         }
     }
@@ -214,12 +250,8 @@ impl Hub {
 
 impl Inner {
     fn open(&mut self, filter: &Filter) -> usize {
-        let channel = Channel {
-            filter: filter.clone(),
-            sender: broadcast::Sender::new(CAPACITY),
-            frames: BytesMut::new(),
-            ends: Vec::new(),
-        };
+        let channel =
+            Channel { filter: filter.clone(), sender: broadcast::Sender::new(CAPACITY), changes: Vec::new() };
         let number = match self.free.pop() {
             Some(number) => {
                 self.slots[number] = Some(channel);
@@ -237,24 +269,26 @@ impl Inner {
         number
     }
 
-    fn send(&mut self, last: Position, budget: &Budget) {
-        let w = self.head.w;
-        for number in self.touched.drain(..) {
-            let Some(channel) = &mut self.slots[number] else { continue };
-            debug_assert!(
-                channel.ends.iter().all(|end| channel.filter.matches(end.1) || end.1 == ResourceType::BUNDLE)
-            );
-            let frames = channel.frames.split().freeze();
-            let ends = std::mem::take(&mut channel.ends).into_boxed_slice();
-            let live = match budget.try_take(frames.len()) {
-                Some(held) => {
-                    Live::Chunk(Arc::new(Chunk { last, w, frames: Held::attach(Some(held), frames), ends }))
+    /// Which channels a batch concerns, and with which changes.
+    fn match_channels(&mut self, batch: &Batch) {
+        for (index, change) in batch.changes.iter().enumerate() {
+            for number in &self.by_type[change.resource_type.index()] {
+                let Some(channel) = &mut self.slots[*number] else { continue };
+                debug_assert!(channel.filter.matches(change.resource_type));
+                if channel.changes.is_empty() {
+                    self.touched.push(*number);
                 }
-                None => Live::Skipped,
-            };
-            // Without a listener left, which is about to close the channel, there is nobody to miss it.
-            let _ = channel.sender.send(live);
+                channel.changes.push(index);
+            }
         }
+    }
+
+    fn remember(&mut self, chunk: &Arc<Chunk>) {
+        if self.sent.len() >= self.sweep_at {
+            self.sent.retain(|sent| sent.strong_count() > 0);
+            self.sweep_at = SWEEP_AT.max(2 * self.sent.len());
+        }
+        self.sent.push_back(Arc::downgrade(chunk));
     }
 }
 
@@ -279,9 +313,12 @@ impl Head {
 
 impl Joined {
     /// What comes next; `None`: the subscriber is behind, or the channel is gone. Either way it goes on in the journal.
-    pub(crate) async fn next(&mut self) -> Option<Arc<Chunk>> {
+    pub(crate) async fn next(&mut self) -> Option<(Arc<Chunk>, Bytes)> {
         match self.receiver.as_mut()?.recv().await {
-            Ok(Live::Chunk(chunk)) => Some(chunk),
+            Ok(Live::Chunk(chunk)) => {
+                let frames = chunk.frames.lock().clone()?;
+                Some((chunk, frames))
+            }
             Ok(Live::Skipped) | Err(_) => None,
         }
     }

@@ -28,7 +28,13 @@ pub(crate) enum Place {
         w: Instant,
     },
     /// In the feed, the pages done, while the feed may not have passed the mark's L yet.
-    Split { epoch: u64, position: Position, mark: Mark },
+    Split {
+        epoch: u64,
+        position: Position,
+        mark: Mark,
+        /// From where a reset goes on; the mark's own may be the request's `_since`, which lies ahead.
+        w: Instant,
+    },
     /// In the pages.
     Replay(Replaying),
 }
@@ -90,11 +96,12 @@ impl EventId {
                 put_position(*position, &mut bytes);
                 put_instant(*w, &mut bytes);
             }
-            Place::Split { epoch, position, mark } => {
+            Place::Split { epoch, position, mark, w } => {
                 bytes.push(SPLIT);
                 put_u64(*epoch, &mut bytes);
                 put_position(*position, &mut bytes);
                 put_mark(*mark, &mut bytes);
+                put_instant(*w, &mut bytes);
             }
             Place::Replay(replay) => {
                 bytes.push(REPLAY);
@@ -216,7 +223,12 @@ impl Fields<'_> {
         let place = match tag {
             BEGINNING => Place::Beginning,
             LIVE => Place::Live { epoch: self.u64()?, position: self.position()?, w: self.instant()? },
-            SPLIT => Place::Split { epoch: self.u64()?, position: self.position()?, mark: self.mark()? },
+            SPLIT => Place::Split {
+                epoch: self.u64()?,
+                position: self.position()?,
+                mark: self.mark()?,
+                w: self.instant()?,
+            },
             REPLAY => Place::Replay(self.replay()?),
             _ => return None,
         };
@@ -291,11 +303,8 @@ mod tests {
                 position,
                 w
             }),
-            (any::<u64>(), position(), mark()).prop_map(|(epoch, position, mark)| Place::Split {
-                epoch,
-                position,
-                mark
-            }),
+            (any::<u64>(), position(), mark(), instant())
+                .prop_map(|(epoch, position, mark, w)| Place::Split { epoch, position, mark, w }),
             replay,
         ]
     }

@@ -1,11 +1,10 @@
 //! The publisher: the one way into the feed.
 
 use crate::feed::Shared;
-use crate::journal::{Publish, State, Writer};
+use crate::journal::{Publish, State, Stopped, Writer};
 use crate::{Batch, Lsn, Position, Transaction};
 use fhir::Instant;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{oneshot, watch};
 
 /// The batch could not be published.
@@ -18,6 +17,9 @@ pub enum PublishError {
     /// started again from [`Publisher::acknowledged`].
     #[error("the journal was opened again after a failure")]
     Reopened,
+    /// The journal's thread has ended: nothing can be made durable any more.
+    #[error("the journal's thread has ended")]
+    Stopped,
 }
 
 /// The database that the journal follows.
@@ -43,8 +45,8 @@ pub struct Publisher {
     queued: Position,
     /// The journal's generation that `queued` belongs to.
     generation: u64,
-    /// Replication has begun again before the head's transaction, which must come first.
-    awaits_head: AtomicBool,
+    /// Replication has begun again from before the head's transaction, which must come again.
+    awaits_head: bool,
     durable: watch::Sender<Lsn>,
 }
 
@@ -69,7 +71,7 @@ impl Publisher {
             transaction: known.and_then(|state| state.transaction),
             queued: on_disk.head,
             generation: on_disk.generation,
-            awaits_head: AtomicBool::new(true),
+            awaits_head: false,
             durable,
         }
     }
@@ -79,10 +81,24 @@ impl Publisher {
         self.origin.clone()
     }
 
-    /// Where replication starts: everything committed before it is on disk. The slot must stand at or before it.
+    /// Everything committed before it is on disk. The slot must stand at or before it.
     pub fn acknowledged(&self) -> Lsn {
-        self.awaits_head.store(true, Ordering::Relaxed);
         self.shared.durable.borrow().lsn
+    }
+
+    /// Replication begins again from here: if that is not beyond the last transaction that was published,
+    /// it comes again, or the history is another.
+    pub fn resume(&mut self, from: Lsn) {
+        self.awaits_head = self.transaction.is_some_and(|last| from <= last.commit_lsn);
+    }
+
+    /// Ends when the journal was opened again after a failure; the next [`publish`](Self::publish) then says so.
+    pub async fn reopened(&self) {
+        let mut durable = self.shared.durable.clone();
+        if durable.wait_for(|durable| durable.generation != self.generation).await.is_err() {
+            // Its thread has ended: the next to publish is told.
+            std::future::pending().await
+        }
     }
 
     /// The commit of the last change that was published.
@@ -109,13 +125,21 @@ impl Publisher {
         // Before subscribers can meet the new epoch: whether they were on a fork.
         self.shared.past.lock().clone_from(&state.past);
         self.shared.forget_mark();
-        self.writer.send(Publish::Begin { state: Box::new(state.clone()), done }).await;
-        written.await.map_err(|_| PublishError::Reopened)?;
-        self.shared.hub.begin(&state);
+        self.writer.send(Publish::Begin { state: Box::new(state.clone()), done })?;
+        if written.await.is_err() {
+            // The journal failed meanwhile. What counts is what it has when it is open again.
+            let mut durable = self.shared.durable.clone();
+            let open =
+                durable.wait_for(|durable| !durable.failing).await.map_err(|_| PublishError::Stopped)?;
+            if open.epoch != state.epoch {
+                return Err(PublishError::Reopened);
+            }
+        }
         self.origin = Some(origin);
         self.head = state.head;
         self.queued = state.head;
         self.transaction = None;
+        self.awaits_head = false;
         self.generation = self.shared.durable.borrow().generation;
         Ok(())
     }
@@ -137,7 +161,7 @@ impl Publisher {
         let journal_has = batch.changes.partition_point(|change| change.position <= queued);
         if journal_has < hub_has {
             let again = part(&batch, journal_has, hub_has, None);
-            self.queue(Arc::new(again), None).await;
+            self.queue(Arc::new(again), None).await?;
         }
         let fresh =
             Arc::new(if hub_has == 0 { batch } else { part(&batch, hub_has, usize::MAX, batch.passed) });
@@ -145,20 +169,20 @@ impl Publisher {
         if let Some(newest) = newest {
             self.head = self.head.max(newest);
         }
-        self.queue(fresh, Some(w)).await;
-        Ok(())
+        Ok(self.queue(fresh, Some(w)).await?)
     }
 
     /// While the journal fails nothing is queued: it will be fetched again.
-    async fn queue(&mut self, batch: Arc<Batch>, w: Option<Instant>) {
+    async fn queue(&mut self, batch: Arc<Batch>, w: Option<Instant>) -> Result<(), Stopped> {
         if self.shared.durable.borrow().failing {
-            return;
+            return Ok(());
         }
+        let place = self.writer.place(&batch).await;
         if let Some(last) = batch.changes.last() {
             self.queued = self.queued.max(last.position);
         }
         let generation = self.generation;
-        self.writer.send(Publish::Batch { batch, w, generation }).await;
+        self.writer.send(Publish::Batch { batch, w, generation, place })
     }
 
     /// What comes again must be what was published.
@@ -166,17 +190,15 @@ impl Publisher {
         for transaction in &batch.transactions {
             let Some(last) = self.transaction else {
                 self.transaction = Some(*transaction);
-                self.awaits_head.store(false, Ordering::Relaxed);
                 continue;
             };
             if transaction.commit_lsn == last.commit_lsn {
                 if *transaction != last {
                     return Err(PublishError::Fork(transaction.commit_lsn));
                 }
-                self.awaits_head.store(false, Ordering::Relaxed);
+                self.awaits_head = false;
             } else if transaction.commit_lsn > last.commit_lsn {
-                let comes_again = self.shared.durable.borrow().lsn <= last.commit_lsn;
-                if self.awaits_head.swap(false, Ordering::Relaxed) && comes_again {
+                if std::mem::take(&mut self.awaits_head) {
                     return Err(PublishError::Fork(last.commit_lsn));
                 }
                 self.transaction = Some(*transaction);
@@ -188,6 +210,12 @@ impl Publisher {
     /// What may be acknowledged: it moves after each fsync of the journal.
     pub fn durable(&self) -> watch::Receiver<Lsn> {
         self.durable.subscribe()
+    }
+}
+
+impl From<Stopped> for PublishError {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
     }
 }
 

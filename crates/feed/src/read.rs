@@ -22,6 +22,8 @@ pub(crate) struct Wanted {
     pub(crate) filter: Filter,
     /// Only what lies on the feed's side of it.
     pub(crate) split: Option<Mark>,
+    /// What the reader's own ids carry: all stamped at or before it was sent.
+    pub(crate) w: Instant,
 }
 
 /// What was read.
@@ -68,7 +70,7 @@ pub(crate) fn read(
                 }
                 if entry.position > wanted.from && wanted.concerns(&entry) {
                     id.clear();
-                    wanted.id(entry.position, header.w).write(&mut id);
+                    wanted.id(entry.position, header.w.max(wanted.w)).write(&mut id);
                     let event = entry.kind.event(entry.resource_type);
                     framing.frame(&id, event, entry.data, &mut frames);
                     read.tally.count(event);
@@ -101,7 +103,7 @@ impl Wanted {
 pub(crate) fn id_at(epoch: u64, position: Position, w: Instant, split: Option<Mark>) -> EventId {
     match split {
         Some(mark) if position.commit_lsn <= mark.l => {
-            EventId(crate::id::Place::Split { epoch, position, mark })
+            EventId(crate::id::Place::Split { epoch, position, mark, w })
         }
         _ => EventId::live(epoch, position, w),
     }

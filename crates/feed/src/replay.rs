@@ -6,11 +6,10 @@ use crate::budget::Held;
 use crate::feed::Shared;
 use crate::id::{Cursor, Place, Replaying};
 use crate::subscription::{Out, Tally};
-use crate::{
-    Answer, EventId, Frames, Item, Kind, Mark, Notice, Page, PageRequest, Sample, Source, SourceError,
-};
+use crate::{EventId, Frames, Item, Kind, Mark, Page, PageRequest, Sample, Source, SourceError};
 use bytes::BytesMut;
 use fhir::{Filter, Instant, ResourceType};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ const CLOCK_MARGIN: Duration = Duration::from_millis(100);
 const WAIT_FOR_W: Duration = Duration::from_millis(200);
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5);
 /// Taken from the budget before a page is asked for, given back as far as it is smaller.
-const PAGE_BYTES: usize = 2 << 20;
+const PAGE_BYTES: usize = 512 << 10;
 
 /// One replay for one subscriber.
 pub(crate) struct Replay<'a> {
@@ -37,52 +36,75 @@ pub(crate) struct HandOver {
     pub(crate) epoch: u64,
     /// What lies on the tables' side of it was sent.
     pub(crate) split: Mark,
-    /// W of the last mark: the next `_since`.
-    pub(crate) transaction_time: Instant,
+    /// W of the last mark: all stamped at or before it was sent, or not asked for. The next `_since`.
+    pub(crate) w: Instant,
+}
+
+/// How the pages end.
+pub(crate) enum Paged {
+    Done(HandOver),
+    /// Tombstones that they had to tell of were purged.
+    Purged(EventId),
 }
 
 impl Replay<'_> {
     /// From the request's beginning, or a reset's.
-    pub(crate) async fn run(&self, since: Option<Instant>, id: &EventId) -> Result<HandOver, SourceError> {
+    pub(crate) async fn run(&self, since: Option<Instant>, id: &EventId) -> Result<Paged, SourceError> {
         let source = self.shared.source(self.out, id).await;
         let mut sample = self.first_mark(&*source, id).await?;
         let epoch = self.shared.durable.borrow().epoch;
-        let mut since = since;
-        if let (Some(after), Some(purged)) = (since, sample.tombstones_purged)
-            && after < purged
+        let (w, l) = (sample.mark.w, sample.mark.l);
+        if let (Some(since), Some(purged)) = (since, sample.tombstones_purged)
+            && since < purged
         {
-            let reason = "deletions after that instant were purged from the database";
-            self.out.send(Item::Notice(Notice::ResetAll { reason }), id.clone()).await;
-            since = None;
+            return Ok(Paged::Purged(id.clone()));
         }
-        let mark = sample.mark;
         if let Some(since) = since
-            && since >= mark.w
+            && since >= w
         {
-            let split = Mark { w: since, l: mark.l };
-            return Ok(HandOver { epoch, split, transaction_time: mark.w });
+            return Ok(Paged::Done(HandOver { epoch, split: Mark { w: since, l }, w }));
         }
-        let mut round = Round { epoch, since, mark };
-        self.pages(&*source, round, None).await?;
-        while sample.taken.elapsed() > ROUND_WORTH {
-            let next = self.mark(&*source, id).await?;
+        let mut round = Round { epoch, since, mark: sample.mark };
+        let mut passed = id.clone();
+        loop {
+            passed = self.pages(&*source, round, None, passed).await?;
+            if self.purged_meanwhile(&*source, round, &passed).await? {
+                return Ok(Paged::Purged(passed));
+            }
+            if sample.taken.elapsed() <= ROUND_WORTH {
+                return Ok(Paged::Done(round.hand_over()));
+            }
+            let next = persist(self.out, &passed, || source.mark()).await?;
             if clock_fell_behind(&sample, &next) || !worth_a_round(&sample, &next) {
-                break;
+                return Ok(Paged::Done(round.hand_over()));
             }
             round = Round { epoch, since: Some(round.mark.w), mark: next.mark };
-            self.pages(&*source, round, None).await?;
             sample = next;
         }
-        Ok(round.hand_over())
     }
 
     /// From a place within a round: the same pages up to the same mark, then the feed.
-    pub(crate) async fn resume(&self, place: Replaying) -> Result<HandOver, SourceError> {
+    pub(crate) async fn resume(&self, place: Replaying) -> Result<Paged, SourceError> {
         let id = EventId(Place::Replay(place.clone()));
         let source = self.shared.source(self.out, &id).await;
         let round = Round { epoch: place.epoch, since: place.since, mark: place.mark };
-        self.pages(&*source, round, Some(place.cursor)).await?;
-        Ok(round.hand_over())
+        let passed = self.pages(&*source, round, Some(place.cursor), id).await?;
+        if self.purged_meanwhile(&*source, round, &passed).await? {
+            return Ok(Paged::Purged(passed));
+        }
+        Ok(Paged::Done(round.hand_over()))
+    }
+
+    /// Whether deletions that the round's pages had to tell of may have been purged before they were read.
+    async fn purged_meanwhile(
+        &self,
+        source: &dyn Source,
+        round: Round,
+        id: &EventId,
+    ) -> Result<bool, SourceError> {
+        let Some(since) = round.since else { return Ok(false) };
+        let purged = persist(self.out, id, || source.tombstones_purged()).await?;
+        Ok(purged.is_some_and(|purged| since < purged))
     }
 
     /// The first mark whose W has passed the beginning of the journal: what was stamped before it and
@@ -90,7 +112,7 @@ impl Replay<'_> {
     async fn first_mark(&self, source: &dyn Source, id: &EventId) -> Result<Sample, SourceError> {
         let mut told = None;
         loop {
-            let sample = self.mark(source, id).await?;
+            let sample = persist(self.out, id, || source.mark()).await?;
             let begins = self.shared.durable.borrow().floor.stamp;
             if sample.mark.w >= begins {
                 return Ok(sample);
@@ -104,29 +126,21 @@ impl Replay<'_> {
         }
     }
 
-    async fn mark(&self, source: &dyn Source, id: &EventId) -> Result<Sample, SourceError> {
-        persist(self.out, id, || source.mark()).await
-    }
-
-    /// All pages of a round, from a cursor on.
+    /// All pages of a round, from a cursor on; the id of the last row sent, or the one given.
     async fn pages(
         &self,
         source: &dyn Source,
         round: Round,
         cursor: Option<Cursor>,
-    ) -> Result<(), SourceError> {
-        let mut cursor = cursor;
-        let id = match &cursor {
-            Some(cursor) => self.replay_id(round, cursor.clone()),
-            None => EventId::beginning(),
-        };
-        let present = persist(self.out, &id, || source.present(round.since)).await?;
+        id: EventId,
+    ) -> Result<EventId, SourceError> {
+        let (mut cursor, mut passed) = (cursor, id);
+        let present = persist(self.out, &passed, || source.present(round.since)).await?;
         for (kind, resource_type) in round.stages(self.filter) {
             let mut after = None;
             match &cursor {
                 Some(at) if (at.kind, at.resource_type) == (kind, resource_type) => {
-                    // An id from before the stage's first row has no stamp.
-                    after = cursor.take().filter(|at| at.stamp != Instant::MIN).map(|at| (at.stamp, at.id));
+                    after = cursor.take().map(|at| (at.stamp, at.id));
                 }
                 // A stage that was done before the cut.
                 Some(_) => continue,
@@ -136,9 +150,6 @@ impl Replay<'_> {
                 continue;
             }
             loop {
-                // First a turn, then room: who waits for a turn must not hold what others could use.
-                let turn = self.shared.pages.acquire().await;
-                let mut held = self.shared.budget.take(PAGE_BYTES).await;
                 let request = PageRequest {
                     resource_type,
                     kind,
@@ -146,12 +157,11 @@ impl Replay<'_> {
                     until: round.mark.w,
                     after: after.clone(),
                 };
-                let id = self.round_id(round, kind, resource_type, after.as_ref());
-                let page = persist(self.out, &id, || source.page(request.clone())).await?;
-                drop(turn);
+                let (page, mut held) = persist(self.out, &passed, || self.page(source, &request)).await?;
                 after = page.next.clone();
                 if !page.rows.is_empty() {
                     let (item, id) = self.frame(round, kind, resource_type, page, &mut held);
+                    passed = id.clone();
                     self.out.send(item, id).await;
                 }
                 if after.is_none() {
@@ -159,7 +169,19 @@ impl Replay<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(passed)
+    }
+
+    /// A page, and the room for it. First a turn, then room: who waits for a turn must not hold what others
+    /// could use; and the turn ends with the page, however slow its reader is.
+    async fn page(
+        &self,
+        source: &dyn Source,
+        request: &PageRequest,
+    ) -> Result<(Page, Option<Held>), SourceError> {
+        let _turn = self.shared.pages.acquire().await;
+        let held = self.shared.page_budget.take(PAGE_BYTES).await;
+        Ok((source.page(request.clone()).await?, held))
     }
 
     fn frame(
@@ -183,12 +205,8 @@ impl Replay<'_> {
             self.shared.framing.frame(&text, event, &row.data, &mut frames);
             tally.count(event);
         }
-        let held = held.take().map(|held| {
-            let mut held = Some(held);
-            self.shared.budget.shrink(&mut held, frames.len());
-            held
-        });
-        let bytes = Held::attach(held.flatten(), frames.freeze());
+        self.shared.page_budget.fit(held, frames.len());
+        let bytes = Held::attach(held.take(), frames.freeze());
         (Item::Frames(Frames { bytes, tally }), id)
     }
 
@@ -200,18 +218,6 @@ impl Replay<'_> {
             filter: self.filter.hash32(),
             cursor,
         }))
-    }
-
-    /// The id of a stage before its first row was sent.
-    fn round_id(
-        &self,
-        round: Round,
-        kind: Kind,
-        resource_type: ResourceType,
-        after: Option<&(Instant, Box<str>)>,
-    ) -> EventId {
-        let (stamp, id) = after.cloned().unwrap_or((Instant::MIN, "".into()));
-        self.replay_id(round, Cursor { kind, resource_type, stamp, id })
     }
 }
 
@@ -238,10 +244,10 @@ impl Shared {
 }
 
 /// Asks again, with growing pauses, while the database is away.
-async fn persist<'s, T>(
+async fn persist<T, F: Future<Output = Result<T, SourceError>>>(
     out: &Out,
     id: &EventId,
-    mut ask: impl FnMut() -> Answer<'s, T>,
+    mut ask: impl FnMut() -> F,
 ) -> Result<T, SourceError> {
     let mut pause = *RETRY.start();
     loop {
@@ -266,7 +272,7 @@ struct Round {
 
 impl Round {
     fn hand_over(self) -> HandOver {
-        HandOver { epoch: self.epoch, split: self.mark, transaction_time: self.mark.w }
+        HandOver { epoch: self.epoch, split: self.mark, w: self.mark.w }
     }
 
     /// What is read, in order: the rows of the types that others refer to first, then the deletions, the

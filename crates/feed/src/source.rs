@@ -96,6 +96,9 @@ pub trait Source: Send + Sync + 'static {
     /// after the mark was taken, so that nothing on its side is missing; too many do no harm.
     fn present(&self, since: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>>;
 
+    /// The newest stamp of a tombstone that was purged, as of now.
+    fn tombstones_purged(&self) -> Answer<'_, Option<Instant>>;
+
     /// Reads a page in a statement of its own. The page is bounded in rows and in bytes, and no
     /// transaction waits for whoever reads it.
     fn page(&self, request: PageRequest) -> Answer<'_, Page>;

@@ -3,8 +3,8 @@
 use crate::feed::Shared;
 use crate::follow::{Follow, Lost};
 use crate::id::{Place, Replaying};
-use crate::journal::{Durable, State};
-use crate::replay::{HandOver, Replay};
+use crate::journal::{Durable, JournalError, State};
+use crate::replay::{HandOver, Paged, Replay};
 use crate::subscription::Out;
 use crate::{Begin, EventId, Item, Mark, Notice, Position, SourceError};
 use fhir::{Filter, Instant};
@@ -41,6 +41,7 @@ enum Step {
 impl Subscriber {
     /// Runs until the database refuses for good.
     pub(crate) async fn run(self, begin: Begin) -> SourceError {
+        self.epoch_known(&begin).await;
         let mut step = match begin {
             Begin::Since(since) => Step::Replay { since, id: EventId::beginning() },
             Begin::After { id, since } => match self.admit(id, since).await {
@@ -56,16 +57,43 @@ impl Subscriber {
         }
     }
 
+    /// Waits while a new epoch is known to the hub and not yet as being on disk.
+    async fn one_epoch(&self) {
+        let mut durable = self.shared.durable.clone();
+        if durable.wait_for(|durable| durable.epoch == self.shared.hub.head().epoch).await.is_err() {
+            // The journal's thread has ended, and the process with it.
+            std::future::pending().await
+        }
+    }
+
+    /// Before a database is followed no id can be judged.
+    async fn epoch_known(&self, begin: &Begin) {
+        let mut durable = self.shared.durable.clone();
+        if !durable.borrow().known {
+            let id = match begin {
+                Begin::After { id: Some(id), .. } => id.clone(),
+                _ => EventId::beginning(),
+            };
+            let waiting = "the replication slot is not there yet".to_owned();
+            self.out.send(Item::Waiting(waiting), id).await;
+            if durable.wait_for(|durable| durable.known).await.is_err() {
+                // The journal's thread has ended, and the process with it.
+                std::future::pending().await
+            }
+        }
+    }
+
     async fn step(&self, step: Step) -> Result<Step, SourceError> {
         let replay = Replay { shared: &self.shared, filter: &self.filter, out: &self.out };
         match step {
             Step::Reset { since, id, reason, all } => {
+                self.one_epoch().await;
                 let notice = if all { Notice::ResetAll { reason } } else { Notice::Reset { reason } };
                 self.out.send(Item::Notice(notice), id.clone()).await;
                 Ok(Step::Replay { since: if all { None } else { since }, id })
             }
-            Step::Replay { since, id } => Ok(self.hand_over(replay.run(since, &id).await?).await),
-            Step::Resume(place) => Ok(self.hand_over(replay.resume(place).await?).await),
+            Step::Replay { since, id } => Ok(self.paged(replay.run(since, &id).await?).await),
+            Step::Resume(place) => Ok(self.paged(replay.resume(place).await?).await),
             Step::Follow(from) => {
                 let Standing { epoch, position, w, .. } = from;
                 let mut follow = Follow::new(&self.shared, &self.filter, &self.out, epoch, position, w);
@@ -76,39 +104,47 @@ impl Subscriber {
         }
     }
 
+    async fn paged(&self, paged: Paged) -> Step {
+        match paged {
+            Paged::Done(hand_over) => self.hand_over(hand_over).await,
+            Paged::Purged(id) => {
+                let reason = "deletions that the client has not heard of were purged from the database";
+                Step::Reset { since: None, id, reason, all: true }
+            }
+        }
+    }
+
     /// Where the feed goes on after the pages: before the first entry on its side of the mark.
     async fn hand_over(&self, hand_over: HandOver) -> Step {
-        let HandOver { epoch, split: mark, transaction_time } = hand_over;
+        let HandOver { epoch, split: mark, w } = hand_over;
         // The head first: what is appended while the journal is searched lies beyond it.
-        let on_disk = *self.shared.durable.borrow();
-        let found = loop {
-            let journal = self.shared.journal.clone();
-            match tokio::task::spawn_blocking(move || journal.seek(mark)).await {
-                Ok(Ok(found)) => break found,
-                Ok(Err(error)) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the journal cannot be searched: trying again"
-                    );
-                    tokio::time::sleep(crate::follow::RETRY_AFTER).await;
-                }
-                Err(_) => std::future::pending().await,
+        let head = self.shared.durable.borrow().head;
+        let journal = self.shared.journal.clone();
+        // The state after the search: it says what is dropped before it is.
+        let searched = tokio::task::spawn_blocking(move || {
+            Ok::<_, JournalError>((journal.seek(mark)?, journal.load()?))
+        });
+        let id = EventId(Place::Split { epoch, position: head, mark, w });
+        let reset = |reason| Step::Reset { since: Some(w), id, reason, all: self.forked(epoch) };
+        match searched.await {
+            Ok(Ok((found, Some(state))))
+                if state.epoch == epoch
+                    && state.floor.stamp <= mark.w
+                    && state.floor.position.commit_lsn <= mark.l =>
+            {
+                let position = found.unwrap_or(head);
+                Step::Follow(Standing { epoch, position, w, split: Some(mark), transaction_time: Some(w) })
             }
-        };
-        let now = *self.shared.durable.borrow();
-        if now.epoch != epoch || now.floor.stamp > mark.w {
-            let reason = "what follows the pages is no longer kept";
-            let position = on_disk.head;
-            let id = EventId(Place::Split { epoch, position, mark });
-            return Step::Reset { since: Some(mark.w), id, reason, all: self.forked(epoch) };
+            Ok(Ok(_)) => reset("what follows the pages is no longer kept"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the journal cannot be searched");
+                tokio::time::sleep(crate::follow::RETRY_AFTER).await;
+                reset("the journal cannot be read")
+            }
+            Err(error) if error.is_panic() => reset("the journal cannot be read"),
+            // The runtime ends, and this with it.
+            Err(_) => std::future::pending().await,
         }
-        Step::Follow(Standing {
-            epoch,
-            position: found.unwrap_or(on_disk.head),
-            w: mark.w,
-            split: Some(mark),
-            transaction_time: Some(transaction_time),
-        })
     }
 
     fn reset(&self, lost: Lost) -> Step {
@@ -134,8 +170,8 @@ impl Subscriber {
                 let from = Standing { epoch, position, w, split: None, transaction_time: None };
                 self.go_on(&on_disk, from, since, id).await?
             }
-            Place::Split { epoch, position, mark } => {
-                let (w, split) = (mark.w, Some(mark));
+            Place::Split { epoch, position, mark, w } => {
+                let split = Some(mark);
                 let from = Standing { epoch, position, w, split, transaction_time: Some(w) };
                 self.go_on(&on_disk, from, since, id).await?
             }

@@ -122,10 +122,6 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<Item, SourceError> {
         let mut ended = None;
         let item = std::future::poll_fn(|context| {
-            // The work stops when the slot is full, so what is there now was made before.
-            if let Some(item) = self.slot.lock().take() {
-                return Poll::Ready(Some(item));
-            }
             if let Poll::Ready(error) = self.work.as_mut().poll(context) {
                 ended = Some(error);
                 return Poll::Ready(self.slot.lock().take());
@@ -134,6 +130,8 @@ impl Subscription {
         })
         .await;
         match (item, ended) {
+            // Who waits has passed nothing.
+            (Some((item @ Item::Waiting(_), _)), None) => Ok(item),
             (Some((item, id)), None) => {
                 self.id = id;
                 Ok(item)
@@ -151,17 +149,17 @@ impl Subscription {
 }
 
 impl Out {
-    /// Hands an item over, with the id of everything up to it; waits until the one before was taken.
+    /// Hands an item over, with the id of everything up to it, and waits until another is wanted: nothing
+    /// is prepared, and nothing taken that others could use, for a client that does not read.
     pub(crate) async fn send(&self, item: Item, id: EventId) {
         let mut item = Some((item, id));
         std::future::poll_fn(|_| {
-            let mut slot = self.0.lock();
-            if slot.is_some() {
-                // Polled again when the item was taken: both ends belong to the same task.
+            if let Some(item) = item.take() {
+                *self.0.lock() = Some(item);
+                // Polled again when it was taken: both ends belong to the same task.
                 return Poll::Pending;
             }
-            *slot = item.take();
-            Poll::Ready(())
+            if self.0.lock().is_some() { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
     }

@@ -32,6 +32,10 @@ impl Source for OnePatient {
         Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }
 
+    fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
+        Box::pin(async { Ok(None) })
+    }
+
     fn page(&self, request: PageRequest) -> Answer<'_, Page> {
         let wanted = request.resource_type == ResourceType::PATIENT
             && request.kind == Kind::Upsert

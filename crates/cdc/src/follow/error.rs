@@ -21,6 +21,9 @@ pub enum RunError {
         /// The system identifier of this database.
         database: u64,
     },
+    /// Nothing can be made durable any more.
+    #[error("the journal's thread has ended: see the log for why, and start the service again")]
+    JournalStopped,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +59,7 @@ impl SessionError {
     /// Whether and when to begin another session.
     pub(super) fn retry(&self) -> Retry {
         match self {
-            Self::Run(RunError::OtherSystem { .. }) => Retry::Never,
+            Self::Run(RunError::OtherSystem { .. } | RunError::JournalStopped) => Retry::Never,
             Self::Connect(error) => error.retry(),
             Self::Replication(error) => error.retry(),
             Self::Database(error) | Self::Publication(PublicationError::Database(error)) => retry_of(error),

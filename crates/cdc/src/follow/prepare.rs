@@ -16,6 +16,9 @@ use tokio_postgres::Client;
 pub(super) struct Prepared {
     pub(super) connected: Connected,
     pub(super) connection: Connection<Channel>,
+    /// Where the stream starts: where the slot stands, not where we do. What lies between comes again, and shows
+    /// whether the database still has the history that was published.
+    pub(super) start: Lsn,
     /// What the database is, see [`Origin::identity`].
     pub(super) identity: String,
     /// To be begun before the stream is started.
@@ -93,7 +96,7 @@ pub(super) async fn prepare(settings: &Settings, known: &Known) -> Result<Prepar
         }
     };
     let status_interval = status_interval(client).await?;
-    Ok(Prepared { connected, connection, identity, epoch, status_interval })
+    Ok(Prepared { connected, connection, start, identity, epoch, status_interval })
 }
 
 fn reason_to_begin_anew(known: &Known, slot: &Slot, fork: bool, same_timeline: bool) -> Option<&'static str> {

@@ -1,7 +1,7 @@
 //! One session: prepared, then streaming, until it ends.
 
 use super::Settings;
-use super::error::SessionError;
+use super::error::{RunError, SessionError};
 use super::prepare::{Known, Prepared, prepare};
 use crate::batch::Assembler;
 use crate::database::Ended;
@@ -67,15 +67,14 @@ impl Session {
             () = self.shutdown.cancelled() => return Ok(End::Shutdown),
             prepared = prepare(&self.settings, &known) => prepared?,
         };
-        let Prepared { connected, connection, identity, epoch, status_interval } = prepared;
-        let mut from = sink.acknowledged();
+        let Prepared { connected, connection, start: from, identity, epoch, status_interval } = prepared;
         if let Some(epoch) = epoch {
-            from = epoch.start;
             match sink.begin_epoch(epoch).await {
                 Ok(()) => self.forked = false,
                 Err(error) => return self.not_published(error),
             }
         }
+        sink.resume(from);
         let start = Start {
             slot: self.settings.slot.as_str(),
             publication: &self.settings.publication,
@@ -126,6 +125,10 @@ impl Session {
                     return Ok(End::Shutdown);
                 }
                 reason = &mut watch => return Err(reason),
+                () = sink.reopened() => match sink.publish(Batch::default()).await {
+                    Ok(()) => continue,
+                    Err(error) => return self.not_published(error),
+                },
                 Ok(()) = acked.changed() => {
                     let acked_lsn = *acked.borrow_and_update();
                     self.status.send_modify(|status| status.acked_lsn = acked_lsn);
@@ -194,6 +197,7 @@ impl Session {
     fn not_published(&mut self, error: PublishError) -> Result<End, SessionError> {
         match error {
             PublishError::Reopened => Ok(End::Reopened),
+            PublishError::Stopped => Err(RunError::JournalStopped.into()),
             PublishError::Fork(_) => {
                 self.forked = true;
                 Err(SessionError::Publish(error))

@@ -122,10 +122,20 @@ impl Sampler {
                 Err(error) => (crate::describe_error(&error), error.retry()),
             };
             tracing::warn!(%failure, "no mark can be taken");
-            set(&self.state.failure, Some(failure));
+            set(&self.state.failure, Some(failure.clone()));
             self.last = None;
             self.unproven = None;
-            sleep(backoff.next(retry)).await;
+            let wait = backoff.next(retry);
+            // Who asks meanwhile is told at once, and asks again: nobody is kept in a queue that nobody reads.
+            let _over = timeout(wait, async {
+                while let Some(asked) = self.asks.recv().await {
+                    let _gone = asked.send(Err(match retry {
+                        Retry::Backoff => SourceError::Unavailable(failure.clone()),
+                        Retry::Operator | Retry::Never => SourceError::Refused(failure.clone()),
+                    }));
+                }
+            })
+            .await;
         }
     }
 
@@ -224,6 +234,8 @@ impl Sampler {
             }
         }
         self.feed.mark(draft.sample.mark);
+        // An older one must not be told after it.
+        self.unproven = None;
         Ok(draft.sample)
     }
 

@@ -12,7 +12,7 @@ mod writer;
 pub(crate) use block::{Block, BlockBuilder, Entry, Header};
 pub(crate) use segments::Segments;
 pub(crate) use state::{Floor, PastEpoch, State};
-pub(crate) use writer::{Durable, Publish, Writer};
+pub(crate) use writer::{Durable, Publish, Stopped, Writer};
 
 use crate::{Mark, Position};
 

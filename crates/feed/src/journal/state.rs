@@ -61,6 +61,11 @@ impl State {
         state
     }
 
+    /// Whether an epoch has begun.
+    pub(crate) fn is_known(&self) -> bool {
+        self.origin.system != 0
+    }
+
     /// A new epoch after `before`, beginning at a place in the log.
     pub(crate) fn begin(
         before: Option<&Self>,

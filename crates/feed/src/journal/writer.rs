@@ -5,6 +5,8 @@
 //! generation: the publisher then fetches from Postgres what the journal has not.
 
 use super::{BlockBuilder, Floor, Journal, JournalError, Retention, State};
+use crate::budget::{Budget, Held};
+use crate::hub::Hub;
 use crate::{Batch, Lsn, Mark, Position};
 use fhir::Instant;
 use std::sync::Arc;
@@ -12,8 +14,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant as Clock;
 
-/// Batches that may wait; the publisher waits beyond that.
-const QUEUE: usize = 32;
+/// Bytes that may wait; the publisher waits beyond that. A slow fsync holds up many small batches.
+const QUEUE_BYTES: usize = 8 << 20;
+/// What a batch takes besides its data.
+const BATCH_BYTES: usize = 512;
 const BLOCK_BYTES: usize = 64 << 10;
 /// A group beyond this is written before more is taken.
 const GROUP_BYTES: usize = 4 << 20;
@@ -32,6 +36,8 @@ pub(crate) enum Publish {
         /// head carries is surely not too new.
         w: Option<Instant>,
         generation: u64,
+        /// Its place in the queue.
+        place: Option<Held>,
     },
     /// A new epoch.
     Begin { state: Box<State>, done: oneshot::Sender<()> },
@@ -40,6 +46,8 @@ pub(crate) enum Publish {
 /// What is on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Durable {
+    /// An epoch has begun: a database is followed.
+    pub(crate) known: bool,
     pub(crate) epoch: u64,
     pub(crate) head: Position,
     /// W of the newest mark at or before the head.
@@ -49,6 +57,8 @@ pub(crate) struct Durable {
     pub(crate) floor: Floor,
     /// The newest W.
     pub(crate) w: Option<Instant>,
+    /// Bytes of entries kept.
+    pub(crate) bytes: u64,
     /// Counts the times that the journal was opened again after a failure.
     pub(crate) generation: u64,
     /// It cannot be written at present.
@@ -58,8 +68,13 @@ pub(crate) struct Durable {
 /// The publisher's end of the journal's thread.
 #[derive(Clone)]
 pub(crate) struct Writer {
-    queue: mpsc::Sender<Publish>,
+    queue: mpsc::UnboundedSender<Publish>,
+    places: Budget,
 }
+
+/// The journal's thread has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopped;
 
 impl Writer {
     /// Starts the thread. It ends when the last clone is dropped and all that was queued is written.
@@ -69,8 +84,9 @@ impl Writer {
         retention: Retention,
         marks: watch::Receiver<Option<Mark>>,
         durable: watch::Sender<Durable>,
+        hub: Arc<Hub>,
     ) -> std::io::Result<Self> {
-        let (queue, published) = mpsc::channel(QUEUE);
+        let (queue, published) = mpsc::unbounded_channel();
         let now = Clock::now();
         let thread = Thread {
             journal,
@@ -80,30 +96,39 @@ impl Writer {
             published,
             marks,
             durable,
+            hub,
             generation: 0,
             synced: now,
             purged: now,
         };
         let runtime = tokio::runtime::Handle::current();
         std::thread::Builder::new().name("journal".into()).spawn(move || runtime.block_on(thread.run()))?;
-        Ok(Self { queue })
+        Ok(Self { queue, places: Budget::new(QUEUE_BYTES) })
     }
 
-    /// Queues; waits while the queue is full. `false`: the thread has ended.
-    pub(crate) async fn send(&self, publish: Publish) -> bool {
-        self.queue.send(publish).await.is_ok()
+    /// A place in the queue for a batch; waits while the queue is full.
+    pub(crate) async fn place(&self, batch: &Batch) -> Option<Held> {
+        let data: usize = batch.changes.iter().map(|change| change.data.len()).sum();
+        self.places.take(BATCH_BYTES + data).await
+    }
+
+    /// Queues.
+    pub(crate) fn send(&self, publish: Publish) -> Result<(), Stopped> {
+        self.queue.send(publish).map_err(|_| Stopped)
     }
 }
 
 impl Durable {
-    pub(crate) fn of(state: &State, generation: u64, failing: bool) -> Self {
+    pub(crate) fn of(state: &State, bytes: u64, generation: u64, failing: bool) -> Self {
         Self {
+            known: state.is_known(),
             epoch: state.epoch,
             head: state.head,
             head_w: state.head_w,
             lsn: state.durable_lsn,
             floor: state.floor,
             w: state.mark.map(|mark| mark.w),
+            bytes,
             generation,
             failing,
         }
@@ -115,9 +140,11 @@ struct Thread {
     /// As on disk.
     state: State,
     retention: Retention,
-    published: mpsc::Receiver<Publish>,
+    published: mpsc::UnboundedReceiver<Publish>,
     marks: watch::Receiver<Option<Mark>>,
     durable: watch::Sender<Durable>,
+    /// Told of an epoch before `durable` is: who sees the new one there finds it here.
+    hub: Arc<Hub>,
     /// Everything before it was received; what is on disk is in `state`.
     passed: Lsn,
     generation: u64,
@@ -155,7 +182,7 @@ impl Thread {
         let mut next = next;
         while let Some(publish) = next {
             match publish {
-                Publish::Batch { batch, w, generation } if generation == self.generation => {
+                Publish::Batch { batch, w, generation, place: _place } if generation == self.generation => {
                     group.add(&batch, w);
                 }
                 Publish::Batch { .. } => {}
@@ -165,6 +192,7 @@ impl Thread {
                     self.state = *state;
                     self.passed = self.state.durable_lsn;
                     group = Group::new(self.state.clone());
+                    self.hub.begin(&self.state);
                     self.announce(false);
                     // The publisher may have gone; the epoch stands all the same.
                     let _ = done.send(());
@@ -200,7 +228,7 @@ impl Thread {
     }
 
     fn announce(&self, failing: bool) {
-        self.durable.send_replace(Durable::of(&self.state, self.generation, failing));
+        self.durable.send_replace(Durable::of(&self.state, self.journal.bytes(), self.generation, failing));
     }
 
     fn purge(&mut self) -> Result<(), JournalError> {
@@ -239,6 +267,10 @@ impl Thread {
                     self.state = state;
                     self.passed = self.state.durable_lsn;
                     self.generation += 1;
+                    if self.state.epoch != self.hub.head().epoch {
+                        // It failed after an epoch was written and before that was said.
+                        self.hub.begin(&self.state);
+                    }
                     self.announce(false);
                     return;
                 }

@@ -228,6 +228,10 @@ impl Source for Database {
         Box::pin(async move { Ok(present) })
     }
 
+    fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
+        Box::pin(async { Ok(None) })
+    }
+
     fn page(&self, request: PageRequest) -> Answer<'_, Page> {
         let page = self.0.lock().unwrap().page(&request);
         Box::pin(async move { Ok(page) })

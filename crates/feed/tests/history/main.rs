@@ -9,7 +9,7 @@ mod database;
 mod subscriber;
 
 use database::Database;
-use feed::{Feed, Framing, Options, Origin, PublishError, Publisher};
+use feed::{Feed, Framing, Lsn, Options, Origin, PublishError, Publisher};
 use fhir::{Filter, ResourceType, TypeSet};
 use proptest::prelude::*;
 use std::path::Path;
@@ -117,7 +117,10 @@ async fn history(seed: u64) {
                 (feed, publisher) = open(directory.path()).await;
                 assert_eq!(publisher.origin(), Some(origin()));
                 feed.set_source(Arc::new(database.clone()));
-                database.0.lock().unwrap().restart_from(publisher.acknowledged());
+                // The slot may stand before what is on our disk: the acknowledgement was still on its way.
+                let slot = Lsn::new(publisher.acknowledged().get().saturating_sub(random.u64(..100)));
+                publisher.resume(slot);
+                database.0.lock().unwrap().restart_from(slot);
             }
             _ => {}
         }
@@ -154,15 +157,16 @@ async fn a_transaction_that_comes_again_as_another_is_a_fork() {
     let (feed, mut publisher) = open(directory.path()).await;
     let database = Database::default();
     let mut random = fastrand::Rng::with_seed(1);
-    let mut state = database.0.lock().unwrap();
-    let (start, since) = state.create_slot();
-    state.write(&mut random, 1);
-    while !state.has_open() {
+    let (start, since) = {
+        let mut state = database.0.lock().unwrap();
+        let begun = state.create_slot();
+        while !state.has_open() {
+            state.write(&mut random, 1);
+        }
         state.write(&mut random, 1);
-    }
-    state.write(&mut random, 1);
-    state.commit(&mut random);
-    drop(state);
+        state.commit(&mut random);
+        begun
+    };
     publisher.begin_epoch(origin(), start, since, false).await.unwrap();
     let mut batch = database.0.lock().unwrap().decode(&mut random);
     publisher.publish(batch.clone()).await.unwrap();

@@ -24,7 +24,7 @@ impl Reader {
     pub(crate) fn new(filter: Filter, database: &Database, name: usize) -> Self {
         // Every other one knows the state of some moment, as a client with a `_since` does.
         let (mut since, mut heard) = (None, BTreeMap::new());
-        if name % 2 == 0 {
+        if name.is_multiple_of(2) {
             let state = database.0.lock().unwrap();
             let w = state.mark().w;
             let known: Vec<Version> =
@@ -88,7 +88,8 @@ impl Reader {
                 self.frames.extend(text.lines().map(str::to_owned));
                 assert_eq!(frames.tally.total(), self.frames.len() as u64);
             }
-            Item::Notice(Notice::Live { .. }) => {
+            Item::Notice(Notice::Live { transaction_time }) => {
+                assert!(transaction_time.is_some(), "reader {}: live without a transactionTime", self.name);
                 self.last_id = Some(subscription.id().to_string());
                 self.live.get_or_insert_default();
             }

@@ -58,6 +58,12 @@ impl Sink for Remembering {
         self.durable.subscribe()
     }
 
+    fn resume(&mut self, _: Lsn) {}
+
+    async fn reopened(&self) {
+        std::future::pending().await
+    }
+
     async fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), PublishError> {
         let mut journal = self.journal();
         journal.acknowledged = epoch.start;
