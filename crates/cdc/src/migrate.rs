@@ -80,12 +80,8 @@ impl MigrateError {
         match source.code() {
             Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Self::NotPermitted { file, source },
             Some(code)
-                if [
-                    SqlState::DUPLICATE_TABLE,
-                    SqlState::DUPLICATE_FUNCTION,
-                    SqlState::DUPLICATE_OBJECT,
-                ]
-                .contains(code) =>
+                if [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_FUNCTION, SqlState::DUPLICATE_OBJECT]
+                    .contains(code) =>
             {
                 Self::Occupied { file, source }
             }

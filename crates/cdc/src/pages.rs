@@ -54,6 +54,27 @@ impl Pages {
         })
     }
 
+    /// The types with rows and those with tombstones, stamped after `since`. Without a lower bound nobody asks for tombstones.
+    pub(crate) async fn present(
+        &self,
+        since: Option<fhir::Instant>,
+    ) -> Result<Vec<(Kind, fhir::ResourceType)>, SourceError> {
+        let client = self.pool.get().await?;
+        let mut present = Vec::new();
+        let kinds = [Some(Kind::Upsert), since.map(|_| Kind::Deletion)];
+        for kind in kinds.into_iter().flatten() {
+            let statement = query::present(kind, since);
+            let types = timeout(PATIENCE, client.query(&statement, &[]))
+                .await
+                .map_err(|_| SourceError::Unavailable("the tables were not read in time".into()))?
+                .map_err(|error| pool::failure(&error))?;
+            // A row of a type that FHIR does not have is not streamed.
+            let known = types.iter().filter_map(|row| row.try_get::<_, &str>(0).ok()?.parse().ok());
+            present.extend(known.map(|resource_type| (kind, resource_type)));
+        }
+        Ok(present)
+    }
+
     async fn read_one(&self, request: &PageRequest) -> Result<Page, SourceError> {
         let client = self.pool.get().await?;
         let failed = |error: tokio_postgres::Error| pool::failure(&error);

@@ -4,7 +4,8 @@ use crate::Database;
 use crate::layout::SkippedRows;
 use crate::marks::Marks;
 use crate::pages::Pages;
-use feed::{Answer, Page, PageRequest, Sample, Source};
+use feed::{Answer, Kind, Page, PageRequest, Sample, Source};
+use fhir::{Instant, ResourceType};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +40,10 @@ impl Tables {
 impl Source for Tables {
     fn mark(&self) -> Answer<'_, Sample> {
         Box::pin(self.marks.take())
+    }
+
+    fn present(&self, since: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+        Box::pin(self.pages.present(since))
     }
 
     fn page(&self, request: PageRequest) -> Answer<'_, Page> {

@@ -116,6 +116,11 @@ impl Replay<'_> {
         cursor: Option<Cursor>,
     ) -> Result<(), SourceError> {
         let mut cursor = cursor;
+        let id = match &cursor {
+            Some(cursor) => self.replay_id(round, cursor.clone()),
+            None => EventId::beginning(),
+        };
+        let present = persist(self.out, &id, || source.present(round.since)).await?;
         for (kind, resource_type) in round.stages(self.filter) {
             let mut after = None;
             match &cursor {
@@ -126,6 +131,9 @@ impl Replay<'_> {
                 // A stage that was done before the cut.
                 Some(_) => continue,
                 None => {}
+            }
+            if !present.contains(&(kind, resource_type)) {
+                continue;
             }
             loop {
                 // First a turn, then room: who waits for a turn must not hold what others could use.

@@ -92,6 +92,10 @@ pub trait Source: Send + Sync + 'static {
     /// Takes a mark, begun after this was called.
     fn mark(&self) -> Answer<'_, Sample>;
 
+    /// What there may be to read: the types with rows, and those with tombstones, stamped after `since`. Asked
+    /// after the mark was taken, so that nothing on its side is missing; too many do no harm.
+    fn present(&self, since: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>>;
+
     /// Reads a page in a statement of its own. The page is bounded in rows and in bytes, and no
     /// transaction waits for whoever reads it.
     fn page(&self, request: PageRequest) -> Answer<'_, Page>;

@@ -33,6 +33,10 @@ impl Source for Empty {
         Box::pin(async move { Ok(Sample { mark, clock, taken, tombstones_purged: self.purged }) })
     }
 
+    fn present(&self, _: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     fn page(&self, _: PageRequest) -> Answer<'_, Page> {
         Box::pin(async { Ok(Page::default()) })
     }

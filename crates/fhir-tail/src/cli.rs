@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::load::{LOAD_HELP, LoadOptions};
 use crate::settings::{CommonOptions, ServeOptions};
 use clap::{Args, Parser, Subcommand};
 
@@ -27,6 +28,10 @@ pub(crate) enum Command {
     /// Make or update the tables, triggers, publication and role in the database
     #[command(after_help = MIGRATE_EXAMPLES)]
     Migrate,
+
+    /// Load NDJSON and Bundles into the tables that migrate makes
+    #[command(after_help = LOAD_HELP)]
+    Load(LoadOptions),
 }
 
 #[derive(Args)]

@@ -7,6 +7,7 @@
 
 mod cli;
 mod data_dir;
+mod load;
 mod logging;
 mod migrate;
 mod output;
@@ -46,6 +47,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<()> {
     let (options, rest) = match command {
         Command::Serve(serve) => (serve.options, Task::Serve { check_config: serve.check_config }),
         Command::Migrate => (ServeOptions::default(), Task::Migrate),
+        Command::Load(options) => (ServeOptions::default(), Task::Load(options)),
     };
     let root = nix::unistd::Uid::effective().is_root();
     let settings = Settings::read(common, options, &environment(), root)?;
@@ -59,6 +61,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<()> {
         match rest {
             Task::Serve { .. } => serve::run(settings).await,
             Task::Migrate => unless_stopped(migrate::run(&settings)).await,
+            Task::Load(options) => unless_stopped(load::run(&settings, options)).await,
         }
     });
     runtime.shutdown_timeout(DROP_WITHIN);
@@ -78,6 +81,7 @@ async fn unless_stopped(work: impl Future<Output = anyhow::Result<()>>) -> anyho
 enum Task {
     Serve { check_config: bool },
     Migrate,
+    Load(load::LoadOptions),
 }
 
 /// The environment, as far as it is text: nothing else can be a setting.

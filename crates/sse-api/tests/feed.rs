@@ -1,5 +1,8 @@
 //! The real feed behind the real service: a replay, a change as it is published, and a client that comes back.
 
+// clippy takes helpers of an integration test for ordinary code.
+#![allow(clippy::unwrap_used)]
+
 use feed::{
     Answer, Batch, Change, Feed, Kind, Lsn, Mark, Options, Origin, Page, PageRequest, PageRow, Position,
     Publisher, Sample, Source, Transaction,
@@ -23,6 +26,10 @@ impl Source for OnePatient {
     fn mark(&self) -> Answer<'_, Sample> {
         let taken = tokio::time::Instant::now();
         Box::pin(async move { Ok(Sample { mark: MARK, clock: MARK.w, taken, tombstones_purged: None }) })
+    }
+
+    fn present(&self, _: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+        Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }
 
     fn page(&self, request: PageRequest) -> Answer<'_, Page> {
@@ -102,6 +109,8 @@ async fn a_client_that_comes_back_goes_on_after_its_event() {
     let origin = Origin { system: 1, timeline: 1, identity: String::new() };
     publisher.begin_epoch(origin, Lsn::new(100), Instant::from_unix_micros(1), false).await.unwrap();
     feed.set_source(Arc::new(OnePatient));
+    // A keepalive: the log has been read to beyond the mark.
+    publisher.publish(Batch { passed: Some(Lsn::new(160)), ..Batch::default() }).await.unwrap();
 
     let listen = vec!["127.0.0.1:0".parse().unwrap()];
     let server = bind(Settings { listen, ..Settings::default() }).await.unwrap();

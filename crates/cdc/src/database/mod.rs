@@ -1,7 +1,7 @@
 //! The database: its URL, and ordinary connections to it.
 //!
 //! `settings` reads the URL as libpq would, `socket` opens the socket, `tls` does what `sslmode` says.
-//! The replication connection ([`crate::replication`]) uses the same three, so that whatever lets one in
+//! The replication connection uses the same three, so that whatever lets one in
 //! lets the other in.
 
 mod passfile;

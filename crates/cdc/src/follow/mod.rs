@@ -74,7 +74,7 @@ pub async fn run_into(
         let wait = backoff.next(retry);
         match retry {
             Retry::Backoff => {
-                tracing::warn!(reason = state, ?wait, "not following the database; trying again")
+                tracing::warn!(reason = state, ?wait, "not following the database; trying again");
             }
             Retry::Operator | Retry::Never => tracing::error!(
                 reason = state,

@@ -89,6 +89,11 @@ impl Session {
         };
         tracing::info!(database = %self.settings.database, slot = %self.settings.slot, "following the database");
         self.assembler.restart();
+        self.status.send_modify(|status| {
+            status.connected = true;
+            status.needs = None;
+            "following the database".clone_into(&mut status.state);
+        });
 
         let settings = self.settings.clone();
         let status = self.status.clone();
@@ -128,14 +133,8 @@ impl Session {
                 }
                 event = stream.next() => event?,
             };
-            if !self.status.borrow().connected {
-                backoff.reset();
-                self.status.send_modify(|status| {
-                    status.connected = true;
-                    status.needs = None;
-                    "following the database".clone_into(&mut status.state);
-                });
-            }
+            // It took the command and went on: an outage after this is a new one.
+            backoff.reset();
             self.assembler.push(&event)?;
             drop(event);
             while !self.assembler.is_full()

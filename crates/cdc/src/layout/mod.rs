@@ -3,8 +3,8 @@
 mod native;
 mod skipped;
 
-pub(crate) use native::table_name;
 pub use native::Native;
+pub(crate) use native::table_name;
 pub use skipped::SkippedRows;
 
 use crate::pgoutput::{Relation, Row};

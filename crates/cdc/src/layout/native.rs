@@ -148,9 +148,8 @@ fn change(
             None => Err(BadRow::Missing(name)),
         }
     };
-    let read = |which: usize| {
-        std::str::from_utf8(text(which)?).map_err(|_| BadRow::Unreadable(COLUMNS[which]))
-    };
+    let read =
+        |which: usize| std::str::from_utf8(text(which)?).map_err(|_| BadRow::Unreadable(COLUMNS[which]));
     let resource_type = read(0)?.parse().map_err(|_| BadRow::UnknownType)?;
     let last_updated = timestamptz::parse(text(3)?).ok_or(BadRow::Unreadable(COLUMNS[3]))?;
     let columns = fhir::Columns {

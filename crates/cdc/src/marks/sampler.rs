@@ -4,7 +4,6 @@ use super::sample::{self, Draft, SampleError};
 use crate::retry::{Backoff, Retry};
 use crate::{ConnectError, Database};
 use feed::{Sample, SourceError};
-use fhir::Instant;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -61,7 +60,6 @@ impl Marks {
             feed,
             asks,
             state: Arc::clone(&state),
-            w: None,
             last: None,
             unproven: None,
             forced: None,
@@ -103,8 +101,6 @@ struct Sampler {
     feed: feed::Feed,
     asks: mpsc::UnboundedReceiver<Asked>,
     state: Arc<State>,
-    /// The W of the newest sample, whether its mark came to hold or not.
-    w: Option<Instant>,
     /// The sample before, to compare the clocks.
     last: Option<Draft>,
     /// A mark of the clock's tick that did not hold at once: looked at again with the next tick.
@@ -140,7 +136,8 @@ impl Sampler {
     /// Samples with every tick and whenever asked, until the connection is of no more use.
     async fn sample_until_failure(&mut self, client: &Client, backoff: &mut Backoff) -> SampleError {
         // An operator's own limit on the role would be met by its remedy, not by ours.
-        if let Err(error) = bounded(client.batch_execute("set statement_timeout = '5s'; set jit = off")).await {
+        if let Err(error) = bounded(client.batch_execute("set statement_timeout = '5s'; set jit = off")).await
+        {
             return error;
         }
         let mut ticks = interval(EVERY);
@@ -231,8 +228,9 @@ impl Sampler {
     }
 
     async fn sample(&mut self, client: &Client) -> Result<Draft, SampleError> {
-        // What the journal has may be newer than what this process knows: after a restart.
-        let floor = self.w.max(self.feed.persisted_w());
+        // Every mark that held was fed. One that does not hold yet is not, but its W is safe all the same.
+        let unproven = self.unproven.as_ref().map(|draft| draft.sample.mark.w);
+        let floor = self.feed.persisted_w().max(unproven);
         let sampled = bounded_sample(sample::take(client, floor)).await;
         let draft = match sampled {
             Ok(draft) => draft,
@@ -243,7 +241,6 @@ impl Sampler {
                 return Err(error);
             }
         };
-        self.w = Some(draft.sample.mark.w);
         if self.last.as_ref().is_some_and(|last| sample::stepped_back(last, &draft)) {
             self.state.clock_steps.fetch_add(1, Ordering::Relaxed);
             tracing::warn!("the database's clock has stepped back");

@@ -20,6 +20,7 @@ const SETTINGS: &str = "
     set enable_hashjoin = off;
     set enable_mergejoin = off;
     set jit = off;
+    set max_parallel_workers_per_gather = 0;
     set datestyle = 'ISO';
     set client_encoding = 'UTF8'";
 

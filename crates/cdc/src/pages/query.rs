@@ -50,6 +50,21 @@ pub(super) fn page(request: &PageRequest) -> String {
     )
 }
 
+/// The types that a table has rows of, stamped after `since`: a step along the index for each type, whatever
+/// their number of rows.
+pub(super) fn present(kind: Kind, since: Option<Instant>) -> String {
+    let table = table_name(kind);
+    let after = since.map_or_else(String::new, |since| format!(" and r.last_updated > {}", instant(since)));
+    format!(
+        "with recursive present(t) as (\
+           (select resource_type from {table} order by resource_type limit 1) \
+           union all \
+           select (select r.resource_type from {table} r where r.resource_type > p.t \
+                    order by r.resource_type limit 1) from present p where p.t is not null) \
+         select t from present where exists (select from {table} r where r.resource_type = t{after})"
+    )
+}
+
 /// An instant to the microsecond. Beyond FHIR's calendar it is the nearest within.
 fn instant(at: Instant) -> String {
     format!("timestamptz '{at}'")

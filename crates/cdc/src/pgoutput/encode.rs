@@ -39,6 +39,11 @@ fn put_tuple(kind: u8, value: &Tuple<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&tuple(&value.columns().collect::<Vec<_>>()));
 }
 
+/// The bytes of an insert.
+pub(crate) fn insert(relation_id: u32, columns: &[Column<'_>]) -> Vec<u8> {
+    [b"I".as_slice(), &relation_id.to_be_bytes(), b"N", &tuple(columns)].concat()
+}
+
 /// The bytes of a message.
 pub(crate) fn encode(message: &Message<'_>) -> Vec<u8> {
     let mut out = Vec::new();

@@ -6,7 +6,7 @@
 
 mod decode;
 #[cfg(test)]
-mod encode;
+pub(crate) mod encode;
 mod reader;
 mod tuple;
 

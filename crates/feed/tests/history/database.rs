@@ -218,6 +218,16 @@ impl Source for Database {
         Box::pin(async move { Ok(Sample { mark, clock, taken, tombstones_purged: None }) })
     }
 
+    fn present(&self, since: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+        let state = self.0.lock().unwrap();
+        let after = |version: &&Version| since.is_none_or(|since| version.stamp > since.unix_micros());
+        let kind = |version: &Version| if version.deleted { Kind::Deletion } else { Kind::Upsert };
+        let mut present: Vec<_> =
+            state.table.values().filter(after).map(|version| (kind(version), version.key.0)).collect();
+        present.dedup();
+        Box::pin(async move { Ok(present) })
+    }
+
     fn page(&self, request: PageRequest) -> Answer<'_, Page> {
         let page = self.0.lock().unwrap().page(&request);
         Box::pin(async move { Ok(page) })

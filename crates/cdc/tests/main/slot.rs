@@ -1,0 +1,220 @@
+//! Slot and publication: made, missing, moved on, made anew.
+
+use crate::support::{Cluster, Follower, database, eventually, versions};
+use cdc::RunError;
+use tokio_postgres::Client;
+
+async fn insert(client: &Client, id: i32) {
+    client.execute("insert into t.doc values ($1, 'x')", &[&id]).await.unwrap();
+}
+
+/// What makes the next run begin a new epoch: done between two runs.
+async fn begins_anew(break_it: &str) {
+    for bin in versions() {
+        let cluster = Cluster::start(&bin).await;
+        let client = cluster.client().await;
+        let mut follower = Follower::new(database(&cluster.url()));
+        follower.connected().await;
+        insert(&client, 1).await;
+        follower.changes(1).await;
+        let journal = follower.stop().await;
+        eventually("a slot that nobody uses", || async {
+            let row = client.query_one("select active from pg_replication_slots", &[]).await.unwrap();
+            (!row.get::<_, bool>(0)).then_some(())
+        })
+        .await;
+        for statement in break_it.split(';') {
+            client.batch_execute(statement).await.unwrap();
+        }
+        let mut follower = Follower::resume(database(&cluster.url()), journal);
+        follower.connected().await;
+        insert(&client, 100).await;
+        assert_eq!(follower.changes(2).await.last().unwrap(), "Insert 100 x");
+        {
+            let journal = follower.journal();
+            assert_eq!(journal.epochs.len(), 2, "{break_it}");
+            let epoch = &journal.epochs[1];
+            assert!(!epoch.fork && epoch.start > journal.epochs[0].start);
+            assert!(epoch.since > journal.epochs[0].since);
+        }
+        follower.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_slot_begins_a_new_epoch() {
+    begins_anew("insert into t.doc values (2, 'missed'); select pg_drop_replication_slot('fhir_tail')").await;
+}
+
+#[tokio::test]
+async fn a_slot_that_somebody_else_moved_on_begins_a_new_epoch() {
+    begins_anew(
+        "insert into t.doc values (2, 'missed'); \
+         select pg_replication_slot_advance('fhir_tail', pg_current_wal_flush_lsn())",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_publication_made_anew_begins_a_new_epoch() {
+    begins_anew(
+        "drop publication docs; insert into t.doc values (2, 'missed'); create publication docs for table t.doc",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_table_made_anew_begins_a_new_epoch() {
+    begins_anew(
+        "drop table t.doc; create table t.doc (id int primary key, body text); alter publication docs add table t.doc",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_publication_made_anew_while_it_is_followed_is_noticed() {
+    for bin in versions() {
+        let cluster = Cluster::start(&bin).await;
+        let client = cluster.client().await;
+        let mut follower = Follower::new(database(&cluster.url()));
+        follower.connected().await;
+        client.batch_execute("drop publication docs").await.unwrap();
+        client.batch_execute("create publication docs for table t.doc").await.unwrap();
+        eventually("a new epoch", || async { (follower.journal().epochs.len() == 2).then_some(()) }).await;
+        follower.connected().await;
+        insert(&client, 7).await;
+        assert_eq!(follower.changes(1).await, ["Insert 7 x"]);
+        follower.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_journal_of_another_cluster_is_refused() {
+    for bin in versions() {
+        let cluster = Cluster::start(&bin).await;
+        let mut follower = Follower::new(database(&cluster.url()));
+        follower.connected().await;
+        let journal = follower.stop().await;
+        journal.lock().unwrap().epochs[0].origin.system += 1;
+        let error = Follower::resume(database(&cluster.url()), journal).given_up().await;
+        assert!(matches!(error, RunError::OtherSystem { .. }));
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_stands_before_the_journal_is_a_fork() {
+    for bin in versions() {
+        let cluster = Cluster::start(&bin).await;
+        let client = cluster.client().await;
+        let mut follower = Follower::new(database(&cluster.url()));
+        follower.connected().await;
+        insert(&client, 1).await;
+        follower.changes(1).await;
+        let journal = follower.stop().await;
+        // As if the journal had seen more than this copy of the database has.
+        journal.lock().unwrap().changes[0].position.commit_lsn = feed::Lsn::MAX;
+        let mut follower = Follower::resume(database(&cluster.url()), journal);
+        follower.connected().await;
+        let forks: Vec<_> = follower.journal().epochs.iter().map(|epoch| epoch.fork).collect();
+        assert_eq!(forks, [false, true]);
+        follower.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_timeline_is_a_fork_only_where_history_says_so() {
+    for bin in versions() {
+        let mut cluster = Cluster::start(&bin).await;
+        let client = cluster.client().await;
+        let mut follower = Follower::new(database(&cluster.url()));
+        follower.connected().await;
+        insert(&client, 1).await;
+        follower.changes(1).await;
+        let journal = follower.stop().await;
+        drop(client);
+        // The server becomes its own standby and is promoted: its history is the same.
+        cluster.stop(crate::support::Stop::Fast).await;
+        cluster.install("standby.signal", "");
+        cluster.run_as_standby().await;
+        cluster.promote().await;
+        let mut follower = Follower::resume(database(&cluster.url()), journal);
+        follower.connected().await;
+        {
+            let journal = follower.journal();
+            let timelines: Vec<_> = journal.epochs.iter().map(|epoch| epoch.origin.timeline).collect();
+            assert_eq!(timelines, [1, 2]);
+            assert!(!journal.epochs[1].fork);
+        }
+        let client = cluster.client().await;
+        insert(&client, 2).await;
+        assert_eq!(follower.changes(2).await, ["Insert 1 x", "Insert 2 x"]);
+        follower.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_making_of_a_slot_waits_for_open_transactions() {
+    for bin in versions() {
+        let cluster = Cluster::start(&bin).await;
+        let (client, holder) = (cluster.client().await, cluster.client().await);
+        holder.batch_execute("begin; insert into t.doc values (1, 'before')").await.unwrap();
+        let mut follower = Follower::new(database(&cluster.url()));
+        eventually("a slot that is being made", || async {
+            let row = client.query_opt("select 1 from pg_replication_slots", &[]).await.unwrap();
+            row.map(drop)
+        })
+        .await;
+        assert!(!follower.status.borrow().connected);
+        holder.batch_execute("commit").await.unwrap();
+        follower.connected().await;
+        insert(&client, 2).await;
+        assert_eq!(follower.changes(1).await, ["Insert 2 x"]);
+        follower.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_somebody_has_to_mend_is_said_and_gone_on_from() {
+    for bin in versions() {
+        let cluster = Cluster::start(&bin).await;
+        let client = cluster.client().await;
+        client
+            .batch_execute(
+                "create role bob login; grant usage on schema t to bob; grant select on t.doc to bob",
+            )
+            .await
+            .unwrap();
+        let url = cluster.url().replace("ann", "bob");
+        let mut follower = Follower::new(database(&url));
+        let mut said = async |what: &str, mended: &str| {
+            let status = follower.wait(what, |status| status.state.contains(what)).await;
+            assert_eq!(status.needs, Some(cdc::Retry::Operator), "{status:?}");
+            client.batch_execute(mended).await.unwrap();
+        };
+        said("alter role … replication", "alter role bob replication").await;
+        said("create publication \"docs\" for table \"t\".\"doc\";", "create publication docs").await;
+        said("alter publication \"docs\" add table \"t\".\"doc\";", "alter publication docs add table t.doc")
+            .await;
+        follower.connected().await;
+        follower.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_slot_of_another_kind_is_left_alone() {
+    for bin in versions() {
+        let cluster = Cluster::start(&bin).await;
+        let client = cluster.client().await;
+        client
+            .execute("select pg_create_logical_replication_slot('fhir_tail', 'test_decoding')", &[])
+            .await
+            .ok();
+        if client.query_opt("select 1 from pg_replication_slots", &[]).await.unwrap().is_none() {
+            // Without the contrib modules a physical one.
+            client.execute("select pg_create_physical_replication_slot('fhir_tail')", &[]).await.unwrap();
+        }
+        let mut follower = Follower::new(database(&cluster.url()));
+        follower.wait("a refusal", |status| status.state.contains("choose another name")).await;
+        follower.stop().await;
+    }
+}

@@ -1,0 +1,226 @@
+//! A follower of a test's own: `run_into` with a sink that remembers, in place of the feed.
+
+use super::{LONG, eventually};
+use cdc::layout::{Layout, LayoutError};
+use cdc::pgoutput::{Column, Relation, Row};
+use cdc::{Database, Epoch, RunError, Settings, Sink, SourceStatus, TableName, run_into};
+use feed::{Batch, Change, Kind, Lsn, Origin, Position, PublishError};
+use fhir::{Instant, ResourceType};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What the journal would hold: kept from one run to the next.
+#[derive(Default)]
+pub(crate) struct Journal {
+    pub(crate) epochs: Vec<Epoch>,
+    /// What has come, once each, with the epoch that it came in.
+    pub(crate) changes: Vec<Change>,
+    pub(crate) batches: usize,
+    pub(crate) largest_batch: usize,
+    acknowledged: Lsn,
+    passed: Lsn,
+    /// Errors to be returned by the next publishings.
+    pub(crate) errors: Vec<PublishError>,
+}
+
+/// A sink like the feed.
+pub(crate) struct Remembering {
+    journal: Arc<Mutex<Journal>>,
+    durable: watch::Sender<Lsn>,
+    /// Publishing waits while there are no permits.
+    gate: Arc<Semaphore>,
+    /// Whether what is published becomes durable.
+    syncs: bool,
+}
+
+impl Remembering {
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap()
+    }
+}
+
+impl Sink for Remembering {
+    fn origin(&self) -> Option<Origin> {
+        self.journal().epochs.last().map(|epoch| epoch.origin.clone())
+    }
+
+    fn acknowledged(&self) -> Lsn {
+        self.journal().acknowledged
+    }
+
+    fn head(&self) -> Lsn {
+        self.journal().changes.last().map_or(Lsn::ZERO, |change| change.position.commit_lsn)
+    }
+
+    fn durable(&self) -> watch::Receiver<Lsn> {
+        self.durable.subscribe()
+    }
+
+    async fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), PublishError> {
+        let mut journal = self.journal();
+        journal.acknowledged = epoch.start;
+        journal.passed = epoch.start;
+        self.durable.send_replace(epoch.start);
+        journal.epochs.push(epoch);
+        Ok(())
+    }
+
+    async fn publish(&mut self, batch: Batch) -> Result<(), PublishError> {
+        self.gate.acquire().await.unwrap().forget();
+        self.gate.add_permits(1);
+        let mut journal = self.journal();
+        if let Some(error) = journal.errors.pop() {
+            return Err(error);
+        }
+        journal.batches += 1;
+        journal.largest_batch = journal.largest_batch.max(batch.changes.len());
+        for change in batch.changes {
+            assert!(
+                batch.transactions.iter().any(|named| named.commit_lsn == change.position.commit_lsn),
+                "a change of a transaction that the batch does not name"
+            );
+            // As the feed does: what comes again is dropped.
+            if journal.changes.last().is_none_or(|last| last.position < change.position) {
+                assert!(change.position.commit_lsn >= journal.passed, "a change from before what was passed");
+                journal.changes.push(change);
+            }
+        }
+        if let Some(passed) = batch.passed {
+            journal.passed = journal.passed.max(passed);
+            if self.syncs {
+                journal.acknowledged = journal.passed;
+                self.durable.send_replace(journal.passed);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows of `t.doc` as changes: `id body`, the operation in front.
+struct Docs;
+
+impl Layout for Docs {
+    fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError> {
+        match relation.columns.iter().any(|column| column.name == "body") {
+            true => Ok(()),
+            false => Err(LayoutError(format!("table {} has no column body: add it", relation.name))),
+        }
+    }
+
+    fn row(&mut self, row: &Row<'_>, position: Position, out: &mut Vec<Change>) -> Result<(), LayoutError> {
+        let tuple = row.new.or(row.old).unwrap();
+        let mut data = format!("{:?}", row.op).into_bytes();
+        for column in tuple.columns() {
+            data.push(b' ');
+            match column {
+                Column::Text(text) => data.extend_from_slice(text),
+                other => data.extend_from_slice(format!("{other:?}").as_bytes()),
+            }
+        }
+        out.push(Change {
+            position,
+            stamp: Instant::MIN,
+            resource_type: ResourceType::BUNDLE,
+            kind: Kind::Upsert,
+            data: data.into(),
+        });
+        Ok(())
+    }
+}
+
+/// A run of `run_into`.
+pub(crate) struct Follower {
+    pub(crate) journal: Arc<Mutex<Journal>>,
+    pub(crate) status: watch::Receiver<SourceStatus>,
+    pub(crate) gate: Arc<Semaphore>,
+    shutdown: CancellationToken,
+    run: JoinHandle<Result<(), RunError>>,
+}
+
+impl Follower {
+    /// Follows `t.doc` into a new journal.
+    pub(crate) fn new(database: Database) -> Self {
+        Self::resume(database, Arc::default())
+    }
+
+    /// Follows into a journal that there is.
+    pub(crate) fn resume(database: Database, journal: Arc<Mutex<Journal>>) -> Self {
+        Self::spawn(database, journal, true)
+    }
+
+    /// Follows into a journal on a disk that never syncs.
+    pub(crate) fn without_sync(database: Database) -> Self {
+        Self::spawn(database, Arc::default(), false)
+    }
+
+    fn spawn(database: Database, journal: Arc<Mutex<Journal>>, syncs: bool) -> Self {
+        let settings = Settings {
+            database,
+            slot: "fhir_tail".parse().unwrap(),
+            publication: "docs".to_owned(),
+            tables: vec![TableName::new("t", "doc")],
+        };
+        let acknowledged = journal.lock().unwrap().acknowledged;
+        let gate = Arc::new(Semaphore::new(1));
+        let mut sink = Remembering {
+            journal: journal.clone(),
+            durable: watch::Sender::new(acknowledged),
+            gate: gate.clone(),
+            syncs,
+        };
+        let (sender, status) = watch::channel(SourceStatus::default());
+        let shutdown = CancellationToken::new();
+        let token = shutdown.clone();
+        let run =
+            tokio::spawn(async move { run_into(settings, Box::new(Docs), &mut sink, sender, token).await });
+        Self { journal, status, gate, shutdown, run }
+    }
+
+    pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap()
+    }
+
+    /// Waits until the stream has begun.
+    pub(crate) async fn connected(&mut self) {
+        self.wait("a connection", |status| status.connected).await;
+    }
+
+    /// Waits for a status.
+    pub(crate) async fn wait(&mut self, what: &str, done: impl FnMut(&SourceStatus) -> bool) -> SourceStatus {
+        let waiting = async { self.status.wait_for(done).await.map(|status| status.clone()) };
+        match tokio::time::timeout(LONG, waiting).await {
+            Ok(Ok(status)) => status,
+            Ok(Err(_)) => panic!("ended before {what}: {:?}", self.status.borrow().clone()),
+            Err(_) => panic!("never came: {what}; {:?}", self.status.borrow().clone()),
+        }
+    }
+
+    /// Waits until as many changes have come, and returns what they say.
+    pub(crate) async fn changes(&self, count: usize) -> Vec<String> {
+        eventually(&format!("{count} changes"), || async {
+            let journal = self.journal();
+            (journal.changes.len() >= count).then(|| {
+                journal
+                    .changes
+                    .iter()
+                    .map(|change| String::from_utf8_lossy(&change.data).into_owned())
+                    .collect()
+            })
+        })
+        .await
+    }
+
+    /// Stops it in good order, and gives back the journal.
+    pub(crate) async fn stop(self) -> Arc<Mutex<Journal>> {
+        self.shutdown.cancel();
+        tokio::time::timeout(LONG, self.run).await.expect("it does not stop").unwrap().unwrap();
+        self.journal
+    }
+
+    /// Waits until it gives up.
+    pub(crate) async fn given_up(self) -> RunError {
+        tokio::time::timeout(LONG, self.run).await.expect("it goes on").unwrap().unwrap_err()
+    }
+}

@@ -1,0 +1,120 @@
+//! The log's rows through the layout: what the server's plugin writes becomes changes.
+
+use crate::cluster::{Cluster, TestDatabase};
+use crate::log;
+use cdc::layout::{Layout, LayoutError, Native, SkippedRows};
+use cdc::pgoutput::Message;
+use feed::{Change, Kind, Position};
+use std::sync::Arc;
+
+/// The changes of what the test has written since [`log::begin`], and how many rows were skipped.
+async fn changes(database: &TestDatabase) -> Result<(Vec<Change>, u64), LayoutError> {
+    let client = database.client().await;
+    let skipped = Arc::new(SkippedRows::default());
+    let mut layout = Native::new(Arc::clone(&skipped));
+    let mut changes = Vec::new();
+    for message in log::read(&client, &database.name).await {
+        match Message::decode(&message).unwrap() {
+            Message::Relation(relation) => layout.relation(&relation)?,
+            Message::Row(row) => layout.row(&row, Position::ZERO, &mut changes)?,
+            _ => {}
+        }
+    }
+    Ok((changes, skipped.count()))
+}
+
+fn told(changes: &[Change]) -> Vec<(Kind, &str)> {
+    changes.iter().map(|change| (change.kind, change.resource_type.as_str())).collect()
+}
+
+#[tokio::test]
+async fn writes_deletions_and_large_contents_that_were_left_alone() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    log::begin(&client, &database.name).await;
+    client
+        .batch_execute(
+            "select fhir.put('Patient', 'p', '{\"resourceType\":\"Patient\",\"weight\":1.50}');
+             select fhir.put('Basic', 'big', json_build_object('resourceType', 'Basic', 'x',
+                (select string_agg(md5(i::text), '') from generate_series(1, 4000) i)));
+             update fhir.resource set version_id = 0 where id = 'big';
+             delete from fhir.resource where id = 'p';
+             select fhir.put('Patient', 'p', '{\"resourceType\":\"Patient\"}');",
+        )
+        .await
+        .unwrap();
+    let version: i64 =
+        client.query_one("select version_id from fhir.resource where id = 'p'", &[]).await.unwrap().get(0);
+    let (changes, skipped) = changes(&database).await.unwrap();
+    assert_eq!(skipped, 0);
+    let expected = [
+        (Kind::Upsert, "Patient"),
+        (Kind::Upsert, "Basic"),
+        (Kind::Upsert, "Basic"),
+        (Kind::Deletion, "Patient"),
+        (Kind::Upsert, "Patient"),
+    ];
+    assert_eq!(told(&changes), expected);
+    let data = |index: usize| std::str::from_utf8(&changes[index].data).unwrap();
+    assert!(data(0).contains("\"weight\":1.50"));
+    assert!(data(2).len() > 128_000, "the whole content again");
+    assert!(data(3).contains("\"Patient/p\"") && data(3).contains("\"DELETE\""), "{}", data(3));
+    assert!(data(4).contains(&format!("\"versionId\":\"{version}\"")), "{}", data(4));
+    assert!(changes.windows(2).all(|pair| pair[0].stamp < pair[1].stamp));
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_streamed_are_counted_and_the_rest_goes_on() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    log::begin(&client, &database.name).await;
+    client
+        .batch_execute(
+            "select fhir.put('Nonsense', 'a', '{\"resourceType\":\"Nonsense\"}');
+             select fhir.put('Patient', 'b', '{\"resourceType\":\"Basic\"}');
+             select fhir.put('Patient', 'c', '{\"resourceType\":\"Patient\"}');",
+        )
+        .await
+        .unwrap();
+    let (changes, skipped) = changes(&database).await.unwrap();
+    assert_eq!((told(&changes), skipped), (vec![(Kind::Upsert, "Patient")], 2));
+}
+
+#[tokio::test]
+async fn a_shape_that_changes_is_followed() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    log::begin(&client, &database.name).await;
+    for sql in [
+        "select fhir.put('Basic', 'a', '{\"resourceType\":\"Basic\"}')",
+        "alter table fhir.resource add column tenant text default 'x'",
+        "select fhir.put('Basic', 'b', '{\"resourceType\":\"Basic\"}')",
+        "alter table fhir.resource drop column tenant",
+        "select fhir.put('Basic', 'c', '{\"resourceType\":\"Basic\"}')",
+        "delete from fhir.resource where id = 'c'",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let (changes, skipped) = changes(&database).await.unwrap();
+    assert_eq!((changes.len(), skipped), (4, 0));
+}
+
+#[tokio::test]
+async fn a_column_that_was_renamed_is_named_with_its_remedy() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "alter table fhir.resource disable trigger all;
+             alter table fhir.resource rename column last_updated to changed",
+        )
+        .await
+        .unwrap();
+    log::begin(&client, &database.name).await;
+    let insert = "insert into fhir.resource values ('Basic', 'a', 1, now(), '{}')";
+    client.batch_execute(insert).await.unwrap();
+    let error = changes(&database).await.unwrap_err().to_string();
+    for part in ["fhir.resource", "last_updated", "rename it back"] {
+        assert!(error.contains(part), "{error}");
+    }
+}

@@ -1,0 +1,13 @@
+//! The native layout on a real Postgres: what its triggers keep, marks, pages, and the log's rows.
+
+// Helpers of tests are tests: they may stop at the first surprise.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cluster;
+mod contention;
+mod following;
+mod log;
+mod marks;
+mod migration;
+mod pages;
+mod stamps;

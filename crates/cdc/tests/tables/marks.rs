@@ -1,0 +1,213 @@
+//! Marks on a real server: what holds W, what does not, and what is refused.
+
+use crate::cluster::{Cluster, TestDatabase, text};
+use bytes::BytesMut;
+use cdc::Tables;
+use feed::{Feed, Framing, Options, Sample, Source, SourceError};
+use fhir::ResourceType;
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+struct NoFrames;
+
+impl Framing for NoFrames {
+    fn frame(&self, _: &str, _: ResourceType, _: &[u8], _: &mut BytesMut) {}
+}
+
+/// The tables of a database, as a replay has them.
+pub(crate) struct Running {
+    pub(crate) tables: Arc<Tables>,
+    feed: Feed,
+    _publisher: feed::Publisher,
+    _shutdown: DropGuard,
+    _directory: TempDir,
+}
+
+pub(crate) fn start(database: &TestDatabase, user: &str) -> Running {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        directory: directory.path().join("journal"),
+        retention_bytes: 1 << 30,
+        retention_age: std::time::Duration::from_secs(3600),
+        concurrent_pages: 4,
+        held_bytes: 64 << 20,
+    };
+    let (feed, publisher) = Feed::open(options, Arc::new(NoFrames)).unwrap();
+    let shutdown = CancellationToken::new();
+    let tables = Tables::start(database.database(user), feed.clone(), shutdown.clone());
+    Running { tables, feed, _publisher: publisher, _shutdown: shutdown.drop_guard(), _directory: directory }
+}
+
+/// The sample, and how far W is behind the clock, in microseconds.
+async fn sample(running: &Running) -> (Sample, i64) {
+    let sample = running.tables.mark().await.unwrap();
+    (sample, sample.clock.unix_micros() - sample.mark.w.unix_micros())
+}
+
+const MARGIN: i64 = 100_000;
+
+#[tokio::test]
+async fn a_quiet_database_is_safe_up_to_the_margin_and_its_log_on_disk() {
+    let database = Cluster::database().await;
+    let running = start(&database, "postgres");
+    let (first, behind) = sample(&running).await;
+    assert_eq!(behind, MARGIN);
+    assert_eq!(running.feed.persisted_w(), Some(first.mark.w), "the feed knows");
+    let client = database.client().await;
+    // An asynchronous commit is not on disk yet: the mark waits for it, or forces it.
+    client.batch_execute("set synchronous_commit = off; select fhir.put('Basic', 'x', '{}')").await.unwrap();
+    let (second, _) = sample(&running).await;
+    assert!(second.mark.l > first.mark.l && second.mark.w > first.mark.w);
+    let flushed = format!("select (pg_current_wal_flush_lsn() >= '{}')::text", second.mark.l);
+    assert_eq!(text(&client, &flushed).await, "true");
+    assert_eq!(second.tombstones_purged, None);
+    assert_eq!(running.tables.clock_steps(), 0);
+}
+
+#[tokio::test]
+async fn an_open_writer_holds_w_and_is_named() {
+    let database = Cluster::database().await;
+    let running = start(&database, "postgres");
+    let writer = database.client().await;
+    writer.batch_execute("set application_name = 'the loader'; begin").await.unwrap();
+    writer.batch_execute("select fhir.put('Basic', 'x', '{}')").await.unwrap();
+    let begun = text(&writer, "select (extract(epoch from now()) * 1000000)::bigint::text").await;
+    let begun: i64 = begun.parse().unwrap();
+    // A little later it is still there: long enough behind to be told of.
+    writer.batch_execute("select pg_sleep(2.5)").await.unwrap();
+    let (held, behind) = sample(&running).await;
+    assert!(behind > 2_000_000);
+    // Where it was before, if a sample was taken before the writer began; else at its beginning.
+    assert!(held.mark.w.unix_micros() <= begun);
+    let told = running.tables.holding_back().unwrap();
+    assert!(told.contains("the loader") && told.contains("idle in transaction"), "{told}");
+    writer.batch_execute("commit").await.unwrap();
+    let (_, behind) = sample(&running).await;
+    assert_eq!(behind, MARGIN);
+    assert_eq!(running.tables.holding_back(), None);
+}
+
+#[tokio::test]
+async fn a_reader_that_writes_late_does_not_pull_w_back() {
+    let database = Cluster::database().await;
+    let running = start(&database, "postgres");
+    let reader = database.client().await;
+    reader.batch_execute("begin; select count(*) from fhir.resource").await.unwrap();
+    reader.batch_execute("select pg_sleep(0.3)").await.unwrap();
+    let (before, behind) = sample(&running).await;
+    assert_eq!(behind, MARGIN, "who only reads holds nothing");
+    reader.batch_execute("select fhir.put('Basic', 'x', '{}')").await.unwrap();
+    let (held, _) = sample(&running).await;
+    assert_eq!(held.mark.w, running.feed.persisted_w().unwrap());
+    assert!(held.mark.w >= before.mark.w);
+    let stamp = "select (extract(epoch from last_updated) * 1000000)::bigint::text from fhir.resource";
+    assert!(held.mark.w.unix_micros() < text(&reader, stamp).await.parse().unwrap());
+    reader.batch_execute("commit").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_holds_w_where_it_was_before_it() {
+    let database = Cluster::database().await;
+    let running = start(&database, "postgres");
+    let (before, _) = sample(&running).await;
+    let client = database.client().await;
+    let gid = &database.name;
+    let prepare = format!("begin; select fhir.put('Basic', 'x', '{{}}'); prepare transaction '{gid}'");
+    client.batch_execute(&prepare).await.unwrap();
+    let (held, _) = sample(&running).await;
+    let (again, _) = sample(&running).await;
+    assert!(held.mark.w >= before.mark.w);
+    assert_eq!(again.mark.w, held.mark.w);
+    let stamp_is_later = again.mark.w.unix_micros();
+
+    // Who begins while it is there knows no safe time at all.
+    let late = start(&database, "postgres");
+    match late.tables.mark().await {
+        Err(SourceError::Unavailable(told)) => assert!(told.contains("prepared"), "{told}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(late.tables.holding_back().unwrap().contains("commit prepared"));
+
+    client.batch_execute(&format!("commit prepared '{gid}'")).await.unwrap();
+    let stamp =
+        text(&client, "select (extract(epoch from last_updated) * 1000000)::bigint::text from fhir.resource");
+    assert!(stamp.await.parse::<i64>().unwrap() > stamp_is_later);
+    assert_eq!(sample(&running).await.1, MARGIN);
+    assert_eq!(sample(&late).await.1, MARGIN);
+}
+
+#[tokio::test]
+async fn who_does_not_say_since_when_holds_w_where_it_was() {
+    let database = Cluster::database().await;
+    let running = start(&database, "postgres");
+    let (before, _) = sample(&running).await;
+    let client = database.client().await;
+    client.batch_execute("set track_activities = off").await.unwrap();
+    client.batch_execute("begin; select fhir.put('Basic', 'x', '{}')").await.unwrap();
+    let (held, _) = sample(&running).await;
+    let (again, _) = sample(&running).await;
+    assert!(held.mark.w >= before.mark.w);
+    assert_eq!(again.mark.w, held.mark.w);
+    client.batch_execute("commit").await.unwrap();
+    assert_eq!(sample(&running).await.1, MARGIN);
+}
+
+#[tokio::test]
+async fn without_the_right_to_see_the_others_nothing_is_served() {
+    let database = Cluster::database().await;
+    let admin = database.client().await;
+    let role = format!("blind_{}", database.name);
+    admin
+        .batch_execute(&format!(
+            "create role {role} login; grant usage on schema fhir to {role};
+             grant select on all tables in schema fhir to {role}"
+        ))
+        .await
+        .unwrap();
+    let running = start(&database, &role);
+    match running.tables.mark().await {
+        Err(SourceError::Refused(told)) => assert!(told.contains("grant pg_read_all_stats"), "{told}"),
+        other => panic!("{other:?}"),
+    }
+    // Granted, it serves, without a restart.
+    admin.batch_execute(&format!("grant pg_read_all_stats to {role}")).await.unwrap();
+    assert_eq!(sample(&running).await.1, MARGIN);
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_made_again_and_purges_are_seen() {
+    let database = Cluster::database().await;
+    let running = start(&database, "postgres");
+    let (before, _) = sample(&running).await;
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+              where application_name = 'fhir-tail marks' and datname = current_database();
+             insert into fhir.purged (last_updated) values ('2020-01-01 00:00:00+00')",
+        )
+        .await
+        .unwrap();
+    // The first may still be asked of the connection that is gone.
+    let after = match running.tables.mark().await {
+        Ok(sample) => sample,
+        Err(SourceError::Unavailable(_)) => sample(&running).await.0,
+        Err(other) => panic!("{other:?}"),
+    };
+    assert!(after.mark.w >= before.mark.w);
+    let purged = after.tombstones_purged.map(|at| at.to_string());
+    assert_eq!(purged.as_deref(), Some("2020-01-01T00:00:00.000000Z"));
+}
+
+#[tokio::test]
+async fn those_who_ask_at_once_share_a_sample() {
+    let database = Cluster::database().await;
+    let running = start(&database, "postgres");
+    sample(&running).await;
+    let asked = (0..50).map(|_| running.tables.mark());
+    let samples = futures_util::future::try_join_all(asked).await.unwrap();
+    let mut clocks: Vec<_> = samples.iter().map(|sample| sample.clock).collect();
+    clocks.dedup();
+    assert!(clocks.len() <= 2, "{} samples for 50 replays", clocks.len());
+}

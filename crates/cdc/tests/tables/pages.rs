@@ -1,0 +1,189 @@
+//! Pages: everything exactly once, in order, within bounds, by the index.
+
+use crate::cluster::{Cluster, TestDatabase, number, text};
+use crate::marks::{Running, start};
+use feed::{Kind, PageRequest, PageRow, Source};
+use fhir::{Instant, ResourceType};
+use std::collections::BTreeSet;
+
+const LATE: Instant = Instant::from_unix_micros(4_000_000_000_000_000);
+
+fn basic(kind: Kind) -> PageRequest {
+    let resource_type: ResourceType = "Basic".parse().unwrap();
+    PageRequest { resource_type, kind, since: None, until: LATE, after: None }
+}
+
+/// All pages from a request on, and how many there were.
+async fn read(running: &Running, mut request: PageRequest) -> (Vec<PageRow>, usize) {
+    let (mut rows, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = running.tables.page(request.clone()).await.unwrap();
+        pages += 1;
+        assert!(page.rows.len() <= 1_000);
+        rows.extend(page.rows);
+        match page.next {
+            Some(next) => request.after = Some(next),
+            None => return (rows, pages),
+        }
+    }
+}
+
+fn keys(rows: &[PageRow]) -> Vec<(Instant, String)> {
+    rows.iter().map(|row| (row.stamp, row.id.to_string())).collect()
+}
+
+/// 2,500 rows, many with the same stamp, 300 tombstones (50 of them beside a row, which do not count), and rows
+/// of other types.
+async fn filled() -> TestDatabase {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "alter table fhir.resource disable trigger all;
+             insert into fhir.resource select 'Basic', md5(i::text), i,
+                    timestamptz '2026-01-01' + (i / 7) * interval '1 microsecond', '{\"resourceType\":\"Basic\"}'
+               from generate_series(1, 2500) i;
+             insert into fhir.resource select t, 'other' || i, i, '2026-01-01', '{}'
+               from generate_series(1, 5) i, unnest(array['Account', 'BodyStructure', 'Patient']) t;
+             insert into fhir.tombstone select 'Basic', md5(i::text), i,
+                    timestamptz '2026-01-01' + (i / 7) * interval '1 microsecond', '{}'
+               from generate_series(2451, 2750) i;",
+        )
+        .await
+        .unwrap();
+    database
+}
+
+#[tokio::test]
+async fn everything_once_in_order_and_again_from_any_row() {
+    let database = filled().await;
+    let running = start(&database, "postgres");
+    let (rows, pages) = read(&running, basic(Kind::Upsert)).await;
+    assert_eq!(pages, 3);
+    let all = keys(&rows);
+    assert_eq!(all.len(), 2500);
+    assert!(all.windows(2).all(|pair| pair[0] < pair[1]), "in order, none twice");
+    let (tombstones, _) = read(&running, basic(Kind::Deletion)).await;
+    assert_eq!(tombstones.len(), 250, "only of keys without a row");
+    assert!(tombstones.iter().all(|row| row.data.windows(8).any(|part| part == b"\"DELETE\"")));
+
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..10 {
+        let at = random.usize(..all.len());
+        let (stamp, id) = &all[at];
+        let request = PageRequest { after: Some((*stamp, id.as_str().into())), ..basic(Kind::Upsert) };
+        assert_eq!(keys(&read(&running, request).await.0), all[at + 1..]);
+
+        let bounds = [all[random.usize(..all.len())].0, all[random.usize(..all.len())].0];
+        let (since, until) = (bounds[0].min(bounds[1]), bounds[0].max(bounds[1]));
+        let request = PageRequest { since: Some(since), until, ..basic(Kind::Upsert) };
+        let within = all.iter().filter(|(stamp, _)| *stamp > since && *stamp <= until).cloned();
+        assert_eq!(keys(&read(&running, request).await.0), within.collect::<Vec<_>>());
+    }
+    let request = PageRequest { since: Some(LATE), ..basic(Kind::Upsert) };
+    assert_eq!(read(&running, request).await.0.len(), 0);
+}
+
+#[tokio::test]
+async fn the_services_own_role_is_enough() {
+    let database = filled().await;
+    let client = database.client().await;
+    client.batch_execute("alter role fhir_tail login").await.unwrap();
+    let running = start(&database, "fhir_tail");
+    running.tables.mark().await.unwrap();
+    assert_eq!(read(&running, basic(Kind::Upsert)).await.0.len(), 2500);
+    assert_eq!(read(&running, basic(Kind::Deletion)).await.0.len(), 250);
+}
+
+#[tokio::test]
+async fn a_cursor_is_only_ever_a_place() {
+    let database = filled().await;
+    let running = start(&database, "postgres");
+    let stamp = Instant::from_unix_micros(0);
+    for id in ["'", "\\", "\\'", "'); drop table fhir.resource; --", "\0", "a\0'", "é", ""] {
+        let request = PageRequest { after: Some((stamp, id.into())), ..basic(Kind::Upsert) };
+        assert_eq!(read(&running, request).await.0.len(), 2500, "{id:?}");
+    }
+    for after in [Instant::MIN, Instant::from_unix_micros(i64::MAX)] {
+        let request = PageRequest { after: Some((after, "".into())), ..basic(Kind::Upsert) };
+        let expected = if after == Instant::MIN { 2500 } else { 0 };
+        assert_eq!(read(&running, request).await.0.len(), expected);
+    }
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_streamed_are_passed_over() {
+    let database = filled().await;
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "alter table fhir.resource drop constraint resource_id_is_a_fhir_id;
+             update fhir.resource set content = '{\"resourceType\":\"Patient\"}'
+              where resource_type = 'Basic' and version_id <= 1100;
+             update fhir.resource set id = 'it''s' where resource_type = 'Basic' and version_id = 2500;",
+        )
+        .await
+        .unwrap();
+    let running = start(&database, "postgres");
+    let (rows, pages) = read(&running, basic(Kind::Upsert)).await;
+    // The first page has nothing to send, and a cursor.
+    assert_eq!((rows.len(), pages), (1399, 3));
+    assert_eq!(running.tables.skipped_rows().count(), 1101);
+}
+
+#[tokio::test]
+async fn a_page_ends_when_it_is_large_enough() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    // Of md5 sums little is left out when it is compressed; of blanks nearly all.
+    client
+        .batch_execute(
+            "insert into fhir.resource (resource_type, id, content)
+             select 'Basic', 'sums' || i, json_build_object('resourceType', 'Basic', 'x',
+                    (select string_agg(md5(j::text), '') from generate_series(1, 20000) j))
+               from generate_series(1, 10) i;
+             insert into fhir.resource (resource_type, id, content)
+             select 'Basic', 'blanks' || i, json_build_object('resourceType', 'Basic', 'x', repeat(' ', 600000))
+               from generate_series(1, 10) i;",
+        )
+        .await
+        .unwrap();
+    let running = start(&database, "postgres");
+    let (mut ids, mut request) = (BTreeSet::new(), basic(Kind::Upsert));
+    loop {
+        let page = running.tables.page(request.clone()).await.unwrap();
+        let size: usize = page.rows.iter().map(|row| row.data.len()).sum();
+        assert!(size < (2 << 20) + 700_000, "{size}");
+        for row in page.rows {
+            assert!(ids.insert(row.id), "twice");
+        }
+        match page.next {
+            Some(next) => request.after = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(ids.len(), 20);
+}
+
+#[tokio::test]
+async fn more_readers_than_connections_all_get_their_pages() {
+    let database = filled().await;
+    let running = start(&database, "postgres");
+    let readers = (0..20).map(|_| read(&running, basic(Kind::Upsert)));
+    for (rows, _) in futures_util::future::join_all(readers).await {
+        assert_eq!(rows.len(), 2500);
+    }
+    let client = database.client().await;
+    let connections = "select count(*) from pg_stat_activity where application_name = 'fhir-tail pages'
+                       and datname = current_database()";
+    assert!(number(&client, connections).await <= 4);
+    // A connection that was cut off is replaced.
+    let cut = "select count(pg_terminate_backend(pid))::text from pg_stat_activity
+               where application_name = 'fhir-tail pages' and datname = current_database()";
+    text(&client, cut).await;
+    let mut refused = 0;
+    while running.tables.page(basic(Kind::Upsert)).await.is_err() {
+        refused += 1;
+        assert!(refused <= 4, "no more than there were connections");
+    }
+}
