@@ -24,7 +24,8 @@ async fn the_history_leads_to_the_tables(context: Context) -> Result<()> {
     let history = History::read(&site.sql).await?;
     let table = Table::read(&site.sql).await?;
     let last: HashMap<&Key, _> = history.entries.iter().map(|entry| (&entry.key, entry)).collect();
-    ensure!(last.len() == table.resources.len() + table.tombstones.len(), "as many keys in both");
+    let keys = (last.len(), table.resources.len(), table.tombstones.len());
+    ensure!(keys.0 == keys.1 + keys.2, "history, resources and tombstones have so many keys: {keys:?}");
     for (key, entry) in last {
         match table.resources.get(key) {
             Some(now) => {
