@@ -10,6 +10,7 @@ use crate::layout::{SkippedRows, table_name};
 use crate::timestamptz::Timestamptz;
 use bytes::Bytes;
 use feed::{Kind, Page, PageRequest, PageRow, SourceError};
+use fhir::ResourceType;
 use futures_util::StreamExt;
 use pool::Pool;
 use std::ops::Range;
@@ -17,6 +18,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+use tokio_postgres::Client;
 use tokio_postgres::binary_copy::{BinaryCopyOutRow, BinaryCopyOutStream};
 use tokio_postgres::types::Type;
 
@@ -49,34 +51,59 @@ impl Pages {
 
     /// Reads a page.
     pub(crate) async fn read(&self, request: &PageRequest) -> Result<Page, SourceError> {
-        timeout(PATIENCE, self.read_one(request)).await.unwrap_or_else(|_| {
-            Err(SourceError::Unavailable(format!("a page was not read within {} s", PATIENCE.as_secs())))
-        })
+        self.attempt(|client| async move { self.copy(&client, request).await }).await
     }
 
     /// The types with rows and those with tombstones, stamped after `since`. Without a lower bound nobody asks for tombstones.
     pub(crate) async fn present(
         &self,
         since: Option<fhir::Instant>,
-    ) -> Result<Vec<(Kind, fhir::ResourceType)>, SourceError> {
-        let client = self.pool.get().await?;
-        let mut present = Vec::new();
-        let kinds = [Some(Kind::Upsert), since.map(|_| Kind::Deletion)];
-        for kind in kinds.into_iter().flatten() {
-            let statement = query::present(kind, since);
-            let types = timeout(PATIENCE, client.query(&statement, &[]))
-                .await
-                .map_err(|_| SourceError::Unavailable("the tables were not read in time".into()))?
-                .map_err(|error| pool::failure(&error))?;
-            // A row of a type that FHIR does not have is not streamed.
-            let known = types.iter().filter_map(|row| row.try_get::<_, &str>(0).ok()?.parse().ok());
-            present.extend(known.map(|resource_type| (kind, resource_type)));
-        }
-        Ok(present)
+    ) -> Result<Vec<(Kind, ResourceType)>, SourceError> {
+        self.attempt(|client| async move {
+            let mut present = Vec::new();
+            let kinds = [Some(Kind::Upsert), since.map(|_| Kind::Deletion)];
+            for kind in kinds.into_iter().flatten() {
+                let statement = query::present(kind, since);
+                let types = client.query(&statement, &[]).await.map_err(|error| pool::failure(&error))?;
+                // A row of a type that FHIR does not have is not streamed.
+                let known = types.iter().filter_map(|row| row.try_get::<_, &str>(0).ok()?.parse().ok());
+                present.extend(known.map(|resource_type| (kind, resource_type)));
+            }
+            Ok(present)
+        })
+        .await
     }
 
-    async fn read_one(&self, request: &PageRequest) -> Result<Page, SourceError> {
-        let client = self.pool.get().await?;
+    /// Does what `work` does on one of the connections. That may have died while nobody used it: then once
+    /// more, on a new one.
+    async fn attempt<T, F>(&self, work: impl Fn(Arc<Client>) -> F) -> Result<T, SourceError>
+    where
+        F: Future<Output = Result<T, SourceError>>,
+    {
+        let bounded = async |client| {
+            timeout(PATIENCE, work(client)).await.unwrap_or_else(|_| {
+                let told = format!("the tables were not read within {} s", PATIENCE.as_secs());
+                Err(SourceError::Unavailable(told))
+            })
+        };
+        let pooled = self.pool.get().await?;
+        let failure = match bounded(pooled.client()).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => failure,
+        };
+        let was_used_before = pooled.discard();
+        if !was_used_before || matches!(failure, SourceError::Refused(_)) {
+            return Err(failure);
+        }
+        let pooled = self.pool.get_new().await?;
+        let answer = bounded(pooled.client()).await;
+        if answer.is_err() {
+            pooled.discard();
+        }
+        answer
+    }
+
+    async fn copy(&self, client: &Client, request: &PageRequest) -> Result<Page, SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
         let copy = client.copy_out(&query::page(request)).await.map_err(failed)?;
         let columns = [Type::TEXT, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT, Type::INT8];

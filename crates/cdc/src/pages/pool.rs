@@ -31,11 +31,13 @@ pub(super) struct Pool {
     permits: Arc<Semaphore>,
 }
 
-/// A connection for as long as it is held; it goes back even if the page was given up in the middle: what is
+/// A connection for as long as it is held. It goes back even if the page was given up in the middle: what is
 /// left of that is read and dropped before the next statement's answer.
 pub(super) struct Pooled {
     client: Arc<Client>,
     idle: Arc<Mutex<Vec<Arc<Client>>>>,
+    used_before: bool,
+    good: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -46,13 +48,26 @@ impl Pool {
 
     /// A connection, when one is free.
     pub(super) async fn get(&self) -> Result<Pooled, SourceError> {
+        let permit = self.permit().await?;
+        match self.idle_client() {
+            Some(client) => Ok(self.pooled(client, true, permit)),
+            None => Ok(self.pooled(Arc::new(self.connect().await?), false, permit)),
+        }
+    }
+
+    /// A connection that is new, when one may be made.
+    pub(super) async fn get_new(&self) -> Result<Pooled, SourceError> {
+        let permit = self.permit().await?;
+        Ok(self.pooled(Arc::new(self.connect().await?), false, permit))
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, SourceError> {
         let stopped = |_| SourceError::Unavailable("the service is stopping".into());
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(stopped)?;
-        let client = match self.idle_client() {
-            Some(client) => client,
-            None => Arc::new(self.connect().await?),
-        };
-        Ok(Pooled { client, idle: Arc::clone(&self.idle), _permit: permit })
+        Arc::clone(&self.permits).acquire_owned().await.map_err(stopped)
+    }
+
+    fn pooled(&self, client: Arc<Client>, used_before: bool, permit: OwnedSemaphorePermit) -> Pooled {
+        Pooled { client, idle: Arc::clone(&self.idle), used_before, good: true, _permit: permit }
     }
 
     fn idle_client(&self) -> Option<Arc<Client>> {
@@ -91,17 +106,23 @@ pub(super) fn failure(error: &tokio_postgres::Error) -> SourceError {
     }
 }
 
-impl std::ops::Deref for Pooled {
-    type Target = Client;
+impl Pooled {
+    pub(super) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client)
+    }
 
-    fn deref(&self) -> &Client {
-        &self.client
+    /// Closes the connection, after a failure on it; whether it had served a page before. What killed it may have
+    /// killed the idle ones as well, which only shows when they are used: they are closed too.
+    pub(super) fn discard(mut self) -> bool {
+        self.good = false;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.used_before
     }
 }
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        if !self.client.is_closed() {
+        if self.good && !self.client.is_closed() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&self.client));
         }
     }

@@ -111,28 +111,52 @@ async fn versions_rise_at_every_isolation_level() {
     }
 }
 
-/// The insert waits in the unique index, behind its stamp, for a transaction that inserts and deletes.
+/// Begins an insert on a connection of its own, and comes back once it waits for another transaction.
+async fn insert_that_waits(
+    database: &TestDatabase,
+    isolation: &str,
+) -> tokio::task::JoinHandle<Result<(), tokio_postgres::Error>> {
+    let (client, watcher) = (database.client().await, database.client().await);
+    let pid = number(&client, "select pg_backend_pid()::bigint").await;
+    let insert = "insert into fhir.resource (resource_type, id, content) values ('Basic', 'x', '{}')";
+    let sql = format!("begin isolation level {isolation}; {insert}; commit");
+    let waits = tokio::spawn(async move { client.batch_execute(&sql).await });
+    let blocked = format!("select cardinality(pg_blocking_pids({pid}))::bigint");
+    while number(&watcher, &blocked).await == 0 {}
+    waits
+}
+
+/// The row is there: the insert waits for its lock, and is stamped after that.
 #[tokio::test]
-async fn an_insert_that_waited_for_a_deletion_is_younger_than_it() {
+async fn an_insert_waits_before_it_is_stamped() {
+    let database = Cluster::database().await;
+    let first = database.client().await;
+    first.batch_execute("select fhir.put('Basic', 'x', '{}')").await.unwrap();
+    first.batch_execute("begin; update fhir.resource set content = '{}'").await.unwrap();
+    let waits = insert_that_waits(&database, "read committed").await;
+    first.batch_execute("delete from fhir.resource; commit").await.unwrap();
+    waits.await.unwrap().unwrap();
+    // Put, update, deletion, insert: had the insert been stamped before it waited, it would be the third, and again
+    // the fifth.
+    assert_eq!(number(&first, "select version_id from fhir.resource").await, 4);
+    assert_eq!(number(&first, "select last_value from fhir.version").await, 4);
+}
+
+/// The row is not there yet: the insert waits in the unique index, behind its stamp, for a transaction that inserts
+/// and deletes.
+#[tokio::test]
+async fn an_insert_that_was_stamped_before_it_waited_is_stamped_again() {
     for isolation in ["read committed", "repeatable read"] {
         let database = Cluster::database().await;
-        let (first, second, watcher) =
-            (database.client().await, database.client().await, database.client().await);
+        let first = database.client().await;
         first.batch_execute("begin; select fhir.put('Basic', 'x', '{}')").await.unwrap();
-        let pid = number(&second, "select pg_backend_pid()::bigint").await;
-        let waits = tokio::spawn(async move {
-            let insert = "insert into fhir.resource (resource_type, id, content) values ('Basic', 'x', '{}')";
-            second.batch_execute(&format!("begin isolation level {isolation}; {insert}; commit")).await
-        });
-        let blocked = format!("select cardinality(pg_blocking_pids({pid}))::bigint");
-        while number(&watcher, &blocked).await == 0 {}
+        let waits = insert_that_waits(&database, isolation).await;
         first.batch_execute("delete from fhir.resource; commit").await.unwrap();
         waits.await.unwrap().unwrap();
-        let version = number(&watcher, "select version_id from fhir.resource").await;
-        // One put (a number for the insert), the insert that waits, the deletion: the fourth is its own.
-        assert_eq!(version, 4, "{isolation}");
+        // Put, the insert that waits, deletion: the fourth is its own.
+        assert_eq!(number(&first, "select version_id from fhir.resource").await, 4, "{isolation}");
         let younger = "select count(*) from fhir.tombstone t join fhir.resource r using (resource_type, id)
                        where t.version_id > r.version_id or t.last_updated >= r.last_updated";
-        assert_eq!(number(&watcher, younger).await, 0, "{isolation}");
+        assert_eq!(number(&first, younger).await, 0, "{isolation}");
     }
 }

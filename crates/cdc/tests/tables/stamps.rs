@@ -93,6 +93,20 @@ async fn copy_merge_and_a_delete_with_insert_in_one_statement() {
     assert_eq!(number(&client, "select count(*) from fhir.tombstone").await, 0);
     assert_eq!(number(&client, "select count(*) from fhir.resource").await, 500);
 
+    // With a limit the insert ends before the delete does, and so do their triggers.
+    client
+        .batch_execute(
+            "with gone as (delete from fhir.resource where id in ('o4', 'o5') returning *)
+             insert into fhir.resource (resource_type, id, content)
+             select resource_type, id, '{}' from gone limit 1",
+        )
+        .await
+        .unwrap();
+    assert_eq!(number(&client, "select count(*) from fhir.tombstone").await, 1);
+    let beside = "select count(*) from fhir.tombstone join fhir.resource using (resource_type, id)";
+    assert_eq!(number(&client, beside).await, 0);
+    client.batch_execute("select fhir.put(resource_type, id, '{}') from fhir.tombstone").await.unwrap();
+
     if number(&client, "select current_setting('server_version_num')::bigint").await >= 150_000 {
         let merged = client
             .execute(
@@ -120,7 +134,12 @@ async fn bad_input_fails_at_the_write_with_a_name_that_says_why() {
     for (values, constraint) in [
         ("'patient', 'b', '{}'", "resource_type_is_a_fhir_type_name"),
         ("'Patient', 'b/c', '{}'", "resource_id_is_a_fhir_id"),
+        ("'', 'b', '{}'", "resource_type_is_a_fhir_type_name"),
+        ("'Pat1ent', 'b', '{}'", "resource_type_is_a_fhir_type_name"),
+        ("repeat('P', 65), 'b', '{}'", "resource_type_is_a_fhir_type_name"),
         ("'Patient', '', '{}'", "resource_id_is_a_fhir_id"),
+        ("'Patient', E'b\n', '{}'", "resource_id_is_a_fhir_id"),
+        ("'Patient', repeat('b', 65), '{}'", "resource_id_is_a_fhir_id"),
         ("'Patient', 'b', '[]'", "resource_content_is_an_object"),
     ] {
         let sql = format!("insert into fhir.resource (resource_type, id, content) values ({values})");
@@ -221,4 +240,26 @@ async fn rows_ahead_of_the_clock_are_stamped_again() {
         text(&client, "select tgenabled::text from pg_trigger where tgname = 'stamp_update'").await,
         "A"
     );
+}
+
+/// By its number others see that something stamped before now may still be uncommitted.
+#[tokio::test]
+async fn who_stamps_has_a_transaction_number_by_then() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    // Triggers fire in the order of their names: this one sees what stamp_insert leaves.
+    client
+        .batch_execute(
+            "create function seen() returns trigger language plpgsql as $$ begin
+                 if pg_current_xact_id_if_assigned() is null then raise 'stamped without a number'; end if;
+                 return new;
+             end $$;
+             create trigger z before insert on fhir.resource for each row execute function seen()",
+        )
+        .await
+        .unwrap();
+    // Drawing a version gives a number as well, but not every time.
+    for i in 0..40 {
+        client.batch_execute(&format!("select fhir.put('Basic', 'x{i}', '{{}}')")).await.unwrap();
+    }
 }
