@@ -41,6 +41,9 @@ impl History {
 
     /// All that was committed until now.
     pub async fn read(client: &Client) -> Result<Self> {
+        // What was committed without waiting for the disk is seen, but decoded only once it is there: a commit that waits
+        // takes it along.
+        client.execute("select pg_logical_emit_message(true, 'test', '')", &[]).await?;
         let sql = "select data from pg_logical_slot_peek_changes($1, null, null, 'include-xids', '0')";
         let mut entries = Vec::new();
         for row in client.query(sql, &[&SLOT]).await? {

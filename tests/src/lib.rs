@@ -5,6 +5,7 @@
 //! The tests themselves are in `tests/tests`, one program. Nothing here links the crates under test: they are
 //! met through the command line and the network only.
 
+mod browser;
 pub mod check;
 mod cluster;
 mod history;
@@ -20,6 +21,7 @@ pub mod sse;
 mod wait;
 mod writers;
 
+pub use browser::Browser;
 pub use cluster::Cluster;
 pub use history::{Entry, History, Table};
 pub use meaning::{Heard, Key, What, micros};

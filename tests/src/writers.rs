@@ -2,6 +2,7 @@
 //! commits that do not wait for the disk.
 
 use crate::cluster::connect;
+use crate::{SOON, until};
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 use std::sync::Arc;
@@ -62,9 +63,18 @@ impl Writers {
         Self { stop, tasks, commits }
     }
 
-    /// How many transactions were committed until now.
-    pub fn commits(&self) -> i64 {
-        self.commits.load(Ordering::Relaxed)
+    /// Waits until so many transactions were committed, from the beginning.
+    pub async fn reach(&self, commits: i64) -> Result<()> {
+        until("commits", SOON, || async {
+            // One that has failed is named by `stop`.
+            let enough = self.commits.load(Ordering::Relaxed) >= commits || self.failed();
+            Ok(enough.then_some(()))
+        })
+        .await
+    }
+
+    fn failed(&self) -> bool {
+        self.tasks.iter().any(JoinHandle::is_finished)
     }
 
     /// Lets them finish what they are at; how many transactions were committed.
@@ -107,7 +117,7 @@ impl Writer {
                 }
                 // Two that wait for each other, two that insert the same key: a part of life.
                 Err(error) if refused(&error) => {}
-                Err(_) if self.load.restarts => continue,
+                Err(error) if self.load.restarts && lost(&error) => continue,
                 Err(error) => bail!("writer {}: {error:?}", self.name),
             }
             connection = Some(client);
@@ -145,9 +155,9 @@ impl Writer {
             8 => {
                 let mut transaction = client.transaction().await?;
                 transaction.batch_execute(&self.change()).await?;
-                let inner = transaction.savepoint("inner").await?;
-                inner.batch_execute(&self.change()).await?;
-                inner.rollback().await?;
+                let part = transaction.savepoint("part").await?;
+                part.batch_execute(&self.change()).await?;
+                part.rollback().await?;
                 transaction.batch_execute(&self.change()).await?;
                 self.end(transaction).await
             }
@@ -212,4 +222,10 @@ fn refused(error: &Error) -> bool {
     let refusals =
         [SqlState::T_R_DEADLOCK_DETECTED, SqlState::UNIQUE_VIOLATION, SqlState::T_R_SERIALIZATION_FAILURE];
     error.code().is_some_and(|code| refusals.contains(code))
+}
+
+/// The connection is gone, or Postgres has said that it goes.
+fn lost(error: &Error) -> bool {
+    let Some(code) = error.code() else { return true };
+    [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW].contains(code)
 }

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use std::collections::HashMap;
 use std::time::Duration;
-use tests::{Case, Context, History, Key, Load, Site, Table, Writers, cases, until};
+use tests::{Case, Context, History, Key, Load, Site, Table, Writers, cases};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases![each the_history_leads_to_the_tables]
@@ -15,22 +15,17 @@ async fn the_history_leads_to_the_tables(context: Context) -> Result<()> {
     History::begin(&site.sql).await?;
     let load = Load { writers: 6, pause: Duration::from_millis(2), restarts: true };
     let writers = Writers::start(&site.cluster.config("postgres"), 1, &load);
-    let commits = |wanted: i64| {
-        let writers = &writers;
-        until("commits", Duration::from_secs(60), move || async move {
-            Ok((writers.commits() >= wanted).then_some(()))
-        })
-    };
-    commits(300).await?;
+    writers.reach(300).await?;
     site.cluster.stop_immediate().await?;
     site.cluster.start_again().await?;
-    commits(600).await?;
+    writers.reach(600).await?;
     writers.stop().await?;
     site.sql = site.cluster.connect().await?;
     let history = History::read(&site.sql).await?;
     let table = Table::read(&site.sql).await?;
     let last: HashMap<&Key, _> = history.entries.iter().map(|entry| (&entry.key, entry)).collect();
-    ensure!(last.len() == table.resources.len() + table.tombstones.len(), "as many keys in both");
+    let keys = (last.len(), table.resources.len(), table.tombstones.len());
+    ensure!(keys.0 == keys.1 + keys.2, "history, resources and tombstones have so many keys: {keys:?}");
     for (key, entry) in last {
         match table.resources.get(key) {
             Some(now) => {

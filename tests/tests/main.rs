@@ -3,6 +3,7 @@
 //! between them; every test that depends on the version runs against each), `FHIR_TAIL_TEST_SECONDS` and
 //! `FHIR_TAIL_TEST_SEED` for the tests with random writers and readers, `FHIR_TAIL_TEST_KEEP` to keep the folders.
 
+mod browser;
 mod clients;
 mod harness;
 mod load;
@@ -24,6 +25,7 @@ fn main() -> std::process::ExitCode {
             operations::cases(),
             load::cases(),
             clients::cases(),
+            browser::cases(),
             random::cases(),
         ]
         .concat(),

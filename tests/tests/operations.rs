@@ -70,7 +70,7 @@ async fn stopping_tells_every_stream_and_loses_nothing(context: Context) -> Resu
     }
     let load = Load { writers: 3, pause: Duration::from_millis(3), restarts: false };
     let writers = Writers::start(&site.cluster.config("postgres"), 5, &load);
-    until("commits", SOON, || async { Ok((writers.commits() > 50).then_some(())) }).await?;
+    writers.reach(50).await?;
     let reading: Vec<_> = readers
         .into_iter()
         .map(|mut reader| {
@@ -90,7 +90,7 @@ async fn stopping_tells_every_stream_and_loses_nothing(context: Context) -> Resu
         ensure!(last.what.code() == Some("shutdown"), "{}", reader.tail());
         stopped.push(reader);
     }
-    until("more commits", SOON, || async { Ok((writers.commits() > 120).then_some(())) }).await?;
+    writers.reach(120).await?;
     site.server.start().await?;
     writers.stop().await?;
     site.put("Patient", "end").await?;
