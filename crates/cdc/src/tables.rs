@@ -30,6 +30,11 @@ impl Tables {
         Arc::clone(&self.skipped)
     }
 
+    /// Why no mark can be taken until somebody mends it, in a sentence for people.
+    pub fn refusal(&self) -> Option<String> {
+        self.marks.refusal()
+    }
+
     /// How often the database's clock was seen to step back by more than 100 ms. After such a step a version may
     /// come twice within one replay, and `_since` may miss what is stamped in the repeated span.
     pub fn clock_steps(&self) -> u64 {

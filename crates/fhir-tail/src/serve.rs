@@ -72,6 +72,7 @@ impl Prepared {
             public_urls: settings.public_urls.clone(),
             insecure_no_auth: settings.insecure_no_auth,
             max_streams: settings.max_streams,
+            client_timeout: settings.client_timeout.as_duration(),
         })
         .await?;
         let (embedded, database) = match &settings.database {
@@ -180,15 +181,18 @@ fn snapshot(
         let status = told.borrow();
         // Until something was received the numbers mean nothing.
         let known = status.received_lsn > Lsn::ZERO;
+        // Without marks no replay begins, however well the log is followed.
+        let refusal = tables.refusal();
         SourceSnapshot {
-            connected: status.connected,
-            detail: status.state.clone(),
+            connected: status.connected && refusal.is_none(),
+            detail: refusal.unwrap_or_else(|| status.state.clone()),
             slot_lag_bytes: known.then_some(status.slot_lag_bytes),
             wal_held_bytes: known.then_some(status.wal_held_bytes),
             acked_lsn: known.then_some(status.acked_lsn),
             received_lsn: known.then_some(status.received_lsn),
             received: received.by_type(),
             rows_skipped: status.skipped_rows,
+            clock_steps: tables.clock_steps(),
             reconnects: status.reconnects,
             holding_back: tables.holding_back(),
         }

@@ -146,6 +146,11 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
         "Times the log's connection was made again.",
         source.reconnects,
     )?;
+    count(
+        "fhir_tail_clock_steps_total",
+        "Times the database's clock stepped back: versions may have come twice in a replay.",
+        source.clock_steps,
+    )?;
     count("fhir_tail_rows_skipped_total", "Rows that could not be streamed.", source.rows_skipped)?;
     let events =
         counters("fhir_tail_events_received_total", "Changes received from the database, by type.", "type")?;

@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,6 +45,9 @@ pub struct Settings {
     pub insecure_no_auth: bool,
     /// How many streams may be open at once.
     pub max_streams: usize,
+    /// How long a client may take nothing of what is there for it before its connection is closed: it comes
+    /// back with its last id, and until then keeps nothing from others.
+    pub client_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -53,6 +57,7 @@ impl Default for Settings {
             public_urls: Vec::new(),
             insecure_no_auth: false,
             max_streams: 20_000,
+            client_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -63,6 +68,7 @@ pub struct Server {
     hosts: Hosts,
     streams: Arc<Streams>,
     metrics: Arc<Metrics>,
+    client_timeout: Duration,
 }
 
 /// Listens.
@@ -70,7 +76,13 @@ pub async fn bind(settings: Settings) -> Result<Server, ListenError> {
     let listeners = listen(&settings.listen, settings.insecure_no_auth).await?;
     let metrics = Arc::new(Metrics::new().map_err(ListenError::Metrics)?);
     let streams = Arc::new(Streams::new(settings.max_streams, Arc::clone(&metrics)));
-    Ok(Server { listeners, hosts: Hosts::new(settings.public_urls), streams, metrics })
+    Ok(Server {
+        listeners,
+        hosts: Hosts::new(settings.public_urls),
+        streams,
+        metrics,
+        client_timeout: settings.client_timeout,
+    })
 }
 
 impl Server {
@@ -92,16 +104,16 @@ impl Server {
             stopping: shutdown.clone(),
             started: crate::metrics::now(),
         }));
-        let service = TowerToHyperService::new(router);
+        let serving = Serving {
+            service: TowerToHyperService::new(router),
+            client_timeout: self.client_timeout,
+            connections: connections.clone(),
+            stopping: shutdown.clone(),
+            cut: cut.clone(),
+        };
         let accepting = TaskTracker::new();
         for (listener, _) in self.listeners {
-            accepting.spawn(accept(
-                listener,
-                service.clone(),
-                connections.clone(),
-                shutdown.clone(),
-                cut.clone(),
-            ));
+            accepting.spawn(accept(listener, serving.clone()));
         }
         accepting.close();
         accepting.wait().await;
@@ -116,19 +128,24 @@ impl Server {
     }
 }
 
-/// Accepts connections until `stopping`.
-async fn accept(
-    listener: TcpListener,
+/// What every connection is served with.
+#[derive(Clone)]
+struct Serving {
     service: TowerToHyperService<Router>,
+    client_timeout: Duration,
     connections: TaskTracker,
     stopping: CancellationToken,
+    /// Cancelled when there is no more time for those that do not read.
     cut: CancellationToken,
-) {
+}
+
+/// Accepts connections until the service stops.
+async fn accept(listener: TcpListener, serving: Serving) {
+    let Serving { connections, stopping, .. } = &serving;
     while let Some(accepted) = stopping.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                let service = Named { service: service.clone(), peer };
-                connections.spawn(serve(stream, service, stopping.clone(), cut.clone()));
+                connections.spawn(serve(stream, peer, serving.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be accepted");
@@ -139,17 +156,21 @@ async fn accept(
 }
 
 /// Serves one connection.
-async fn serve(stream: TcpStream, service: Named, stopping: CancellationToken, cut: CancellationToken) {
+async fn serve(stream: TcpStream, peer: SocketAddr, serving: Serving) {
+    let Serving { service, client_timeout, stopping, cut, .. } = serving;
+    let service = Named { service, peer };
     // Events are small and each is waited for: none may wait for the next.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(client_timeout));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_WITHIN)
         .max_header_size(MAX_HEADER_BYTES)
         .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = match stopping.run_until_cancelled(connection.as_mut()).await {
         Some(ended) => ended,

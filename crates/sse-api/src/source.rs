@@ -24,6 +24,8 @@ pub struct SourceSnapshot {
     pub received: Vec<(ResourceType, u64)>,
     /// Rows that could not be streamed.
     pub rows_skipped: u64,
+    /// How often the database's clock was seen to step back.
+    pub clock_steps: u64,
     /// How often the connection was made again.
     pub reconnects: u64,
     /// Who keeps replays from beginning, in a sentence for people.

@@ -39,6 +39,7 @@ pub(crate) struct Marks {
 struct State {
     holding_back: Mutex<Option<String>>,
     failure: Mutex<Option<String>>,
+    refusal: Mutex<Option<String>>,
     clock_steps: AtomicU64,
 }
 
@@ -88,6 +89,11 @@ impl Marks {
     /// Who keeps W from moving on.
     pub(crate) fn holding_back(&self) -> Option<String> {
         get(&self.state.holding_back)
+    }
+
+    /// Why no mark can be taken until somebody mends it.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        get(&self.state.refusal)
     }
 
     /// How often the database's clock was seen to step back.
@@ -172,6 +178,7 @@ impl Sampler {
                 Ok(sample) => {
                     backoff.reset();
                     set(&self.state.failure, None);
+                    set(&self.state.refusal, None);
                     for asked in waiting {
                         // Not there any more: nobody to tell. A tick has nobody waiting.
                         if let Some(sample) = sample {
@@ -182,6 +189,7 @@ impl Sampler {
                 Err(error) => {
                     let text = crate::describe_error(&error);
                     set(&self.state.failure, Some(text.clone()));
+                    set(&self.state.refusal, error.is_refusal().then(|| text.clone()));
                     for asked in waiting {
                         let _ = asked.send(Err(if error.is_refusal() {
                             SourceError::Refused(text.clone())

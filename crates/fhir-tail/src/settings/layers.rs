@@ -12,7 +12,7 @@ pub(crate) type Environment = BTreeMap<String, String>;
 
 /// Every setting by its name: that of the flag, and of the key in the file. The environment variable is
 /// `FHIR_TAIL_` and the name in capitals.
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 14] = [
     "database-url",
     "data-dir",
     "postgres-bin",
@@ -20,6 +20,7 @@ pub(super) const KEYS: [&str; 13] = [
     "public-url",
     "insecure-no-auth",
     "max-streams",
+    "client-timeout",
     "slot",
     "publication",
     "retention-bytes",

@@ -35,6 +35,7 @@ pub(crate) struct Settings {
     pub(crate) public_urls: Vec<PublicUrl>,
     pub(crate) insecure_no_auth: bool,
     pub(crate) max_streams: usize,
+    pub(crate) client_timeout: Age,
     pub(crate) slot: SlotName,
     pub(crate) publication: String,
     pub(crate) retention_bytes: ByteSize,
@@ -95,6 +96,7 @@ impl Settings {
         let postgres_bin = layers.read("postgres-bin", values::directory);
         let public_urls = layers.read_list("public-url", str::parse);
         let max_streams = layers.read("max-streams", values::positive).unwrap_or(20_000);
+        let client_timeout = layers.read("client-timeout", str::parse).unwrap_or(Age(60));
         let publication = layers.read_or("publication", values::DEFAULT_PUBLICATION, values::identifier);
         let retention_bytes = layers.read("retention-bytes", str::parse).unwrap_or(ByteSize(10 << 30));
         let retention_age = layers.read("retention-age", str::parse).unwrap_or(Age(7 * 86_400));
@@ -116,6 +118,7 @@ impl Settings {
             public_urls,
             insecure_no_auth,
             max_streams,
+            client_timeout,
             slot,
             publication,
             retention_bytes,
@@ -165,6 +168,7 @@ fn flags(common: CommonOptions, serve: ServeOptions) -> BTreeMap<&'static str, V
         ("log-level", common.log_level),
         ("insecure-no-auth", serve.insecure_no_auth),
         ("max-streams", serve.max_streams),
+        ("client-timeout", serve.client_timeout),
         ("slot", serve.slot),
         ("publication", serve.publication),
         ("retention-bytes", serve.retention_bytes),

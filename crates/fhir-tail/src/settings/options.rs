@@ -56,6 +56,10 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_streams: Option<String>,
 
+    /// How long a client may take nothing before its connection is closed [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) client_timeout: Option<String>,
+
     /// The replication slot; made if it is missing [default: fhir_tail]
     #[arg(long, value_name = "NAME")]
     pub(crate) slot: Option<String>,

@@ -21,6 +21,7 @@ impl Settings {
         self.line(&mut out, "public-url", &list(&self.public_urls));
         self.line(&mut out, "insecure-no-auth", &self.insecure_no_auth);
         self.line(&mut out, "max-streams", &self.max_streams);
+        self.line(&mut out, "client-timeout", &quoted(&self.client_timeout.to_string()));
         self.line(&mut out, "slot", &quoted(self.slot.as_str()));
         self.line(&mut out, "publication", &quoted(&self.publication));
         self.line(&mut out, "retention-bytes", &quoted(&self.retention_bytes.to_string()));

@@ -1,8 +1,10 @@
 //! Streams on the wire.
 
 use super::*;
+use crate::Settings;
 use crate::script::change;
 use fhir::ResourceType;
+use std::time::Duration;
 
 #[tokio::test]
 async fn the_headers_of_a_stream_are_these_and_no_others() {
@@ -134,4 +136,19 @@ async fn a_client_that_does_not_read_is_waited_for() {
     let ids: Vec<_> =
         response.text().lines().filter_map(|line| line.strip_prefix("id: n")).map(str::to_owned).collect();
     assert_eq!(ids, (0..CHANGES).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+/// Who takes nothing at all holds what others could use; it comes back with its last id.
+#[tokio::test]
+async fn a_client_that_takes_nothing_for_too_long_is_let_go_of() {
+    let settings = Settings { client_timeout: Duration::from_millis(300), ..Settings::default() };
+    let mut service = Service::start_with(settings).await;
+    let (client, stream) = service.stream("/fhir/$export", &[]).await;
+    let data = format!("\"{}\"", "x".repeat(64 * 1024));
+    while stream.send(change("n", ResourceType::PATIENT, data.as_bytes())) {
+        // Each answer to somebody else is a turn for the stream as well.
+        assert_eq!(service.answer("GET", "/health/live", &[]).await.status, 200);
+    }
+    stream.dropped().await;
+    drop(client);
 }
