@@ -97,7 +97,7 @@ impl Publisher {
         let mut durable = self.shared.durable.clone();
         if durable.wait_for(|durable| durable.generation != self.generation).await.is_err() {
             // Its thread has ended: the next to publish is told.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -62,7 +62,7 @@ impl Subscriber {
         let mut durable = self.shared.durable.clone();
         if durable.wait_for(|durable| durable.epoch == self.shared.hub.head().epoch).await.is_err() {
             // The journal's thread has ended, and the process with it.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -78,7 +78,7 @@ impl Subscriber {
             self.out.send(Item::Waiting(waiting), id).await;
             if durable.wait_for(|durable| durable.known).await.is_err() {
                 // The journal's thread has ended, and the process with it.
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
     }

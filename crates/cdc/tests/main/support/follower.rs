@@ -61,7 +61,7 @@ impl Sink for Remembering {
     fn resume(&mut self, _: Lsn) {}
 
     async fn reopened(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), PublishError> {
