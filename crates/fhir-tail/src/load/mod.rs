@@ -50,15 +50,16 @@ pub(crate) struct LoadOptions {
 
 /// More than the options say.
 pub(crate) const LOAD_HELP: &str = "\
-What a file may hold: resources, one after the other, one a line (NDJSON) or spread over lines; and Bundles
-of type transaction, batch, collection or searchset, whose entries are loaded. Other Bundles are resources.
+What a file may hold: resources, one after the other, one a line (NDJSON) or spread over lines; and \
+Bundles of type transaction, batch, collection or searchset, whose entries are loaded. A Bundle of type \
+document or message is a resource itself.
 
-A resource with an id that exists already is updated. In a Bundle, an entry without an id takes that of
-its PUT, else X of its fullUrl urn:uuid:X, and references to urn:uuid:X follow. A DELETE entry deletes.
-Conditions (ifNoneExist, references such as Practitioner?identifier=…) are not evaluated: they are kept
-as they are written.
+A resource with an id that exists already is updated. In a Bundle, an entry without an id takes that of \
+its PUT, else X of its fullUrl urn:uuid:X, and references to urn:uuid:X follow. A DELETE entry deletes. \
+Conditions (ifNoneExist, references such as Practitioner?identifier=…) are not evaluated: they are \
+kept as they are written.
 
-A thousand resources make one transaction; a transaction Bundle is never split. What is larger than
+A thousand resources make one transaction; a transaction Bundle is never split. What is larger than \
 64 MiB passes through a file without a name in the folder for temporary files (TMPDIR).
 
 Examples:
@@ -93,7 +94,8 @@ async fn load_into(inputs: Inputs, keep_going: bool, database: &Database) -> any
         0 => Ok(summary),
         1.. if keep_going => bail!("what is bad ({bad}) was left out, all else was loaded ({summary})"),
         1.. => bail!(
-            "stopped at what is bad ({summary}): nothing of its batch was kept and nothing after it was read.              Mend it and load again (what is there is updated), or leave it out with --keep-going"
+            "stopped at what is bad ({summary}): nothing of its batch was kept and nothing after it was read. \
+             Mend it and load again (what is there is updated), or leave it out with --keep-going"
         ),
     }
 }
