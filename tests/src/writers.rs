@@ -161,6 +161,19 @@ impl Writer {
                 transaction.batch_execute(&self.change()).await?;
                 self.end(transaction).await
             }
+            // One that is open for longer than any margin for clocks, on a key that nobody waits for.
+            9 if self.random.bool() => {
+                let transaction = client.transaction().await?;
+                let kind = self.kind();
+                let n = self.numbers.next(1);
+                let insert = format!(
+                    "insert into fhir.resource (resource_type, id, content) \
+                     values ('{kind}', 'l{n}', '{{\"resourceType\":\"{kind}\",\"n\":{n}}}')"
+                );
+                transaction.batch_execute(&insert).await?;
+                tokio::time::sleep(Duration::from_millis(self.random.u64(150..900))).await;
+                self.end(transaction).await
+            }
             // Many rows in one statement.
             _ => {
                 let kind = self.kind();

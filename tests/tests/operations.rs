@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use std::time::Duration;
 use tests::{
-    Case, Client, Context, Ended, Load, Reader, SOON, Site, Subscribe, Writers, cases, http, until, within,
+    Case, Client, Context, Ended, Load, Reader, SOON, Site, Subscribe, Writers, cases, http, put, until,
+    within,
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -13,6 +14,7 @@ pub(crate) fn cases() -> Vec<Case> {
         each stopping_tells_every_stream_and_loses_nothing,
         once stopping_does_not_wait_for_a_client_that_does_not_read,
         each postgres_can_be_stopped,
+        once a_start_behind_an_open_transaction,
         once a_second_server_on_the_same_data_is_refused,
     ]
 }
@@ -173,4 +175,32 @@ async fn a_second_server_on_the_same_data_is_refused(context: Context) -> Result
     let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
     site.put("Patient", "p").await?;
     reader.hear("p", SOON, |reader| reader.heard_of("p")).await
+}
+
+/// A slot can be made only when every transaction of the cluster that is open has ended: until then the service listens, is
+/// not ready, and says whom it waits for.
+async fn a_start_behind_an_open_transaction(context: Context) -> Result<()> {
+    let mut site = Site::prepare(&context, &[], &[]).await?;
+    site.put("Patient", "before").await?;
+    let mut other = site.cluster.connect().await?;
+    let long = other.transaction().await?;
+    put(long.client(), "Patient", "long", 1).await?;
+    let pid: i32 = long.query_one("select pg_backend_pid()", &[]).await?.try_get(0)?;
+    site.server.start().await?;
+    let at = site.server.listening()?;
+    let body = until("the one who is waited for", SOON, || async {
+        let mut ready = http::get(at, "/health/ready", "").await?;
+        ensure!(ready.status == 503, "it is ready, and has no slot");
+        let body = String::from_utf8(ready.body().await?)?;
+        Ok(body.contains(&pid.to_string()).then_some(body))
+    });
+    body.await?;
+    long.commit().await?;
+    until("ready", SOON, || async {
+        Ok((http::get(at, "/health/ready", "").await?.status == 200).then_some(()))
+    })
+    .await?;
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    reader.hear("both", SOON, |reader| reader.heard_of("before") && reader.heard_of("long")).await?;
+    Ok(())
 }

@@ -1,13 +1,14 @@
 //! Coming back with the last id: every id of a stream is a place to go on from, once and exactly.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures_util::StreamExt;
 use reqwest_eventsource::{Event, EventSource, retry};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tests::check::{Expect, check};
 use tests::{
-    Case, Client, Context, Cut, Ended, Heard, Key, Reader, SOON, Site, Subscribe, Table, What, cases, http,
-    within,
+    Case, Client, Context, Cut, Ended, Heard, History, Key, Reader, SOON, Site, Subscribe, Table, What,
+    cases, http, within,
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -15,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         each from_every_id_of_a_stream,
         once the_header_wins_over_the_query_and_both_over_since,
         once ids_that_cannot_be_continued,
+        each what_was_seen_before_a_crash_comes_once,
         each after_the_journal_is_lost,
         once a_client_that_comes_back_by_itself,
     ]
@@ -141,6 +143,60 @@ async fn ids_that_cannot_be_continued(context: Context) -> Result<()> {
                 reader.heard
             );
         }
+    }
+    Ok(())
+}
+
+/// Changes are sent before they are on our disk. Killed in the middle of a burst, the service has forgotten some that its
+/// subscribers have seen; Postgres sends them again, and each subscriber hears only what it had not.
+async fn what_was_seen_before_a_crash_comes_once(context: Context) -> Result<()> {
+    let mut site = Site::start(&context).await?;
+    History::begin(&site.sql).await?;
+    let mut readers = Vec::new();
+    for client in [Client::Raw, Client::EventSource, Client::Raw] {
+        readers.push(site.live(Subscribe::all(client)).await?);
+    }
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    for round in 0..6 {
+        let writer = site.cluster.connect().await?;
+        let burst = tokio::spawn(async move {
+            for statement in 0..20 {
+                let first = (round * 20 + statement) * 50;
+                let insert = format!(
+                    "insert into fhir.resource (resource_type, id, content) select 'Patient', 'p' || i, \
+                     format('{{\"resourceType\":\"Patient\",\"n\":%s}}', i)::json \
+                     from generate_series({first} + 1, {first} + 50) i"
+                );
+                writer.batch_execute(&insert).await?;
+            }
+            anyhow::Ok(())
+        });
+        let enough = readers[0].heard.len() + random.usize(1..900);
+        readers[0].hear("a part of the burst", SOON, |reader| reader.heard.len() >= enough).await?;
+        site.server.kill().await?;
+        // What is on its way is still heard.
+        for reader in &mut readers {
+            let ended = within("the connection's end", SOON, async {
+                Ok(reader.read_on(Cut::Never, |_| false).await)
+            });
+            ensure!(matches!(ended.await?, Ended::Lost(_)), "seed {seed}, round {round}");
+        }
+        burst.await??;
+        site.server.start().await?;
+        for reader in &mut readers {
+            reader.connect(site.server.listening()?).await?;
+        }
+    }
+    site.put("Patient", "end").await?;
+    let (history, table) = (History::read(&site.sql).await?, Table::read(&site.sql).await?);
+    for reader in &mut readers {
+        reader.hear("the end", SOON, |reader| reader.heard_of("end")).await?;
+        check(
+            &reader.heard,
+            Expect { history: &history, table: &table, types: &[], since: None, resets: false },
+        )
+        .with_context(|| format!("seed {seed}, {}", reader.tail()))?;
     }
     Ok(())
 }
