@@ -19,6 +19,8 @@ pub trait Sink: Send + Sync {
     fn resume(&mut self, from: Lsn);
     /// See [`Publisher::reopened`].
     fn reopened(&self) -> impl Future<Output = ()> + Send;
+    /// See [`Publisher::writable`].
+    fn writable(&self) -> impl Future<Output = ()> + Send;
     /// See [`Publisher::begin_epoch`].
     fn begin_epoch(&mut self, epoch: Epoch) -> impl Future<Output = Result<(), PublishError>> + Send;
     /// See [`Publisher::publish`]. Is never dropped half done but when the process ends.
@@ -74,6 +76,10 @@ impl Sink for FeedSink {
 
     async fn reopened(&self) {
         self.publisher.reopened().await;
+    }
+
+    async fn writable(&self) {
+        self.publisher.writable().await;
     }
 
     async fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), PublishError> {

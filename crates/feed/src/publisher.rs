@@ -106,6 +106,15 @@ impl Publisher {
         self.head
     }
 
+    /// Ends when the journal can be written.
+    pub async fn writable(&self) {
+        let mut durable = self.shared.durable.clone();
+        if durable.wait_for(|durable| !durable.failing).await.is_err() {
+            // Its thread has ended: the next to publish is told.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Begins a new epoch at a place in the log (where a new slot begins): what follows has nothing to
     /// do with what was published before, every subscriber is reset, and no replay begins until W has
     /// passed `since`. `fork`: versions that were published may no longer exist, so that resets are `reset-all`.

@@ -5,7 +5,7 @@
 
 use feed::{
     Answer, Batch, Begin, Change, EventId, Feed, Framing, Item, Kind, Lsn, Mark, Notice, Options, Origin,
-    Page, PageRequest, Position, Publisher, Sample, Source, Subscription, Transaction,
+    Page, PageRequest, PageRow, Position, PublishError, Publisher, Sample, Source, Subscription, Transaction,
 };
 use fhir::{Filter, Instant, ResourceType};
 use std::path::Path;
@@ -43,6 +43,38 @@ impl Source for Empty {
 
     fn page(&self, _: PageRequest) -> Answer<'_, Page> {
         Box::pin(async { Ok(Page::default()) })
+    }
+
+    fn holding_back(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Tables of one type, whose pages never end.
+struct Endless;
+
+impl Source for Endless {
+    fn mark(&self) -> Answer<'_, Sample> {
+        let mark = Mark { w: instant(200), l: Lsn::new(10) };
+        let taken = tokio::time::Instant::now();
+        Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged: None }) })
+    }
+
+    fn present(&self, _: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+        Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
+    }
+
+    fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn page(&self, _: PageRequest) -> Answer<'_, Page> {
+        // As a real one, it is not there at once.
+        Box::pin(async {
+            tokio::task::yield_now().await;
+            let row = PageRow { stamp: instant(150), id: "a".into(), data: "1 row".into() };
+            Ok(Page { next: Some((row.stamp, row.id.clone())), rows: vec![row] })
+        })
     }
 
     fn holding_back(&self) -> Option<String> {
@@ -140,6 +172,24 @@ async fn who_lags_goes_on_in_the_journal() {
         assert_eq!(numbers(&mut slow, 2000).await, [2000]);
         drop(slow);
         assert_eq!(feed.status().held_bytes, 0, "what a subscriber held comes back when it is gone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replays_that_nobody_reads_keep_no_turn_from_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, _publisher) = open(directory.path(), 64 << 20).await;
+    feed.set_source(Arc::new(Endless));
+    // More of them than pages may be read at once.
+    let mut stalled = Vec::new();
+    for _ in 0..5 {
+        let mut subscription = feed.subscribe(Filter::everything(), Begin::Since(None));
+        assert!(matches!(item(&mut subscription).await, Item::Frames(_)));
+        stalled.push(subscription);
+    }
+    let mut reading = feed.subscribe(Filter::everything(), Begin::Since(None));
+    for _ in 0..10 {
+        assert!(matches!(item(&mut reading).await, Item::Frames(_)));
     }
 }
 
@@ -262,6 +312,41 @@ async fn an_id_ahead_of_the_head_is_waited_for_unless_the_database_never_wrote_i
 
     let (feed, _publisher) = reopen(old.path(), 1020).await;
     assert!(matches!(reset_reason(&feed, Filter::everything(), Some(id)).await, Notice::ResetAll { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_overtook_ours_without_having_it_is_a_fork() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    publisher.publish(batch(1, ResourceType::PATIENT)).await.unwrap();
+    // From beyond what was published nothing has to come again ...
+    publisher.resume(Lsn::new(1015));
+    publisher.publish(batch(2, ResourceType::PATIENT)).await.unwrap();
+    // ... from before it the last transaction has to, and does ...
+    publisher.resume(Lsn::new(1000));
+    publisher.publish(batch(2, ResourceType::PATIENT)).await.unwrap();
+    // ... or does not.
+    publisher.resume(Lsn::new(1000));
+    let forked = publisher.publish(batch(3, ResourceType::PATIENT)).await;
+    assert_eq!(forked, Err(PublishError::Fork(Lsn::new(1020))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_since_ahead_of_the_clock_keeps_its_distance_from_w() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    let far = Some(instant(i64::MAX / 2));
+    let mut live_only = feed.subscribe(Filter::everything(), Begin::Since(far));
+    let said = notice(&mut live_only).await;
+    assert_eq!(said, Notice::Live { transaction_time: Some(instant(200)) });
+    publisher.publish(batch(1, ResourceType::PATIENT)).await.unwrap();
+    assert_eq!(numbers(&mut live_only, 1).await, [1]);
+    let id = live_only.id();
+    // The reset goes back to W, not to the far instant: the tables are read.
+    publisher.begin_epoch(origin(1), Lsn::new(10), instant(150), false).await.unwrap();
+    let mut resumed = feed.subscribe(Filter::everything(), Begin::After { id: Some(id), since: far });
+    assert!(matches!(notice(&mut resumed).await, Notice::Reset { .. }));
+    assert_eq!(notice(&mut resumed).await, Notice::Live { transaction_time: Some(instant(200)) });
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -23,7 +23,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the service: stream the database's changes over HTTP
     #[command(after_help = SERVE_EXAMPLES)]
-    Serve(ServeCommand),
+    Serve(Box<ServeCommand>),
 
     /// Make or update the tables, triggers, publication and role in the database
     #[command(after_help = MIGRATE_EXAMPLES)]

@@ -168,6 +168,7 @@ fn followed(database: Database, settings: &Settings) -> cdc::Settings {
         slot: settings.slot.clone(),
         publication: settings.publication.clone(),
         tables: ["resource", "tombstone"].map(|table| TableName::new("fhir", table)).to_vec(),
+        max_wal_held: settings.max_wal_held.0,
     }
 }
 

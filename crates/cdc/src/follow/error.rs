@@ -53,6 +53,11 @@ pub(super) enum SessionError {
     WatchEnded,
     #[error("the publication or a published table was made anew")]
     IdentityChanged,
+    #[error(
+        "the database keeps {held} bytes of log for us, more than the {limit} that it may: the slot is given up, \
+         and subscribers will be reset"
+    )]
+    TooMuchHeld { held: u64, limit: u64 },
 }
 
 impl SessionError {
@@ -70,9 +75,11 @@ impl SessionError {
             )
             | Self::SlotOfAnother { .. }
             | Self::Batch(_) => Retry::Operator,
-            Self::Publish(_) | Self::ShuttingDown | Self::WatchEnded | Self::IdentityChanged => {
-                Retry::Backoff
-            }
+            Self::Publish(_)
+            | Self::ShuttingDown
+            | Self::WatchEnded
+            | Self::IdentityChanged
+            | Self::TooMuchHeld { .. } => Retry::Backoff,
         }
     }
 

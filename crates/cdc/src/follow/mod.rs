@@ -30,6 +30,9 @@ pub struct Settings {
     pub publication: String,
     /// The tables that the layout needs.
     pub tables: Vec<TableName>,
+    /// The database keeps at most this many bytes of log for us, about. Beyond that its disk comes first: the slot is
+    /// given up, and what it held is not read any more, so that subscribers are reset.
+    pub max_wal_held: u64,
 }
 
 /// Follows the database into the feed until `shutdown`; comes back from whatever passes.

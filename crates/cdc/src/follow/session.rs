@@ -6,7 +6,7 @@ use super::prepare::{Known, Prepared, prepare};
 use crate::batch::Assembler;
 use crate::database::Ended;
 use crate::layout::Layout;
-use crate::replication::{Channel, Start, Stream};
+use crate::replication::{self, APPLICATION_NAME, Channel, Start, Stream};
 use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::{SourceStatus, publication, slot};
@@ -41,6 +41,8 @@ pub(super) struct Session {
     shutdown: CancellationToken,
     /// What was decoded again differed from what was published: the next session begins a new epoch.
     forked: bool,
+    /// The slot held too much and has to go before another is made.
+    give_up_slot: bool,
 }
 
 /// Ends when the stream has to be let go of, with the reason.
@@ -53,7 +55,14 @@ impl Session {
         status: watch::Sender<SourceStatus>,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { settings, assembler: Assembler::new(layout), status, shutdown, forked: false }
+        Self {
+            settings,
+            assembler: Assembler::new(layout),
+            status,
+            shutdown,
+            forked: false,
+            give_up_slot: false,
+        }
     }
 
     pub(super) async fn run(
@@ -61,6 +70,19 @@ impl Session {
         sink: &mut impl Sink,
         backoff: &mut Backoff,
     ) -> Result<End, SessionError> {
+        if self.give_up_slot {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(End::Shutdown),
+                gone = give_up_slot(&self.settings) => gone?,
+            }
+            self.give_up_slot = false;
+            // No slot, nothing held: the next is made when there is somewhere to put what comes.
+            self.say("waiting for the journal, whose disk may be full; the slot was given up");
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(End::Shutdown),
+                () = sink.writable() => {}
+            }
+        }
         self.say("connecting");
         let known = Known::of(sink, self.forked);
         let prepared = tokio::select! {
@@ -124,7 +146,10 @@ impl Session {
                     let _lost = stream.close().await;
                     return Ok(End::Shutdown);
                 }
-                reason = &mut watch => return Err(reason),
+                reason = &mut watch => {
+                    self.give_up_slot |= matches!(reason, SessionError::TooMuchHeld { .. });
+                    return Err(reason);
+                }
                 () = sink.reopened() => match sink.publish(Batch::default()).await {
                     Ok(()) => continue,
                     Err(error) => return self.not_published(error),
@@ -188,6 +213,10 @@ impl Session {
         };
         drop(stream);
         self.status.send_modify(|status| status.connected = false);
+        if matches!(reason, SessionError::TooMuchHeld { .. }) {
+            // Now: the feed may be busy for as long as its disk hangs.
+            self.give_up_slot = give_up_slot(&self.settings).await.is_err();
+        }
         Published::Ended(match publishing.await {
             Ok(()) => Err(reason),
             Err(error) => self.not_published(error),
@@ -213,6 +242,20 @@ impl Session {
 enum Published {
     Streaming(Result<(), PublishError>, Stream<Channel>),
     Ended(Result<End, SessionError>),
+}
+
+/// Drops the slot, so that the database may throw away what it holds.
+async fn give_up_slot(settings: &Settings) -> Result<(), SessionError> {
+    tracing::error!(
+        slot = %settings.slot, limit = settings.max_wal_held,
+        "the database keeps too much log for us: the slot is given up, and subscribers will be reset"
+    );
+    let connected = settings.database.connect_watched(APPLICATION_NAME).await?;
+    let mut connection = replication::connect(&settings.database, &connected.endpoint).await?;
+    if slot::find(&connected.client, &settings.slot).await?.is_some() {
+        connection.drop_slot(settings.slot.as_str()).await?;
+    }
+    Ok(())
 }
 
 /// Waits until everything that was published is on disk, so that it is acknowledged and need not come again.
@@ -243,9 +286,13 @@ async fn watch_database(
                 status.slot_lag_bytes = lag.unacknowledged;
                 status.wal_held_bytes = lag.held;
             });
+            if lag.held > settings.max_wal_held {
+                let limit = settings.max_wal_held;
+                return Ok(SessionError::TooMuchHeld { held: lag.held, limit });
+            }
             let now = publication::identity(client, &settings.publication, &settings.tables).await?;
             if now != identity {
-                return Ok::<_, tokio_postgres::Error>(SessionError::IdentityChanged);
+                return Ok(SessionError::IdentityChanged);
             }
         }
     };
@@ -255,7 +302,7 @@ async fn watch_database(
             Some("57P01" | "57P03") => SessionError::ShuttingDown,
             _ => SessionError::WatchEnded,
         },
-        reason = looking => reason.unwrap_or_else(|error| match error.code().map(SqlState::code) {
+        reason = looking => reason.unwrap_or_else(|error: tokio_postgres::Error| match error.code().map(SqlState::code) {
             Some("57P01" | "57P03") => SessionError::ShuttingDown,
             _ => SessionError::Database(error),
         }),

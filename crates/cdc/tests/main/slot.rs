@@ -218,3 +218,27 @@ async fn a_slot_of_another_kind_is_left_alone() {
         follower.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_slot_that_holds_too_much_is_given_up_for_the_databases_sake() {
+    for bin in versions() {
+        let cluster = Cluster::start(&bin).await;
+        let client = cluster.client().await;
+        let mut follower = Follower::without_sync_and_with_at_most(1 << 20, database(&cluster.url()));
+        follower.connected().await;
+        insert(&client, 1).await;
+        follower.changes(1).await;
+        let filler = "select pg_logical_emit_message(false, 'filler', repeat('x', 3000000))";
+        client.batch_execute(filler).await.unwrap();
+        eventually("a new epoch", || async { (follower.journal().epochs.len() > 1).then_some(()) }).await;
+        follower.connected().await;
+        let held = "select pg_current_wal_flush_lsn() - restart_lsn < 1048576 from pg_replication_slots";
+        assert!(
+            client.query_one(held, &[]).await.unwrap().get::<_, bool>(0),
+            "the new slot holds nothing old"
+        );
+        insert(&client, 2).await;
+        assert_eq!(follower.changes(2).await.last().unwrap(), "Insert 2 x");
+        follower.stop().await;
+    }
+}

@@ -12,7 +12,7 @@ pub(crate) type Environment = BTreeMap<String, String>;
 
 /// Every setting by its name: that of the flag, and of the key in the file. The environment variable is
 /// `FHIR_TAIL_` and the name in capitals.
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "database-url",
     "data-dir",
     "postgres-bin",
@@ -23,6 +23,7 @@ pub(super) const KEYS: [&str; 14] = [
     "client-timeout",
     "slot",
     "publication",
+    "max-wal-held",
     "retention-bytes",
     "retention-age",
     "log-format",

@@ -38,6 +38,7 @@ pub(crate) struct Settings {
     pub(crate) client_timeout: Age,
     pub(crate) slot: SlotName,
     pub(crate) publication: String,
+    pub(crate) max_wal_held: ByteSize,
     pub(crate) retention_bytes: ByteSize,
     pub(crate) retention_age: Age,
     pub(crate) log_format: LogFormat,
@@ -98,6 +99,7 @@ impl Settings {
         let max_streams = layers.read("max-streams", values::positive).unwrap_or(20_000);
         let client_timeout = layers.read("client-timeout", str::parse).unwrap_or(Age(60));
         let publication = layers.read_or("publication", values::DEFAULT_PUBLICATION, values::identifier);
+        let max_wal_held = layers.read("max-wal-held", str::parse).unwrap_or(ByteSize(10 << 30));
         let retention_bytes = layers.read("retention-bytes", str::parse).unwrap_or(ByteSize(10 << 30));
         let retention_age = layers.read("retention-age", str::parse).unwrap_or(Age(7 * 86_400));
         let log_format = layers.read("log-format", str::parse).unwrap_or(LogFormat::Text);
@@ -121,6 +123,7 @@ impl Settings {
             client_timeout,
             slot,
             publication,
+            max_wal_held,
             retention_bytes,
             retention_age,
             log_format,
@@ -171,6 +174,7 @@ fn flags(common: CommonOptions, serve: ServeOptions) -> BTreeMap<&'static str, V
         ("client-timeout", serve.client_timeout),
         ("slot", serve.slot),
         ("publication", serve.publication),
+        ("max-wal-held", serve.max_wal_held),
         ("retention-bytes", serve.retention_bytes),
         ("retention-age", serve.retention_age),
     ];

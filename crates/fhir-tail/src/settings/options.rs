@@ -68,6 +68,10 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "NAME")]
     pub(crate) publication: Option<String>,
 
+    /// The database keeps at most this much log for us; then its disk comes first, and clients are reset [default: 10GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_wal_held: Option<String>,
+
     /// The journal keeps at most this much [default: 10GiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) retention_bytes: Option<String>,

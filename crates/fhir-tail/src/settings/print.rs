@@ -24,6 +24,7 @@ impl Settings {
         self.line(&mut out, "client-timeout", &quoted(&self.client_timeout.to_string()));
         self.line(&mut out, "slot", &quoted(self.slot.as_str()));
         self.line(&mut out, "publication", &quoted(&self.publication));
+        self.line(&mut out, "max-wal-held", &quoted(&self.max_wal_held.to_string()));
         self.line(&mut out, "retention-bytes", &quoted(&self.retention_bytes.to_string()));
         self.line(&mut out, "retention-age", &quoted(&self.retention_age.to_string()));
         self.line(&mut out, "log-format", &quoted(&self.log_format.to_string()));

@@ -64,6 +64,10 @@ impl Sink for Remembering {
         std::future::pending::<()>().await;
     }
 
+    async fn writable(&self) {
+        drop(self.gate.acquire().await.unwrap());
+    }
+
     async fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), PublishError> {
         let mut journal = self.journal();
         journal.acknowledged = epoch.start;
@@ -153,20 +157,26 @@ impl Follower {
 
     /// Follows into a journal that there is.
     pub(crate) fn resume(database: Database, journal: Arc<Mutex<Journal>>) -> Self {
-        Self::spawn(database, journal, true)
+        Self::spawn(database, journal, true, u64::MAX)
     }
 
     /// Follows into a journal on a disk that never syncs.
     pub(crate) fn without_sync(database: Database) -> Self {
-        Self::spawn(database, Arc::default(), false)
+        Self::spawn(database, Arc::default(), false, u64::MAX)
     }
 
-    fn spawn(database: Database, journal: Arc<Mutex<Journal>>, syncs: bool) -> Self {
+    /// As without sync, where the database may keep this much log for it.
+    pub(crate) fn without_sync_and_with_at_most(max_wal_held: u64, database: Database) -> Self {
+        Self::spawn(database, Arc::default(), false, max_wal_held)
+    }
+
+    fn spawn(database: Database, journal: Arc<Mutex<Journal>>, syncs: bool, max_wal_held: u64) -> Self {
         let settings = Settings {
             database,
             slot: "fhir_tail".parse().unwrap(),
             publication: "docs".to_owned(),
             tables: vec![TableName::new("t", "doc")],
+            max_wal_held,
         };
         let acknowledged = journal.lock().unwrap().acknowledged;
         let gate = Arc::new(Semaphore::new(1));
