@@ -132,22 +132,13 @@ fn last_replay(heard: &[Heard]) -> (usize, usize) {
     (begin, end.map_or(heard.len(), |end| begin + end))
 }
 
-/// W of the last replay. A client that was cut between the end of its replay and `live` is not told: then the newest stamp
-/// that it had heard of by then will do, as what is stamped later was still to come.
+/// W of the last replay.
 fn transaction_time(heard: &[Heard]) -> Result<i64> {
     let (_, live) = last_replay(heard);
     let Some(What::Notice { transaction_time, .. }) = heard.get(live).map(|heard| &heard.what) else {
         bail!("it was never live");
     };
-    if let Some(w) = transaction_time {
-        return micros(w);
-    }
-    ensure!(heard[live].connection > 1, "live without a transactionTime");
-    let stamps = heard[..live].iter().filter_map(|heard| match &heard.what {
-        What::Resource { stamp, .. } | What::Deletion { stamp, .. } => Some(*stamp),
-        What::Notice { .. } => None,
-    });
-    Ok(stamps.max().unwrap_or(0))
+    micros(transaction_time.as_deref().context("live without a transactionTime")?)
 }
 
 /// Everything stamped after the replay's transactionTime, once and in the order of the commits.
