@@ -83,7 +83,9 @@ impl Postgres {
             "--no-sync",
             "-D",
         ]);
-        succeed(initdb.arg(directory))?;
+        // Small segments: each test copies one, and most write less than that.
+        initdb.arg(directory).arg("--wal-segsize=1");
+        succeed(&mut initdb)?;
         // A server of one session, without a postmaster: it reads SQL from its input.
         let mut single = self.command("postgres");
         single.args(["--single", "-F", "-D"]).arg(directory).arg("postgres").stdin(Stdio::piped());

@@ -112,6 +112,10 @@ fn run(arguments: &Arguments, cases: Vec<Case>) -> Result<ExitCode> {
                 }
                 one(case, postgres, &template, directory.clone())
                     .map_err(|error| Failed::from(format!("{}\n{}", explain(&error), logs(&directory))))?;
+                if !keep {
+                    // At once: what never was on the disk costs nothing.
+                    std::fs::remove_dir_all(&directory).map_err(|error| Failed::from(error.to_string()))?;
+                }
                 Ok(Completion::Completed)
             }));
         }

@@ -2,6 +2,7 @@
 //! prepared, very large.
 
 use anyhow::{Context as _, Result, ensure};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tests::check::{Expect, check};
 use tests::sse::{Item, Parser};
@@ -239,34 +240,33 @@ const ASK: &str = "Prefer: respond-eventsource\r\n";
 async fn one_of_300_000_resources(context: Context) -> Result<()> {
     let site = Site::start(&context).await?;
     let address = site.server.listening()?;
-    let mut live = http::get(address, "/fhir/$export", ASK).await?;
-    let mut parser = Parser::default();
-    let mut numbers = Vec::new();
-    within("live", SOON, count(&mut live, &mut parser, &mut numbers, 0)).await?;
+    let mut live = Counter::connect(address, "/fhir/$export").await?;
+    within("live", SOON, live.count(0)).await?;
     // Another one, who does not read at all until the first has everything.
-    let mut slow = http::get(address, "/fhir/$export?_type=Observation", ASK).await?;
-    let mut slow_parser = Parser::default();
-    within("live", SOON, count(&mut slow, &mut slow_parser, &mut Vec::new(), 0)).await?;
+    let mut slow = Counter::connect(address, "/fhir/$export?_type=Observation").await?;
+    within("live", SOON, slow.count(0)).await?;
     let insert = "insert into fhir.resource (resource_type, id, content) \
         select 'Observation', 'o' || i, format('{\"resourceType\":\"Observation\",\"n\":%s,\"status\":\"final\",\
         \"code\":{\"text\":\"%s\"}}', i, repeat('x', 200))::json from generate_series(1, 300000) i";
     let began = tokio::time::Instant::now();
     site.sql.batch_execute(insert).await?;
     let limit = Duration::from_secs(200);
-    within("the transaction", limit, count(&mut live, &mut parser, &mut numbers, 300_000)).await?;
-    ensure!(numbers.iter().copied().eq(1..=300_000), "not each once and in order: {} numbers", numbers.len());
+    within("the transaction", limit, live.count(300_000)).await?;
+    ensure!(
+        live.numbers.iter().copied().eq(1..=300_000),
+        "not each once and in order: {}",
+        live.numbers.len()
+    );
     let peak = site.server.peak_memory()?;
     ensure!(peak < MEMORY, "{} MiB at most with the transaction live", peak >> 20);
 
     // The slow one hears everything from the journal now, and a new one from the tables.
-    let mut heard = Vec::new();
-    within("the slow one", limit, count(&mut slow, &mut slow_parser, &mut heard, 300_000)).await?;
-    ensure!(heard.iter().copied().eq(1..=300_000), "the slow one: not each once and in order");
-    let mut late = http::get(address, "/fhir/Observation/$export", ASK).await?;
-    let mut replayed = Vec::new();
-    within("the replay", limit, count(&mut late, &mut Parser::default(), &mut replayed, 300_000)).await?;
-    replayed.sort_unstable();
-    ensure!(replayed.iter().copied().eq(1..=300_000), "the replay: not each once");
+    within("the slow one", limit, slow.count_on(300_000)).await?;
+    ensure!(slow.numbers.iter().copied().eq(1..=300_000), "the slow one: not each once and in order");
+    let mut late = Counter::connect(address, "/fhir/Observation/$export").await?;
+    within("the replay", limit, late.count(300_000)).await?;
+    late.numbers.sort_unstable();
+    ensure!(late.numbers.iter().copied().eq(1..=300_000), "the replay: not each once");
     let peak = site.server.peak_memory()?;
     ensure!(peak < MEMORY, "{} MiB at most after a replay", peak >> 20);
     report(&format!("300,000 resources in {:?}, {} MiB at most", began.elapsed(), peak >> 20));
@@ -278,27 +278,52 @@ fn report(text: &str) {
     eprintln!("{text}");
 }
 
-/// Reads the numbers of resources, without keeping anything else; until `live` if none are wanted.
-async fn count(
-    response: &mut http::Response,
-    parser: &mut Parser,
-    numbers: &mut Vec<i64>,
-    wanted: usize,
-) -> Result<()> {
-    loop {
-        while let Some(item) = parser.next_item() {
-            let Item::Frame(frame) = item else { continue };
-            let data = frame.get("data").context("no data")?;
-            if let Some((_, digits)) = data.split_once("\"n\":") {
-                let end = digits.find(|c: char| !c.is_ascii_digit()).context("no end")?;
-                numbers.push(digits[..end].parse()?);
-            } else if wanted == 0 && data.contains("\"code\":\"live\"") {
+/// A subscriber that keeps the numbers of resources, and nothing else.
+struct Counter {
+    address: SocketAddr,
+    target: &'static str,
+    response: http::Response,
+    parser: Parser,
+    numbers: Vec<i64>,
+    last_id: String,
+}
+
+impl Counter {
+    async fn connect(address: SocketAddr, target: &'static str) -> Result<Self> {
+        let response = http::get(address, target, ASK).await?;
+        let (parser, numbers, last_id) = (Parser::default(), Vec::new(), String::new());
+        Ok(Self { address, target, response, parser, numbers, last_id })
+    }
+
+    /// Reads until so many resources were heard; until `live` if none are wanted.
+    async fn count(&mut self, wanted: usize) -> Result<()> {
+        loop {
+            while let Some(item) = self.parser.next_item() {
+                let Item::Frame(frame) = item else { continue };
+                let data = frame.get("data").context("no data")?;
+                self.last_id = frame.get("id").context("no id")?;
+                if let Some((_, digits)) = data.split_once("\"n\":") {
+                    let end = digits.find(|c: char| !c.is_ascii_digit()).context("no end")?;
+                    self.numbers.push(digits[..end].parse()?);
+                } else if wanted == 0 && data.contains("\"code\":\"live\"") {
+                    return Ok(());
+                }
+            }
+            if wanted > 0 && self.numbers.len() >= wanted {
                 return Ok(());
             }
+            self.parser.push(&self.response.next().await?.context("the stream ended")?);
         }
-        if wanted > 0 && numbers.len() >= wanted {
+    }
+
+    /// The same, by one who may have been cut off because he took nothing for a minute, and comes back.
+    async fn count_on(&mut self, wanted: usize) -> Result<()> {
+        if self.count(wanted).await.is_ok() {
             return Ok(());
         }
-        parser.push(&response.next().await?.context("the stream ended")?);
+        let resume = format!("{ASK}Last-Event-ID: {}\r\n", self.last_id);
+        self.response = http::get(self.address, self.target, &resume).await?;
+        self.parser = Parser::default();
+        self.count(wanted).await
     }
 }
