@@ -60,6 +60,7 @@ impl Marks {
             database,
             feed,
             asks,
+            waiting: Vec::new(),
             state: Arc::clone(&state),
             last: None,
             unproven: None,
@@ -106,6 +107,8 @@ struct Sampler {
     database: Database,
     feed: feed::Feed,
     asks: mpsc::UnboundedReceiver<Asked>,
+    /// Who asked while there was no connection.
+    waiting: Vec<Asked>,
     state: Arc<State>,
     /// The sample before, to compare the clocks.
     last: Option<Draft>,
@@ -128,18 +131,19 @@ impl Sampler {
                 Err(error) => (crate::describe_error(&error), error.retry()),
             };
             tracing::warn!(%failure, "no mark can be taken");
-            set(&self.state.failure, Some(failure.clone()));
+            set(&self.state.failure, Some(failure));
             self.last = None;
             self.unproven = None;
-            let wait = backoff.next(retry);
-            // Who asks meanwhile is told at once, and asks again: nobody is kept in a queue that nobody reads.
-            let _over = timeout(wait, async {
+            // Who asks meanwhile waits for the next connection, and is forgotten when it waits no longer.
+            let _over = timeout(backoff.next(retry), async {
                 while let Some(asked) = self.asks.recv().await {
-                    let _gone = asked.send(Err(match retry {
-                        Retry::Backoff => SourceError::Unavailable(failure.clone()),
-                        Retry::Operator | Retry::Never => SourceError::Refused(failure.clone()),
-                    }));
+                    if self.waiting.len() == self.waiting.capacity() {
+                        self.waiting.retain(|asked| !asked.is_closed());
+                    }
+                    self.waiting.push(asked);
                 }
+                // Nobody can ask any more.
+                std::future::pending::<()>().await;
             })
             .await;
         }
@@ -159,11 +163,11 @@ impl Sampler {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let mut waiting = Vec::new();
             tokio::select! {
                 _ = ticks.tick() => {}
-                asked = self.asks.recv() => waiting.extend(asked),
+                asked = self.asks.recv() => self.waiting.extend(asked),
             }
+            let mut waiting = std::mem::take(&mut self.waiting);
             // Whoever has asked by now gets the sample that begins now.
             while let Ok(asked) = self.asks.try_recv() {
                 waiting.push(asked);
