@@ -90,15 +90,18 @@ fn instant(micros: i64) -> Instant {
     Instant::from_unix_micros(micros)
 }
 
-async fn open(directory: &Path, held_bytes: usize) -> (Feed, Publisher) {
-    let options = Options {
+fn options(directory: &Path, held_bytes: usize) -> Options {
+    Options {
         directory: directory.to_owned(),
         retention_bytes: 1 << 30,
         retention_age: Duration::from_secs(3600),
         concurrent_pages: 2,
         held_bytes,
-    };
-    let (feed, mut publisher) = Feed::open(options, Arc::new(Lines)).unwrap();
+    }
+}
+
+async fn open(directory: &Path, held_bytes: usize) -> (Feed, Publisher) {
+    let (feed, mut publisher) = Feed::open(options(directory, held_bytes), Arc::new(Lines)).unwrap();
     publisher.begin_epoch(origin(1), Lsn::new(10), instant(100), false).await.unwrap();
     let mark = Mark { w: instant(200), l: Lsn::new(10) };
     feed.set_source(Arc::new(Empty { mark, purged: None }));
@@ -260,13 +263,7 @@ async fn purged_deletions_are_a_reset_of_everything() {
 
 /// Opens a journal that follows a database already; who held it may still be letting go.
 async fn reopen(directory: &Path, l: u64) -> (Feed, Publisher) {
-    let options = Options {
-        directory: directory.to_owned(),
-        retention_bytes: 1 << 30,
-        retention_age: Duration::from_secs(3600),
-        concurrent_pages: 2,
-        held_bytes: 1 << 20,
-    };
+    let options = options(directory, 1 << 20);
     let locked_until = tokio::time::Instant::now() + Duration::from_secs(20);
     let (feed, publisher) = loop {
         match Feed::open(options.clone(), Arc::new(Lines)) {
