@@ -7,7 +7,7 @@
 use crate::{Kind, Lsn, Mark, Position};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fhir::{Instant, ResourceType};
+use fhir::{Instant, ResourceType, stable_hash};
 use std::fmt;
 use std::str::FromStr;
 
@@ -117,14 +117,9 @@ impl EventId {
                 bytes.extend_from_slice(replay.cursor.id.as_bytes());
             }
         }
-        bytes.extend_from_slice(&hash(&bytes).to_be_bytes());
+        bytes.extend_from_slice(&stable_hash(bytes.iter().copied()).to_be_bytes());
         URL_SAFE_NO_PAD.encode_string(&bytes, out);
     }
-}
-
-/// FNV-1a.
-fn hash(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 fn put_u64(number: u64, out: &mut Vec<u8>) {
@@ -253,7 +248,7 @@ impl FromStr for EventId {
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidEventId)?;
         let (bytes, check) = bytes.split_last_chunk::<HASH_LEN>().ok_or(InvalidEventId)?;
-        if hash(bytes).to_be_bytes() != *check {
+        if stable_hash(bytes.iter().copied()).to_be_bytes() != *check {
             return Err(InvalidEventId);
         }
         Fields(bytes).place().map(Self).ok_or(InvalidEventId)

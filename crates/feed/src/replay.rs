@@ -50,8 +50,8 @@ pub(crate) enum Paged {
 impl Replay<'_> {
     /// From the request's beginning, or a reset's.
     pub(crate) async fn run(&self, since: Option<Instant>, id: &EventId) -> Result<Paged, SourceError> {
-        let source = self.shared.source(self.out, id).await;
-        let mut sample = self.first_mark(&*source, id).await?;
+        let source = self.shared.source(self.out).await;
+        let mut sample = self.first_mark(&*source).await?;
         let epoch = self.shared.durable.borrow().epoch;
         let (w, l) = (sample.mark.w, sample.mark.l);
         if let (Some(since), Some(purged)) = (since, sample.tombstones_purged)
@@ -68,13 +68,13 @@ impl Replay<'_> {
         let mut passed = id.clone();
         loop {
             passed = self.pages(&*source, round, None, passed).await?;
-            if self.purged_meanwhile(&*source, round, &passed).await? {
+            if self.purged_meanwhile(&*source, round).await? {
                 return Ok(Paged::Purged(passed));
             }
             if sample.taken.elapsed() <= ROUND_WORTH {
                 return Ok(Paged::Done(round.hand_over()));
             }
-            let next = persist(self.out, &passed, || source.mark()).await?;
+            let next = persist(self.out, || source.mark()).await?;
             if clock_fell_behind(&sample, &next) || !worth_a_round(&sample, &next) {
                 return Ok(Paged::Done(round.hand_over()));
             }
@@ -86,40 +86,35 @@ impl Replay<'_> {
     /// From a place within a round: the same pages up to the same mark, then the feed.
     pub(crate) async fn resume(&self, place: Replaying) -> Result<Paged, SourceError> {
         let id = EventId(Place::Replay(place.clone()));
-        let source = self.shared.source(self.out, &id).await;
+        let source = self.shared.source(self.out).await;
         let round = Round { epoch: place.epoch, since: place.since, mark: place.mark };
         let passed = self.pages(&*source, round, Some(place.cursor), id).await?;
-        if self.purged_meanwhile(&*source, round, &passed).await? {
+        if self.purged_meanwhile(&*source, round).await? {
             return Ok(Paged::Purged(passed));
         }
         Ok(Paged::Done(round.hand_over()))
     }
 
     /// Whether deletions that the round's pages had to tell of may have been purged before they were read.
-    async fn purged_meanwhile(
-        &self,
-        source: &dyn Source,
-        round: Round,
-        id: &EventId,
-    ) -> Result<bool, SourceError> {
+    async fn purged_meanwhile(&self, source: &dyn Source, round: Round) -> Result<bool, SourceError> {
         let Some(since) = round.since else { return Ok(false) };
-        let purged = persist(self.out, id, || source.tombstones_purged()).await?;
+        let purged = persist(self.out, || source.tombstones_purged()).await?;
         Ok(purged.is_some_and(|purged| since < purged))
     }
 
     /// The first mark whose W has passed the beginning of the journal: what was stamped before it and
     /// committed before the slot was there is in the tables for sure.
-    async fn first_mark(&self, source: &dyn Source, id: &EventId) -> Result<Sample, SourceError> {
+    async fn first_mark(&self, source: &dyn Source) -> Result<Sample, SourceError> {
         let mut told = None;
         loop {
-            let sample = persist(self.out, id, || source.mark()).await?;
+            let sample = persist(self.out, || source.mark()).await?;
             let begins = self.shared.durable.borrow().floor.stamp;
             if sample.mark.w >= begins {
                 return Ok(sample);
             }
             let waiting = source.holding_back().unwrap_or_else(|| "open transactions of the database".into());
             if told.as_ref() != Some(&waiting) {
-                self.out.send(Item::Waiting(waiting.clone()), id.clone()).await;
+                self.out.waits_for(waiting.clone()).await;
                 told = Some(waiting);
             }
             tokio::time::sleep(WAIT_FOR_W).await;
@@ -135,7 +130,7 @@ impl Replay<'_> {
         id: EventId,
     ) -> Result<EventId, SourceError> {
         let (mut cursor, mut passed) = (cursor, id);
-        let present = persist(self.out, &passed, || source.present(round.since)).await?;
+        let present = persist(self.out, || source.present(round.since)).await?;
         for (kind, resource_type) in round.stages(self.filter) {
             let mut after = None;
             match &cursor {
@@ -157,7 +152,7 @@ impl Replay<'_> {
                     until: round.mark.w,
                     after: after.clone(),
                 };
-                let (page, mut held) = persist(self.out, &passed, || self.page(source, &request)).await?;
+                let (page, mut held) = persist(self.out, || self.page(source, &request)).await?;
                 after = page.next.clone();
                 if !page.rows.is_empty() {
                     let (item, id) = self.frame(round, kind, resource_type, page, &mut held);
@@ -223,10 +218,10 @@ impl Replay<'_> {
 
 impl Shared {
     /// The database, as soon as it is known.
-    async fn source(&self, out: &Out, id: &EventId) -> Arc<dyn Source> {
+    async fn source(&self, out: &Out) -> Arc<dyn Source> {
         let mut source = self.source.subscribe();
         if source.borrow().is_none() {
-            out.send(Item::Waiting("the database is not connected yet".into()), id.clone()).await;
+            out.waits_for("the database is not connected yet".into()).await;
         }
         let known = source.wait_for(Option::is_some).await.ok().and_then(|source| source.clone());
         match known {
@@ -237,23 +232,22 @@ impl Shared {
     }
 
     /// A mark taken now.
-    pub(crate) async fn sample(&self, out: &Out, id: &EventId) -> Result<Sample, SourceError> {
-        let source = self.source(out, id).await;
-        persist(out, id, || source.mark()).await
+    pub(crate) async fn sample(&self, out: &Out) -> Result<Sample, SourceError> {
+        let source = self.source(out).await;
+        persist(out, || source.mark()).await
     }
 }
 
 /// Asks again, with growing pauses, while the database is away.
 async fn persist<T, F: Future<Output = Result<T, SourceError>>>(
     out: &Out,
-    id: &EventId,
     mut ask: impl FnMut() -> F,
 ) -> Result<T, SourceError> {
     let mut pause = *RETRY.start();
     loop {
         match ask().await {
             Err(SourceError::Unavailable(why)) => {
-                out.send(Item::Waiting(format!("the database is not available: {why}")), id.clone()).await;
+                out.waits_for(format!("the database is not available: {why}")).await;
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(*RETRY.end());
             }

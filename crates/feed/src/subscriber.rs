@@ -41,7 +41,7 @@ enum Step {
 impl Subscriber {
     /// Runs until the database refuses for good.
     pub(crate) async fn run(self, begin: Begin) -> SourceError {
-        self.epoch_known(&begin).await;
+        self.epoch_known().await;
         let mut step = match begin {
             Begin::Since(since) => Step::Replay { since, id: EventId::beginning() },
             Begin::After { id, since } => match self.admit(id, since).await {
@@ -67,15 +67,10 @@ impl Subscriber {
     }
 
     /// Before a database is followed no id can be judged.
-    async fn epoch_known(&self, begin: &Begin) {
+    async fn epoch_known(&self) {
         let mut durable = self.shared.durable.clone();
         if !durable.borrow().known {
-            let id = match begin {
-                Begin::After { id: Some(id), .. } => id.clone(),
-                _ => EventId::beginning(),
-            };
-            let waiting = "the replication slot is not there yet".to_owned();
-            self.out.send(Item::Waiting(waiting), id).await;
+            self.out.waits_for("the replication slot is not there yet".into()).await;
             if durable.wait_for(|durable| durable.known).await.is_err() {
                 // The journal's thread has ended, and the process with it.
                 std::future::pending::<()>().await;
@@ -223,7 +218,7 @@ impl Subscriber {
             return Ok(None);
         }
         // A client saw what our crash lost: Postgres sends it again, unless the database never wrote it.
-        let sample = self.shared.sample(&self.out, &EventId::live(epoch, position, on_disk.head_w)).await?;
+        let sample = self.shared.sample(&self.out).await?;
         let written = position.commit_lsn < sample.mark.l;
         Ok((!written).then_some(Stale::Forked("the event id is ahead of the database")))
     }

@@ -98,16 +98,19 @@ pub enum Item {
     Waiting(String),
 }
 
+/// One item on its way, with the id of everything up to it; without one it moves nothing.
+type Slot = Arc<Mutex<Option<(Item, Option<EventId>)>>>;
+
 /// The stream of one subscriber. Dropping it costs nobody anything.
 pub struct Subscription {
     /// The future that makes the items; it only runs while [`next`](Self::next) is awaited.
     work: Pin<Box<dyn Future<Output = SourceError> + Send>>,
-    slot: Arc<Mutex<Option<(Item, EventId)>>>,
+    slot: Slot,
     id: EventId,
 }
 
 /// The other end of a subscription: takes one item at a time.
-pub(crate) struct Out(Arc<Mutex<Option<(Item, EventId)>>>);
+pub(crate) struct Out(Slot);
 
 impl Subscription {
     pub(crate) fn new<F>(id: EventId, work: impl FnOnce(Out) -> F) -> Self
@@ -130,10 +133,11 @@ impl Subscription {
         })
         .await;
         match (item, ended) {
-            // Who waits has passed nothing.
-            (Some((item @ Item::Waiting(_), _)), None) => Ok(item),
             (Some((item, id)), None) => {
-                self.id = id;
+                // Who waits has passed nothing.
+                if let Some(id) = id {
+                    self.id = id;
+                }
                 Ok(item)
             }
             (_, Some(error)) => Err(error),
@@ -152,6 +156,15 @@ impl Out {
     /// Hands an item over, with the id of everything up to it, and waits until another is wanted: nothing
     /// is prepared, and nothing taken that others could use, for a client that does not read.
     pub(crate) async fn send(&self, item: Item, id: EventId) {
+        self.put(item, Some(id)).await;
+    }
+
+    /// Says what the subscriber waits for.
+    pub(crate) async fn waits_for(&self, what: String) {
+        self.put(Item::Waiting(what), None).await;
+    }
+
+    async fn put(&self, item: Item, id: Option<EventId>) {
         let mut item = Some((item, id));
         std::future::poll_fn(|_| {
             if let Some(item) = item.take() {

@@ -3,7 +3,7 @@
 //! Two requests with equal filters share one channel of the hub; `_since`, `_heartbeat` and the place
 //! where a client resumes are no part of it.
 
-use crate::{ResourceType, TypeSet};
+use crate::{ResourceType, TypeSet, stable_hash};
 
 /// The changes that a request asks for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -26,12 +26,7 @@ impl Filter {
     /// A short hash, the same in every process and release: an id given out for one filter must be
     /// recognised as another's.
     pub fn hash32(&self) -> u32 {
-        // FNV-1a over the words.
-        self.types
-            .words()
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+        stable_hash(self.types.words().iter().flat_map(|word| word.to_le_bytes()))
     }
 }
 

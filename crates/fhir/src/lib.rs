@@ -13,6 +13,7 @@ mod outcome;
 mod request;
 mod resource;
 mod resource_type;
+mod stable_hash;
 
 pub use filter::Filter;
 pub use instant::{Instant, InvalidInstant};
@@ -21,3 +22,4 @@ pub use outcome::{Issue, IssueType, Outcome, Severity};
 pub use request::{ExportRequest, Handling, Level};
 pub use resource::{BadResource, Columns, is_id, write_deletion, write_resource};
 pub use resource_type::{COUNT as RESOURCE_TYPES, ResourceType, TypeSet, UnknownResourceType};
+pub use stable_hash::stable_hash;

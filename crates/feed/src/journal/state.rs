@@ -1,7 +1,7 @@
 //! What the journal knows besides its blocks: written with every group, in the same fsync.
 
 use crate::{Lsn, Mark, Origin, Position, Transaction};
-use fhir::Instant;
+use fhir::{Instant, stable_hash};
 use serde::{Deserialize, Serialize};
 
 /// What was dropped by retention: a position below it cannot be continued.
@@ -83,7 +83,7 @@ impl State {
             .unwrap_or_default();
         let position = Position::before(start);
         Self {
-            epoch: u64::from(system_hash(origin.system)) << 32 | u64::from(fastrand::u32(..)),
+            epoch: u64::from(stable_hash(origin.system.to_be_bytes())) << 32 | u64::from(fastrand::u32(..)),
             past,
             origin,
             head: position,
@@ -170,14 +170,6 @@ fn pack(position: Position) -> (u64, u64, u16) {
 
 fn unpack((lsn, ordinal, part): (u64, u64, u16)) -> Position {
     Position { commit_lsn: Lsn::new(lsn), ordinal, part }
-}
-
-/// FNV-1a: the same in every process and release.
-fn system_hash(system: u64) -> u32 {
-    system
-        .to_be_bytes()
-        .iter()
-        .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]
