@@ -18,8 +18,6 @@ use tokio::time::Instant as Clock;
 
 /// After this long without an event a subscriber is told the position, if it has moved.
 const POSITION_EVERY: Duration = Duration::from_secs(60);
-/// What ids carry before any mark lay behind the head.
-const NO_MARK: Instant = Instant::from_unix_micros(0);
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a subscriber cannot go on from where it stands; `since` is from where its reset goes on.
@@ -43,8 +41,8 @@ pub(crate) struct Follow<'a> {
     pub(crate) w: Instant,
     /// Set until the feed has passed its L.
     pub(crate) split: Option<Mark>,
-    /// What `live` will say; `None` once it was said.
-    pub(crate) live: Option<Option<Instant>>,
+    /// Whether `live` was said.
+    live: bool,
     /// The position of the last id that was sent.
     told: Position,
     /// When the next `position` is due.
@@ -61,7 +59,7 @@ impl<'a> Follow<'a> {
         w: Instant,
     ) -> Self {
         let quiet = Clock::now() + POSITION_EVERY;
-        Self { shared, filter, out, epoch, position, w, split: None, live: Some(None), told: position, quiet }
+        Self { shared, filter, out, epoch, position, w, split: None, live: false, told: position, quiet }
     }
 
     /// Runs until the subscriber is lost.
@@ -79,11 +77,9 @@ impl<'a> Follow<'a> {
         let mut joined = shared.hub.join(self.filter);
         self.same_epoch(joined.head.epoch)?;
         self.journal_up_to(joined.head).await?;
-        if let Some(transaction_time) = self.live.take() {
-            let transaction_time = transaction_time
-                .or(joined.head.passed_mark.map(|mark| mark.w))
-                .or(Some(self.w).filter(|w| *w > NO_MARK));
-            self.notice(Notice::Live { transaction_time }).await;
+        if !std::mem::replace(&mut self.live, true) {
+            let passed = joined.head.passed_mark.map(|mark| mark.w);
+            self.notice(Notice::Live { transaction_time: passed.unwrap_or(self.w).max(self.w) }).await;
         }
         self.channel(&mut joined).await;
         Ok(())

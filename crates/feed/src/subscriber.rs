@@ -23,7 +23,6 @@ struct Standing {
     position: Position,
     w: Instant,
     split: Option<Mark>,
-    transaction_time: Option<Instant>,
 }
 
 /// What a subscriber does next.
@@ -93,7 +92,6 @@ impl Subscriber {
                 let Standing { epoch, position, w, .. } = from;
                 let mut follow = Follow::new(&self.shared, &self.filter, &self.out, epoch, position, w);
                 follow.split = from.split;
-                follow.live = Some(from.transaction_time);
                 Ok(self.reset(follow.run().await))
             }
         }
@@ -128,7 +126,7 @@ impl Subscriber {
                     && state.floor.position.commit_lsn <= mark.l =>
             {
                 let position = found.unwrap_or(head);
-                Step::Follow(Standing { epoch, position, w, split: Some(mark), transaction_time: Some(w) })
+                Step::Follow(Standing { epoch, position, w, split: Some(mark) })
             }
             Ok(Ok(_)) => reset("what follows the pages is no longer kept"),
             Ok(Err(error)) => {
@@ -162,12 +160,12 @@ impl Subscriber {
         Ok(match id.0.clone() {
             Place::Beginning => Step::Replay { since, id },
             Place::Live { epoch, position, w } => {
-                let from = Standing { epoch, position, w, split: None, transaction_time: None };
+                let from = Standing { epoch, position, w, split: None };
                 self.go_on(&on_disk, from, since, id).await?
             }
             Place::Split { epoch, position, mark, w } => {
                 let split = Some(mark);
-                let from = Standing { epoch, position, w, split, transaction_time: Some(w) };
+                let from = Standing { epoch, position, w, split };
                 self.go_on(&on_disk, from, since, id).await?
             }
             Place::Replay(place) => {

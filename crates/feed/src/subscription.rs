@@ -29,8 +29,8 @@ pub enum Begin {
 pub enum Notice {
     /// All that there was at the beginning has been sent; from here on changes come as they are committed.
     Live {
-        /// The instant to use as the next `_since`; `None` when no mark is known yet.
-        transaction_time: Option<Instant>,
+        /// The instant to use as the next `_since`.
+        transaction_time: Instant,
     },
     /// The head has moved and nothing was sent for a while.
     Position,

@@ -15,9 +15,9 @@ use std::time::Duration;
 struct Lines;
 
 impl Framing for Lines {
-    fn frame(&self, _: &str, _: ResourceType, data: &[u8], out: &mut bytes::BytesMut) {
+    fn frame(&self, id: &str, _: ResourceType, data: &[u8], out: &mut bytes::BytesMut) {
         out.extend_from_slice(data);
-        out.extend_from_slice(b"\n");
+        out.extend_from_slice(format!(" {id}\n").as_bytes());
     }
 }
 
@@ -335,7 +335,7 @@ async fn a_since_ahead_of_the_clock_keeps_its_distance_from_w() {
     let far = Some(instant(i64::MAX / 2));
     let mut live_only = feed.subscribe(Filter::everything(), Begin::Since(far));
     let said = notice(&mut live_only).await;
-    assert_eq!(said, Notice::Live { transaction_time: Some(instant(200)) });
+    assert_eq!(said, Notice::Live { transaction_time: instant(200) });
     publisher.publish(batch(1, ResourceType::PATIENT)).await.unwrap();
     assert_eq!(numbers(&mut live_only, 1).await, [1]);
     let id = live_only.id();
@@ -343,7 +343,23 @@ async fn a_since_ahead_of_the_clock_keeps_its_distance_from_w() {
     publisher.begin_epoch(origin(1), Lsn::new(10), instant(150), false).await.unwrap();
     let mut resumed = feed.subscribe(Filter::everything(), Begin::After { id: Some(id), since: far });
     assert!(matches!(notice(&mut resumed).await, Notice::Reset { .. }));
-    assert_eq!(notice(&mut resumed).await, Notice::Live { transaction_time: Some(instant(200)) });
+    assert_eq!(notice(&mut resumed).await, Notice::Live { transaction_time: instant(200) });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_resumes_before_any_mark_was_passed_is_told_when_the_journal_began() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    let mut subscription = feed.subscribe(Filter::everything(), Begin::Since(None));
+    assert!(matches!(notice(&mut subscription).await, Notice::Live { .. }));
+    publisher.publish(batch(1, ResourceType::PATIENT)).await.unwrap();
+    let Item::Frames(frames) = item(&mut subscription).await else { panic!("no frames") };
+    // A client has the id of the frame, which all who listen share, not what this subscription knows.
+    let text = String::from_utf8(frames.bytes.to_vec()).unwrap();
+    let id = text.trim_end().rsplit(' ').next().unwrap().parse::<EventId>().unwrap();
+    let after = Begin::After { id: Some(id), since: None };
+    let mut resumed = feed.subscribe(Filter::everything(), after);
+    assert_eq!(notice(&mut resumed).await, Notice::Live { transaction_time: instant(100) });
 }
 
 fn copy(from: &Path, to: &Path) {

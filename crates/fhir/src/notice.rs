@@ -75,13 +75,10 @@ impl NoticeCode {
 }
 
 impl Outcome {
-    /// The notice `live`, with the instant to use as the next `_since` where it is known.
-    pub fn live(transaction_time: Option<Instant>) -> Self {
+    /// The notice `live`, with the instant to use as the next `_since`.
+    pub fn live(transaction_time: Instant) -> Self {
         let issue = Issue::notice(NoticeCode::Live, "the replay has ended; changes follow as they commit");
-        Self::new(match transaction_time {
-            Some(at) => issue.with_transaction_time(at),
-            None => issue,
-        })
+        Self::new(issue.with_transaction_time(transaction_time))
     }
 }
 
@@ -92,14 +89,13 @@ mod tests {
     #[test]
     fn live_carries_the_next_since() {
         assert_eq!(
-            Outcome::live(Some(Instant::from_unix_micros(1))).to_json(),
+            Outcome::live(Instant::from_unix_micros(1)).to_json(),
             concat!(
                 r#"{"resourceType":"OperationOutcome","issue":[{"extension":[{"url":"https://fhir-tail.dev/StructureDefinition/transaction-time","#,
                 r#""valueInstant":"1970-01-01T00:00:00.000001Z"}],"severity":"information","code":"informational","details":{"coding":[{"#,
                 r#""system":"https://fhir-tail.dev/CodeSystem/notice","code":"live"}]},"diagnostics":"the replay has ended; changes follow as they commit"}]}"#
             )
         );
-        assert!(!Outcome::live(None).to_json().contains("extension"));
     }
 
     #[test]

@@ -93,8 +93,8 @@ impl State {
             running_max: Instant::MIN,
             floor: Floor { position, stamp: since },
             mark: None,
-            // Before every stamp: nothing is known to lie behind the head.
-            head_w: Instant::from_unix_micros(0),
+            // No replay begins before W has passed it: whoever follows got what was stamped before.
+            head_w: since,
         }
     }
 

@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex};
 
 pub(crate) type Key = (ResourceType, u8);
 
+/// Written last, and by nobody else. Every reader asks for its type.
+pub(crate) const LAST: Key = (ResourceType::PATIENT, u8::MAX);
+
 /// One version of a resource.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
@@ -108,6 +111,17 @@ impl State {
         while self.log.iter().any(|done| !done.visible) {
             self.reveal(random);
         }
+    }
+
+    /// One more write, after all others: whoever is live and has it, has everything.
+    pub(crate) fn write_last(&mut self, random: &mut fastrand::Rng) {
+        self.settle(random);
+        self.tick(1);
+        self.xid += 1;
+        self.number += 1;
+        let version = Version { key: LAST, number: self.number, stamp: self.clock, deleted: false };
+        self.open.push(Open { started: self.clock, xid: self.xid, versions: vec![version] });
+        self.settle(random);
     }
 
     /// The slot begins here, which waits for open transactions.

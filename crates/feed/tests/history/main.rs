@@ -126,7 +126,7 @@ async fn history(seed: u64) {
         }
     }
 
-    database.0.lock().unwrap().settle(&mut random);
+    database.0.lock().unwrap().write_last(&mut random);
     while !database.0.lock().unwrap().all_decoded() {
         let batch = database.0.lock().unwrap().decode(&mut random);
         publisher.publish(batch).await.unwrap();

@@ -92,7 +92,7 @@ async fn notices_carry_the_position_passed() {
     test.next().await;
     let at = FhirInstant::from_unix_micros(1_234_567);
     let notices = [
-        (Notice::Live { transaction_time: Some(at) }, "live", at.to_fhir()),
+        (Notice::Live { transaction_time: at }, "live", at.to_fhir()),
         (Notice::Position, "position", String::new()),
         (
             Notice::Reset { reason: "the journal is too short" },
