@@ -232,8 +232,10 @@ impl Parsing {
                 return types;
             }
             Some(types) if types.is_empty() => {
-                let text = "_type names no resource type of FHIR R4: name some, or leave it out";
-                self.issue(IssueType::Required, "_type", text.to_owned());
+                let of_these = if wrong.is_empty() { wrong } else { format!(" (it has: {wrong})") };
+                let text =
+                    format!("_type names no resource type of FHIR R4{of_these}: name some, or leave it out");
+                self.issue(IssueType::Required, "_type", text);
                 return types;
             }
             Some(types) => types,

@@ -57,7 +57,8 @@ fn no_type_at_all_is_refused() {
         assert!(refused(strict(&[("_type", value)])).contains("names no resource type"));
         assert!(refused(lenient(&[("_type", value)])).contains("names no resource type"));
     }
-    assert!(refused(lenient(&[("_type", "Nonsense")])).contains("names no resource type"));
+    let refusal = refused(lenient(&[("_type", "Nonsense")]));
+    assert!(refusal.contains("names no resource type of FHIR R4 (it has: Nonsense)"), "{refusal}");
     assert!(refused(strict(&[("_type", "Nonsense")])).contains("Nonsense"));
 }
 
