@@ -2,7 +2,7 @@
 
 use crate::postgres::{copy_cluster, create_owned};
 use crate::process::Process;
-use crate::{Context, Postgres, until};
+use crate::{Clock, Context, Postgres, until};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
@@ -30,12 +30,22 @@ pub struct Cluster {
     data: PathBuf,
     socket: PathBuf,
     log: PathBuf,
+    clock: Option<Clock>,
     process: Option<Process>,
 }
 
 impl Cluster {
     /// Copies the template and starts it, with more settings (lines of `postgresql.conf`).
     pub async fn start(context: &Context, settings: &[&str]) -> Result<Self> {
+        Self::start_with_clock(context, settings, None).await
+    }
+
+    /// As [`start`](Self::start), with a clock of its own.
+    pub async fn start_with_clock(
+        context: &Context,
+        settings: &[&str],
+        clock: Option<Clock>,
+    ) -> Result<Self> {
         let home = context.directory().join("postgres");
         create_owned(&home)?;
         let data = home.join("data");
@@ -47,7 +57,7 @@ impl Cluster {
         std::fs::write(&conf, before + &lines + &socket)?;
         let log = context.directory().join("postgres.log");
         let mut cluster =
-            Self { postgres: context.postgres().clone(), data, socket: home, log, process: None };
+            Self { postgres: context.postgres().clone(), data, socket: home, log, clock, process: None };
         cluster.start_again().await?;
         Ok(cluster)
     }
@@ -57,6 +67,7 @@ impl Cluster {
         ensure!(self.process.is_none(), "the cluster is running");
         let mut command = self.postgres.command("postgres");
         command.arg("-D").arg(&self.data);
+        command.envs(self.clock.iter().flat_map(Clock::environment));
         let mut process = Process::start("postgres", Signal::SIGQUIT, &mut command, None, &self.log)?;
         let config = self.config("postgres");
         until("postgres to take connections", Duration::from_secs(60), || {
@@ -105,6 +116,11 @@ impl Cluster {
     /// A connection as the superuser, in UTC.
     pub async fn connect(&self) -> Result<Client> {
         connect(&self.config("postgres")).await
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.join(".s.PGSQL.5432")
     }
 
     /// The folder of its data.

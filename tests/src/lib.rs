@@ -1,5 +1,5 @@
 //! What the end-to-end tests are made of: a real Postgres ([`Cluster`]), a real server process ([`Server`]),
-//! subscribers ([`Reader`], and [`http`] for the bytes on the wire), [`Writers`], the truth about what was committed
+//! subscribers ([`Reader`], and [`http`] for the bytes on the wire), what goes wrong ([`Proxy`], [`Clock`], [`Disk`]), [`Writers`], the truth about what was committed
 //! ([`History`]), and the judge who compares what a subscriber heard with it ([`check`]).
 //!
 //! The tests themselves are in `tests/tests`, one program. Nothing here links the crates under test: they are
@@ -7,12 +7,15 @@
 
 mod browser;
 pub mod check;
+mod clock;
 mod cluster;
+mod disk;
 mod history;
 pub mod http;
 mod meaning;
 mod postgres;
 mod process;
+mod proxy;
 mod reader;
 mod run;
 mod server;
@@ -22,12 +25,15 @@ mod wait;
 mod writers;
 
 pub use browser::Browser;
+pub use clock::Clock;
 pub use cluster::Cluster;
+pub use disk::Disk;
 pub use history::{Entry, History, Table};
 pub use meaning::{Heard, Key, What, micros};
 pub use postgres::Postgres;
+pub use proxy::{Proxy, Target};
 pub use reader::{Client, Cut, Ended, Reader, Subscribe};
-pub use run::{Case, Context, main};
+pub use run::{Case, Context, main, seconds, seed};
 pub use server::{Address, Binary, Server};
 pub use site::{SOON, Site, put};
 pub use wait::{until, within};

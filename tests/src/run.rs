@@ -3,7 +3,7 @@
 
 use crate::Postgres;
 use crate::postgres::create_owned;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
@@ -44,6 +44,14 @@ macro_rules! cases {
     };
 }
 
+/// The seed of the tests with random writers and readers: drawn, unless `FHIR_TAIL_TEST_SEED` says which.
+pub fn seed() -> Result<u64> {
+    match std::env::var("FHIR_TAIL_TEST_SEED") {
+        Ok(seed) => seed.parse().context("FHIR_TAIL_TEST_SEED is not a number"),
+        Err(_) => Ok(fastrand::u64(..)),
+    }
+}
+
 /// What a test is given.
 #[derive(Clone)]
 pub struct Context {
@@ -75,8 +83,14 @@ impl Context {
     }
 }
 
-/// No test takes longer than this.
+/// No test takes longer than this, beyond what it was asked to.
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// How long the tests with random writers and readers are to go on, if `FHIR_TAIL_TEST_SECONDS` says so.
+pub fn seconds() -> Result<Option<u64>> {
+    let given = std::env::var("FHIR_TAIL_TEST_SECONDS").ok();
+    given.map(|seconds| seconds.parse().context("FHIR_TAIL_TEST_SECONDS is not a number")).transpose()
+}
 
 /// Runs the tests.
 pub fn main(cases: Vec<Case>) -> ExitCode {
@@ -134,13 +148,14 @@ fn one(case: Case, postgres: Postgres, template: &Template, directory: PathBuf) 
     let context = Context { postgres, directory, template: template.made()? };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let began = tokio::time::Instant::now();
+    let limit = LIMIT + 2 * Duration::from_secs(seconds()?.unwrap_or(0));
     let result = runtime.block_on(async {
         // A task of its own, so that a panic in it is an error with logs like any other.
         let test = tokio::spawn((case.run)(context));
-        match tokio::time::timeout(LIMIT, test).await {
+        match tokio::time::timeout(limit, test).await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => bail!("{panic}"),
-            Err(_) => bail!("the test took more than {LIMIT:?}"),
+            Err(_) => bail!("the test took more than {limit:?}"),
         }
     });
     report(&format!("{name}: {:.1} s", began.elapsed().as_secs_f64()));

@@ -78,6 +78,11 @@ fn locate() -> Result<PathBuf> {
 pub struct Address(Arc<Mutex<Option<SocketAddr>>>);
 
 impl Address {
+    /// One that stays: of a proxy in front of it.
+    pub fn fixed(address: SocketAddr) -> Self {
+        Self(Arc::new(Mutex::new(Some(address))))
+    }
+
     /// `None` while it does not listen.
     pub fn now(&self) -> Option<SocketAddr> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -32,10 +32,16 @@ impl Site {
     /// A migrated database and a server that is not started yet, with settings for Postgres and arguments for the server.
     pub async fn prepare(context: &Context, settings: &[&str], arguments: &[&str]) -> Result<Self> {
         let cluster = Cluster::start(context, settings).await?;
+        let url = cluster.url("fhir_tail");
+        Self::on(context, cluster, &url, arguments).await
+    }
+
+    /// As [`prepare`](Self::prepare), on a cluster that the server reaches by this URL.
+    pub async fn on(context: &Context, cluster: Cluster, url: &str, arguments: &[&str]) -> Result<Self> {
         Binary::find()?.succeed(&["migrate", "--database-url", &cluster.url("postgres")])?;
         let sql = cluster.connect().await?;
         sql.batch_execute("alter role fhir_tail login").await?;
-        let server = Server::new(context.directory(), &cluster.url("fhir_tail"), arguments)?;
+        let server = Server::new(context.directory(), url, arguments)?;
         Ok(Self { server, cluster, sql })
     }
 

@@ -4,7 +4,9 @@
 //! `FHIR_TAIL_TEST_SEED` for the tests with random writers and readers, `FHIR_TAIL_TEST_KEEP` to keep the folders.
 
 mod browser;
+mod chaos;
 mod clients;
+mod crowd;
 mod harness;
 mod load;
 mod operations;
@@ -27,6 +29,7 @@ fn main() -> std::process::ExitCode {
             clients::cases(),
             browser::cases(),
             random::cases(),
+            chaos::cases(),
         ]
         .concat(),
     )
