@@ -58,18 +58,22 @@ alter table fhir.tombstone add constraint tombstone_pkey primary key (resource_t
 --   2. a transaction has an id before it reads the clock for a stamp: by that id pg_stat_activity shows
 --      that something stamped before now may still be uncommitted;
 --   3. the clock, not now(): a later version never carries an earlier stamp.
+--
+-- Every name in it is written with its schema, so that it needs no search_path of its own: setting one takes
+-- a tenth of an insert's time.
 create function fhir.stamp_insert() returns trigger
     language plpgsql security definer
-    set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
 as $$
 declare
-    xid xid8;
+    xid pg_catalog.xid8;
 begin
-    perform from fhir.resource where resource_type = new.resource_type and id = new.id for update;
-    xid := pg_current_xact_id();
-    new.version_id := nextval('fhir.version');
-    new.last_updated := clock_timestamp();
+    perform from fhir.resource r
+      where r.resource_type operator(pg_catalog.=) new.resource_type and r.id operator(pg_catalog.=) new.id
+        for update;
+    xid := pg_catalog.pg_current_xact_id();
+    new.version_id := pg_catalog.nextval('fhir.version');
+    new.last_updated := pg_catalog.clock_timestamp();
     return new;
 end
 $$;

@@ -38,6 +38,15 @@ pub(super) struct Operation {
     pub(super) content: Option<String>,
 }
 
+/// What tells a resource from all others.
+pub(super) type Key<'a> = (ResourceType, &'a str);
+
+impl Operation {
+    pub(super) fn key(&self) -> Key<'_> {
+        (self.resource_type, &self.id)
+    }
+}
+
 /// A batch, or a piece of one that is too large to be sent whole.
 #[derive(Debug)]
 pub(super) struct Piece {

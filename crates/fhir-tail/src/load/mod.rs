@@ -34,7 +34,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How many batches may wait for the database.
-const WAITING: usize = 2;
+const WAITING: usize = 4;
 
 /// What to load.
 #[derive(clap::Args, Clone, Debug)]
@@ -85,9 +85,10 @@ pub(crate) async fn run(settings: &Settings, options: LoadOptions) -> anyhow::Re
 
 /// Loads into a database that has the tables; the summary.
 async fn load_into(inputs: Inputs, keep_going: bool, database: &Database) -> anyhow::Result<String> {
-    let client = database.connect("fhir-tail load").await?;
+    let name = "fhir-tail load";
+    let clients = [database.connect(name).await?, database.connect(name).await?];
     let report = Arc::new(Report::new(progress::bar(inputs.total_bytes())));
-    let result = load(inputs, keep_going, client, &report).await;
+    let result = load(inputs, keep_going, clients, &report).await;
     let (summary, bad) = (report.finish(), report.bad());
     result.with_context(|| format!("not everything was loaded ({summary})"))?;
     match bad {
@@ -103,7 +104,7 @@ async fn load_into(inputs: Inputs, keep_going: bool, database: &Database) -> any
 async fn load(
     inputs: Inputs,
     keep_going: bool,
-    client: tokio_postgres::Client,
+    clients: [tokio_postgres::Client; 2],
     report: &Arc<Report>,
 ) -> anyhow::Result<()> {
     let (sender, receiver) = tokio::sync::mpsc::channel(WAITING);
@@ -112,7 +113,7 @@ async fn load(
         move || reader::read_all(inputs, keep_going, &report, batch::Batches::new(sender))
     });
     // The reader may wait for standard input: when the database has had enough it is not waited for.
-    match writer::write_all(client, receiver, keep_going, report).await? {
+    match writer::write_all(clients, receiver, keep_going, report).await? {
         writer::End::Stopped => Ok(()),
         writer::End::Complete => reading.await.context("the reader failed")?,
     }

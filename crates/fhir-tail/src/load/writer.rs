@@ -1,14 +1,18 @@
 //! Batches into `fhir.resource`, each in one transaction.
 //!
-//! A batch is one upsert from arrays, and one delete: nothing is staged, no temporary table is made.
+//! A batch is one upsert from arrays, and one delete: nothing is staged, no temporary table is made. While one is
+//! written the next one is too, over a second connection, unless they share a key: Postgres works on both with a core
+//! each. It is committed after the first, so that what is kept is always a beginning of the input.
 
-use super::batch::{Operation, Piece};
+use super::batch::{Key, Operation, Piece};
 use super::report::Report;
 use super::resource::Bad;
 use anyhow::Context as _;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::slice;
+use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Statement, Transaction};
 
@@ -23,6 +27,10 @@ delete from fhir.resource r
  using unnest($1::text[], $2::text[]) as gone (resource_type, id)
  where r.resource_type = gone.resource_type and r.id = gone.id";
 
+/// A batch that is written waits so long for the one before it. That may wait for somebody who waits for rows
+/// of this one, which Postgres cannot see: then this one is taken back and written again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// How the writing ended.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum End {
@@ -34,19 +42,13 @@ pub(super) enum End {
 
 /// Writes what comes, until nothing comes any more. A transaction whose last piece never comes is not kept.
 pub(super) async fn write_all(
-    client: Client,
+    [first, second]: [Client; 2],
     pieces: Receiver<Piece>,
     keep_going: bool,
     report: &Report,
 ) -> anyhow::Result<End> {
-    let prepared = async { Ok((client.prepare(PUT).await?, client.prepare(DELETE).await?)) };
-    let (put, delete) = prepared.await.map_err(|error: Error| match error.code() {
-        Some(&SqlState::UNDEFINED_TABLE) => {
-            anyhow::anyhow!("the database has no table fhir.resource: make it with 'fhir-tail migrate'")
-        }
-        _ => anyhow::Error::new(error).context("cannot write to fhir.resource"),
-    })?;
-    let mut writer = Writer { client, pieces, statements: Statements { put, delete }, report };
+    let (first, second) = (Lane::prepare(first).await?, Lane::prepare(second).await?);
+    let mut writer = Writer { first, second, pieces, next: None, report };
     writer.run(keep_going).await.context("writing failed: what was in that transaction is not kept")
 }
 
@@ -66,18 +68,39 @@ enum Outcome {
     Refused(Piece, Bad),
 }
 
-struct Writer<'a> {
+/// What became of the piece that was written beside another.
+enum Beside {
+    /// There was none.
+    None,
+    /// It has to be written by itself.
+    Alone(Piece),
+    Committed(Tally),
+    /// The database refused it.
+    Refused(Piece, Bad),
+}
+
+/// A connection, and the statements as the server knows them there.
+struct Lane {
     client: Client,
-    pieces: Receiver<Piece>,
     statements: Statements,
+}
+
+struct Writer<'a> {
+    first: Lane,
+    second: Lane,
+    pieces: Receiver<Piece>,
+    /// Received, and not yet begun.
+    next: Option<Piece>,
     report: &'a Report,
 }
 
 impl Writer<'_> {
     async fn run(&mut self, keep_going: bool) -> Result<End, Error> {
-        while let Some(first) = self.pieces.recv().await {
-            let whole = first.last;
-            match self.transaction(first).await? {
+        while let Some(piece) = self.receive().await {
+            let whole = piece.last;
+            let (outcome, beside) =
+                if whole { self.two(piece).await? } else { (self.transaction(piece).await?, Beside::None) };
+            match outcome {
                 Outcome::Committed(tally) => self.report.committed(tally.written, tally.deleted),
                 Outcome::Incomplete => return Ok(End::Complete),
                 Outcome::Refused(piece, bad) => {
@@ -91,16 +114,58 @@ impl Writer<'_> {
                     }
                 }
             }
+            match beside {
+                Beside::None => {}
+                Beside::Alone(piece) => self.next = Some(piece),
+                Beside::Committed(tally) => self.report.committed(tally.written, tally.deleted),
+                Beside::Refused(piece, bad) => {
+                    self.one_by_one(&piece.operations, &bad, keep_going).await?;
+                    if !keep_going {
+                        return Ok(End::Stopped);
+                    }
+                }
+            }
         }
         Ok(End::Complete)
     }
 
+    async fn receive(&mut self) -> Option<Piece> {
+        match self.next.take() {
+            Some(piece) => Some(piece),
+            None => self.pieces.recv().await,
+        }
+    }
+
+    /// A whole batch, and beside it the next one if that is whole too and has none of its keys.
+    async fn two(&mut self, piece: Piece) -> Result<(Outcome, Beside), Error> {
+        let keys: HashSet<Key<'_>> = piece.operations.iter().map(Operation::key).collect();
+        let (committed, before) = oneshot::channel();
+        let (first, second, pieces) = (&mut self.first, &mut self.second, &mut self.pieces);
+        let one = async {
+            let written = first.write(&piece.operations).await?;
+            // Without an answer, which is a refusal, the other is taken back.
+            if written.is_ok() {
+                let _ = committed.send(());
+            } else {
+                drop(committed);
+            }
+            Ok::<_, Error>(written)
+        };
+        let (written, beside) = tokio::try_join!(one, second.beside(pieces, &keys, before))?;
+        drop(keys);
+        let outcome = match written {
+            Ok(tally) => Outcome::Committed(tally),
+            Err(bad) => Outcome::Refused(piece, bad),
+        };
+        Ok((outcome, beside))
+    }
+
     /// The piece and those that follow it up to the last one, all or none.
     async fn transaction(&mut self, mut piece: Piece) -> Result<Outcome, Error> {
-        let transaction = self.client.transaction().await?;
+        let transaction = self.first.client.transaction().await?;
         let mut tally = Tally::default();
         loop {
-            match refusal(self.statements.write(&transaction, &piece.operations).await)? {
+            match refusal(self.first.statements.write(&transaction, &piece.operations).await)? {
                 Ok(more) => {
                     tally.written += more.written;
                     tally.deleted += more.deleted;
@@ -153,9 +218,9 @@ impl Writer<'_> {
             }
             return Ok(());
         }
-        let transaction = self.client.transaction().await?;
+        let transaction = self.first.client.transaction().await?;
         for operation in operations {
-            let written = self.statements.write(&transaction, slice::from_ref(operation)).await;
+            let written = self.first.statements.write(&transaction, slice::from_ref(operation)).await;
             if let Err(bad) = refusal(written)? {
                 self.report.tell(&operation.origin, &bad);
                 return transaction.rollback().await;
@@ -169,10 +234,10 @@ impl Writer<'_> {
     }
 
     async fn unit(&mut self, operations: &[Operation]) -> Result<(), Error> {
-        let transaction = self.client.transaction().await?;
+        let transaction = self.first.client.transaction().await?;
         let mut tally = Tally::default();
         for operation in operations {
-            match refusal(self.statements.write(&transaction, slice::from_ref(operation)).await)? {
+            match refusal(self.first.statements.write(&transaction, slice::from_ref(operation)).await)? {
                 Ok(more) => {
                     tally.written += more.written;
                     tally.deleted += more.deleted;
@@ -192,6 +257,69 @@ impl Writer<'_> {
     }
 }
 
+impl Lane {
+    async fn prepare(client: Client) -> anyhow::Result<Self> {
+        let prepared = async { Ok((client.prepare(PUT).await?, client.prepare(DELETE).await?)) };
+        let (put, delete) = prepared.await.map_err(|error: Error| match error.code() {
+            Some(&SqlState::UNDEFINED_TABLE) => {
+                anyhow::anyhow!("the database has no table fhir.resource: make it with 'fhir-tail migrate'")
+            }
+            _ => anyhow::Error::new(error).context("cannot write to fhir.resource"),
+        })?;
+        Ok(Self { client, statements: Statements { put, delete } })
+    }
+
+    /// Writes operations in one transaction; what was refused was rolled back.
+    async fn write(&mut self, operations: &[Operation]) -> Result<Result<Tally, Bad>, Error> {
+        let transaction = self.client.transaction().await?;
+        match refusal(self.statements.write(&transaction, operations).await)? {
+            // What is checked at the end of a transaction is refused there.
+            Ok(tally) => Ok(refusal(transaction.commit().await)?.map(|()| tally)),
+            Err(bad) => {
+                transaction.rollback().await?;
+                Ok(Err(bad))
+            }
+        }
+    }
+
+    /// The next piece, as soon as there is one and until `before` is committed; it is committed after that.
+    async fn beside(
+        &mut self,
+        pieces: &mut Receiver<Piece>,
+        taken: &HashSet<Key<'_>>,
+        mut before: oneshot::Receiver<()>,
+    ) -> Result<Beside, Error> {
+        let piece = tokio::select! {
+            biased;
+            _ = &mut before => return Ok(Beside::None),
+            piece = pieces.recv() => match piece {
+                Some(piece) => piece,
+                None => return Ok(Beside::None),
+            },
+        };
+        if !piece.last || piece.operations.iter().any(|operation| taken.contains(&operation.key())) {
+            return Ok(Beside::Alone(piece));
+        }
+        let transaction = self.client.transaction().await?;
+        let written = refusal(self.statements.write(&transaction, &piece.operations).await)?;
+        let tally = match written {
+            Ok(tally) => tally,
+            Err(bad) => {
+                transaction.rollback().await?;
+                return Ok(Beside::Refused(piece, bad));
+            }
+        };
+        if !matches!(tokio::time::timeout(PATIENCE, before).await, Ok(Ok(()))) {
+            transaction.rollback().await?;
+            return Ok(Beside::Alone(piece));
+        }
+        Ok(match refusal(transaction.commit().await)? {
+            Ok(()) => Beside::Committed(tally),
+            Err(bad) => Beside::Refused(piece, bad),
+        })
+    }
+}
+
 /// The statements, as the server knows them.
 struct Statements {
     put: Statement,
@@ -203,7 +331,7 @@ impl Statements {
     async fn write(&self, transaction: &Transaction<'_>, operations: &[Operation]) -> Result<Tally, Error> {
         let mut last = HashMap::with_capacity(operations.len());
         for (at, operation) in operations.iter().enumerate() {
-            last.insert((operation.resource_type, operation.id.as_str()), at);
+            last.insert(operation.key(), at);
         }
         let (mut types, mut ids, mut contents) = (Vec::new(), Vec::new(), Vec::new());
         let (mut gone_types, mut gone_ids) = (Vec::new(), Vec::new());
