@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint
+.PHONY: help run test chaos lint
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -20,6 +20,17 @@ test: ## All tests, on the Postgres versions that can be had; fetches what is mi
 	eval "$$clients"; \
 	echo "Postgres: $$servers" >&2; \
 	FHIR_TAIL_TEST_POSTGRES_BIN="$$servers" cargo test --workspace --locked
+
+TIME ?= 3600
+READERS ?= 50
+
+chaos: ## Faults of every kind for TIME seconds (an hour), READERS readers (50), and SEED if given: who lost what?
+	@set -e; \
+	server="$$(scripts/postgres-binaries one)"; \
+	scripts/test-clients >/dev/null; \
+	export FHIR_TAIL_TEST_POSTGRES_BIN="$$server" FHIR_TAIL_TEST_SECONDS=$(TIME) FHIR_TAIL_TEST_READERS=$(READERS); \
+	$(if $(SEED),export FHIR_TAIL_TEST_SEED=$(SEED);) \
+	cargo test --release --locked -p tests --test main -- chaos --nocapture
 
 lint: ## Formatting, clippy and docs, warnings are errors
 	cargo fmt --all --check
