@@ -4,6 +4,7 @@
 //! `FHIR_TAIL_TEST_SEED` for the tests with random writers and readers, `FHIR_TAIL_TEST_KEEP` to keep the folders.
 
 mod browser;
+mod check;
 mod clients;
 mod harness;
 mod load;
@@ -24,6 +25,7 @@ fn main() -> std::process::ExitCode {
             transactions::cases(),
             operations::cases(),
             load::cases(),
+            check::cases(),
             clients::cases(),
             browser::cases(),
             random::cases(),
