@@ -64,6 +64,14 @@ async fn migrated(context: &Context, settings: &[&str]) -> Result<Site> {
     Site::prepare(context, settings, &[]).await
 }
 
+/// Runs statements one by one, as psql does: `alter system` takes no others beside it.
+async fn run(site: &Site, sql: &str) -> Result<()> {
+    for statement in sql.split_inclusive(';') {
+        site.sql.batch_execute(statement).await.with_context(|| sql.to_owned())?;
+    }
+    Ok(())
+}
+
 /// Breaks one thing, sees it fail, runs the SQL that is offered, and sees it pass.
 async fn breaks_and_mends(site: &Site, user: &str, breaking: &str, subject: &str) -> Result<()> {
     let before = ask(&site.cluster, user).await?;
@@ -71,7 +79,7 @@ async fn breaks_and_mends(site: &Site, user: &str, breaking: &str, subject: &str
     site.sql.batch_execute(breaking).await.with_context(|| breaking.to_owned())?;
     let broken = ask(&site.cluster, user).await?;
     let sql = broken.sql(subject)?;
-    site.sql.batch_execute(&sql).await.with_context(|| sql.clone())?;
+    run(site, &sql).await?;
     let mended = ask(&site.cluster, user).await?;
     ensure!(mended.line(subject).is_err(), "'{sql}' does not mend '{breaking}': {:#}", mended.0);
     Ok(())
@@ -129,10 +137,7 @@ async fn the_servers_settings_are_mended_by_a_restart(context: Context) -> Resul
     site.sql.batch_execute("select pg_create_physical_replication_slot('standby')").await?;
     let answer = ask(&site.cluster, "postgres").await?;
     for subject in ["wal_level", "slots", "walsenders", "track_activities"] {
-        // One by one: ALTER SYSTEM takes no others beside it.
-        for statement in answer.sql(subject)?.split_inclusive(';') {
-            site.sql.batch_execute(statement).await?;
-        }
+        run(&site, &answer.sql(subject)?).await?;
     }
     let waits = ask(&site.cluster, "postgres").await?;
     ensure!(waits.line("wal_level")?.get("sql").is_none(), "{:#}", waits.0);
@@ -250,10 +255,7 @@ async fn standbys_that_would_count_us_are_named(context: Context) -> Result<()> 
         .await
     };
     reloaded(r#"ANY 2 (a, "fhir-tail")"#).await?;
-    let sql = ask(&site.cluster, "fhir_tail").await?.sql("standbys")?;
-    for statement in sql.split_inclusive(';') {
-        site.sql.batch_execute(statement).await?;
-    }
+    run(&site, &ask(&site.cluster, "fhir_tail").await?.sql("standbys")?).await?;
     until("the remedy", SOON, || async {
         Ok(ask(&site.cluster, "fhir_tail").await?.line("standbys").is_err().then_some(()))
     })
@@ -335,10 +337,10 @@ async fn a_subscription_that_writes_past_the_triggers_is_named(context: Context)
     other
         .batch_execute(
             "create schema fhir; create table fhir.resource (resource_type text, id text, version_id bigint, \
-             last_updated timestamptz, content json); create publication other for table fhir.resource; \
-             select pg_create_logical_replication_slot('other', 'pgoutput')",
+             last_updated timestamptz, content json); create publication other for table fhir.resource",
         )
         .await?;
+    other.batch_execute("select pg_create_logical_replication_slot('other', 'pgoutput')").await?;
     let host = site.cluster.data().parent().context("the cluster is in a folder")?.display().to_string();
     let subscribe = format!(
         "create subscription other connection 'host={host} dbname=postgres user=postgres' publication other \

@@ -56,8 +56,8 @@ pub(super) async fn ask(connected: &Connected, settings: &Settings) -> Result<Fa
     let asks: bool = row.try_get(2)?;
     let tables = client
         .query(
-            "select c.relname::text, has_table_privilege($1, c.oid, 'select'), \
-                    c.relrowsecurity and (c.relforcerowsecurity or not pg_has_role($1, c.relowner, 'usage')) \
+            "select c.relname::text, has_table_privilege($1::oid, c.oid, 'select'), \
+                    c.relrowsecurity and (c.relforcerowsecurity or not pg_has_role($1::oid, c.relowner, 'usage')) \
                from pg_class c join pg_namespace n on n.oid = c.relnamespace \
               where n.nspname = 'fhir' and c.relname::text = any($2) order by c.relname",
             &[&oid, &TABLES.as_slice()],

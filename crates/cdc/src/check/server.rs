@@ -15,9 +15,9 @@ pub(super) struct Facts {
     wal_level: String,
     /// The setting has been changed and waits for a restart.
     wal_level_changed: bool,
-    /// Whether sessions say since when they are in a transaction; also where it is off for a role or this database.
+    /// Whether sessions say since when they are in a transaction, where nothing else is set for them.
     activities: bool,
-    /// The settings that turn it off for some: what resets each.
+    /// What resets each setting that turns it off for some.
     activities_off_for: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
     let row = client
         .query_one(
             "select current_setting('server_version_num')::int4, pg_is_in_recovery(), \
-                    l.setting, l.pending_restart, a.reset_val = 'on' \
+                    l.setting, l.pending_restart, a.setting = 'on' or a.source in ('database', 'user', 'database user') \
                from pg_settings l, pg_settings a where l.name = 'wal_level' and a.name = 'track_activities'",
             &[],
         )
