@@ -79,8 +79,8 @@ Examples:
   fhir-tail check --database-url postgres://fhir_tail@db.example/fhir
   fhir-tail check --json | jq -r '.checks[] | select(.verdict == \"failure\") | .sql'
 
-It changes nothing. Ask as the role that the service will log in as: then a replication connection is tried too. It
-ends with 0 if the service can run (there may be warnings), with 1 if something keeps it from that.";
+It changes nothing. Ask as the role that the service logs in as: then a replication connection is
+tried too. Ends with 0 if the service can run (there may be warnings), with 1 if something fails.";
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 //!
 //! Each module below is one subject. It asks the database (statements that change nothing, in a session that may not
 //! write) and gives plain facts; a pure function judges them and gives [`Finding`]s. What the service does at its start
-//! and what is asked here share their statements: [`crate::publication`], [`crate::slot`], [`crate::marks`].
+//! and what is asked here share their statements: those of `publication`, `slot` and `marks`.
 
 mod absence;
 mod clock;
