@@ -5,6 +5,7 @@
 
 mod browser;
 mod chaos;
+mod check;
 mod clients;
 mod crowd;
 mod harness;
@@ -26,6 +27,7 @@ fn main() -> std::process::ExitCode {
             transactions::cases(),
             operations::cases(),
             load::cases(),
+            check::cases(),
             clients::cases(),
             browser::cases(),
             random::cases(),

@@ -5,6 +5,7 @@
 //! [`run`].
 
 mod batch;
+pub mod check;
 pub mod database;
 mod follow;
 pub mod layout;
@@ -23,7 +24,7 @@ mod timestamptz;
 
 pub use database::{ConnectError, Database, InvalidDatabaseUrl};
 pub use follow::{RunError, Settings, run, run_into};
-pub use migrate::{Applied, MigrateError, migrate, migrated_version, newest_version};
+pub use migrate::{Applied, MigrateError, SERVICE_ROLE, migrate, migrated_version, newest_version};
 pub use publication::TableName;
 pub use retry::Retry;
 pub use sink::{Epoch, FeedSink, Sink};

@@ -14,4 +14,5 @@
 mod sample;
 mod sampler;
 
+pub(crate) use sample::{Holder, SampleError, holder};
 pub(crate) use sampler::Marks;

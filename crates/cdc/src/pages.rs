@@ -6,6 +6,8 @@
 mod pool;
 mod query;
 
+pub(crate) use query::present;
+
 use crate::layout::{SkippedRows, table_name};
 use crate::timestamptz::Timestamptz;
 use bytes::Bytes;

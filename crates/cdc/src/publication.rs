@@ -68,9 +68,8 @@ pub(crate) async fn ensure(
             return Err(PublicationError::NoTable(table.clone()));
         }
     }
-    if client.query_opt("select 1 from pg_publication where pubname = $1::text", &[&name]).await?.is_none() {
-        let list = tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let sql = format!("create publication {} for table {list};", quoted(name));
+    if !exists(client, name).await? {
+        let sql = create_sql(name, tables);
         match client.batch_execute(&sql).await {
             Ok(()) => tracing::info!(publication = name, "made the publication"),
             Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
@@ -86,19 +85,45 @@ pub(crate) async fn ensure(
         }
     }
     for table in tables {
-        let published = client
-            .query_opt(
-                "select 1 from pg_publication_tables \
-                 where pubname = $1::text and schemaname = $2::text and tablename = $3::text",
-                &[&name, &table.schema, &table.name],
-            )
-            .await?;
-        if published.is_none() {
-            let sql = format!("alter publication {} add table {table};", quoted(name));
+        if !has(client, name, table).await? {
+            let sql = add_sql(name, table);
             return Err(PublicationError::LeavesOut { name: name.to_owned(), table: table.clone(), sql });
         }
     }
     Ok(())
+}
+
+/// Whether there is a publication of this name.
+pub(crate) async fn exists(client: &Client, name: &str) -> Result<bool, tokio_postgres::Error> {
+    let row = client.query_opt("select 1 from pg_publication where pubname = $1::text", &[&name]).await?;
+    Ok(row.is_some())
+}
+
+/// Whether it has the table, by name, by schema or because it has all.
+pub(crate) async fn has(
+    client: &Client,
+    name: &str,
+    table: &TableName,
+) -> Result<bool, tokio_postgres::Error> {
+    let row = client
+        .query_opt(
+            "select 1 from pg_publication_tables \
+             where pubname = $1::text and schemaname = $2::text and tablename = $3::text",
+            &[&name, &table.schema, &table.name],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
+/// What makes the publication.
+pub(crate) fn create_sql(name: &str, tables: &[TableName]) -> String {
+    let list = tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!("create publication {} for table {list};", quoted(name))
+}
+
+/// What adds a table to it.
+pub(crate) fn add_sql(name: &str, table: &TableName) -> String {
+    format!("alter publication {} add table {table};", quoted(name))
 }
 
 /// The oids whose change means that what is decoded is another stream: those of the publication, of its
@@ -126,7 +151,8 @@ pub(crate) async fn identity(
     Ok(identity)
 }
 
-async fn oid(client: &Client, table: &TableName) -> Result<Option<u32>, tokio_postgres::Error> {
+/// The oid of a table; `None` if there is none of this name.
+pub(crate) async fn oid(client: &Client, table: &TableName) -> Result<Option<u32>, tokio_postgres::Error> {
     let row = client
         .query_opt(
             "select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace \

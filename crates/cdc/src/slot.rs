@@ -53,6 +53,18 @@ pub(crate) struct Slot {
     pub(crate) lost: bool,
 }
 
+impl Slot {
+    /// Whose it is, if it is not one that we can use for this database.
+    pub(crate) fn other_owner(&self, dbname: &str) -> Option<String> {
+        match (&self.plugin, &self.database) {
+            (None, _) => Some("a physical standby".to_owned()),
+            (Some(plugin), _) if plugin != "pgoutput" => Some(format!("the output plugin {plugin}")),
+            (Some(_), Some(database)) if database != dbname => Some(format!("the database {database}")),
+            _ => None,
+        }
+    }
+}
+
 /// How far the slot is behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Lag {
@@ -95,6 +107,16 @@ pub(crate) async fn lag(client: &Client, name: &SlotName) -> Result<Lag, tokio_p
     let Some(row) = row else { return Ok(Lag::default()) };
     let bytes = |value: Option<i64>| value.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
     Ok(Lag { unacknowledged: bytes(row.try_get(0)?), held: bytes(row.try_get(1)?) })
+}
+
+/// The log that the server keeps for a slot at most (`max_slot_wal_keep_size`); `None`: all that it needs.
+pub(crate) async fn keep_size(client: &Client) -> Result<Option<u64>, tokio_postgres::Error> {
+    let row = client
+        .query_one("select setting::int8 from pg_settings where name = 'max_slot_wal_keep_size'", &[])
+        .await?;
+    // In megabytes; -1 is no limit.
+    let megabytes = u64::try_from(row.try_get::<_, i64>(0)?).ok();
+    Ok(megabytes.map(|megabytes| megabytes.saturating_mul(1 << 20)))
 }
 
 /// An LSN that the server wrote as text.

@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::load::{LOAD_HELP, LoadOptions};
-use crate::settings::{CommonOptions, ServeOptions};
+use crate::settings::{CommonOptions, FollowOptions, ServeOptions};
 use clap::{Args, Parser, Subcommand};
 
 const AFTER_HELP: &str = "\
@@ -29,6 +29,10 @@ pub(crate) enum Command {
     #[command(after_help = MIGRATE_EXAMPLES)]
     Migrate,
 
+    /// Look whether the database is ready for the service, and say what would mend it
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(Box<CheckCommand>),
+
     /// Load NDJSON and Bundles into the tables that migrate makes
     #[command(after_help = LOAD_HELP)]
     Load(LoadOptions),
@@ -42,6 +46,16 @@ pub(crate) struct ServeCommand {
 
     #[command(flatten)]
     pub(crate) options: ServeOptions,
+}
+
+#[derive(Args)]
+pub(crate) struct CheckCommand {
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) options: FollowOptions,
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -59,6 +73,14 @@ Examples:
 
 It may be run again at any time. It needs the rights to create in the database; the service itself needs
 far less.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  fhir-tail check --database-url postgres://fhir_tail@db.example/fhir
+  fhir-tail check --json | jq -r '.checks[] | select(.verdict == \"failure\") | .sql'
+
+It changes nothing. Ask as the role that the service logs in as: then a replication connection is
+tried too. Ends with 0 if the service can run (there may be warnings), with 1 if something fails.";
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@
 //!
 //! Ends with 0 when all went well, 1 after a failure, 2 when the command line or the settings cannot be used.
 
+mod check;
 mod cli;
 mod data_dir;
 mod load;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     // Ends with 2 by itself when the command line cannot be used.
     let cli = Cli::parse();
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             complain(format_args!("error: {error:#}"));
             ExitCode::from(if error.is::<InvalidSettings>() { 2 } else { 1 })
@@ -43,9 +44,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Cli { common, command }: Cli) -> anyhow::Result<()> {
+fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
     let (options, rest) = match command {
         Command::Serve(serve) => (serve.options, Task::Serve { check_config: serve.check_config }),
+        Command::Check(check) => {
+            let options = ServeOptions { follow: check.options, ..ServeOptions::default() };
+            (options, Task::Check { json: check.json })
+        }
         Command::Migrate => (ServeOptions::default(), Task::Migrate),
         Command::Load(options) => (ServeOptions::default(), Task::Load(options)),
     };
@@ -53,23 +58,25 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<()> {
     let settings = Settings::read(common, options, &environment(), root)?;
     if let Task::Serve { check_config: true } = rest {
         say(format_args!("{}", settings.effective().trim_end()));
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     logging::start(&settings);
     let runtime = tokio::runtime::Runtime::new()?;
+    // Whether all is well: an answer that it is not is no error of ours.
     let result = runtime.block_on(async {
         match rest {
-            Task::Serve { .. } => serve::run(settings).await,
-            Task::Migrate => unless_stopped(migrate::run(&settings)).await,
-            Task::Load(options) => unless_stopped(load::run(&settings, options)).await,
+            Task::Serve { .. } => serve::run(settings).await.map(|()| true),
+            Task::Check { json } => unless_stopped(check::run(&settings, json)).await,
+            Task::Migrate => unless_stopped(migrate::run(&settings)).await.map(|()| true),
+            Task::Load(options) => unless_stopped(load::run(&settings, options)).await.map(|()| true),
         }
     });
     runtime.shutdown_timeout(DROP_WITHIN);
-    result
+    result.map(|well| if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs work that may be given up at any point: what it started is dropped, and so stopped.
-async fn unless_stopped(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut signals = Signals::new()?;
     tokio::select! {
         result = work => result,
@@ -80,6 +87,7 @@ async fn unless_stopped(work: impl Future<Output = anyhow::Result<()>>) -> anyho
 /// What to do, once the settings are read.
 enum Task {
     Serve { check_config: bool },
+    Check { json: bool },
     Migrate,
     Load(load::LoadOptions),
 }

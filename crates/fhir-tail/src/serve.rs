@@ -10,7 +10,7 @@ use crate::settings::Settings;
 use crate::signals::Signals;
 use crate::supervisor::{Supervisor, blocking};
 use anyhow::Context as _;
-use cdc::{Database, TableName};
+use cdc::{Database, SERVICE_ROLE};
 use feed::{Feed, Lsn, Publisher, Source};
 use nix::sys::stat::{Mode, umask};
 use sse_api::{EventStream, Server, SourceSnapshot};
@@ -19,9 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-/// The role that the migrations make, with no more rights than the service needs.
-const SERVICE_ROLE: &str = "fhir_tail";
 
 /// How long the streams have to end: the server cuts off those that do not read before that.
 const STREAMS_WITHIN: Duration = Duration::from_secs(10);
@@ -114,7 +111,7 @@ impl Prepared {
 
         supervisor.spawn(intake, "the reader of the log", {
             let (followed, feed, stop) =
-                (followed(database, settings), feed.clone(), supervisor.token(intake));
+                (settings.followed(database), feed.clone(), supervisor.token(intake));
             let layout = Counting::new(cdc::layout::Native::new(skipped), received);
             async move { Ok(cdc::run(followed, Box::new(layout), feed, publisher, status, stop).await?) }
         });
@@ -159,17 +156,6 @@ async fn announce(
     }
     stop.cancelled().await;
     Ok(())
-}
-
-/// What is followed, and by what names.
-fn followed(database: Database, settings: &Settings) -> cdc::Settings {
-    cdc::Settings {
-        database,
-        slot: settings.slot.clone(),
-        publication: settings.publication.clone(),
-        tables: ["resource", "tombstone"].map(|table| TableName::new("fhir", table)).to_vec(),
-        max_wal_held: settings.max_wal_held.0,
-    }
 }
 
 /// What metrics and health show of the database.

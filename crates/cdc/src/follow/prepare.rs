@@ -116,15 +116,10 @@ fn reason_to_begin_anew(known: &Known, slot: &Slot, fork: bool, same_timeline: b
 /// The slot, if it is one that we can use.
 fn ours(settings: &Settings, slot: Option<Slot>) -> Result<Option<Slot>, SessionError> {
     let Some(slot) = slot else { return Ok(None) };
-    let owner = match (&slot.plugin, &slot.database) {
-        (None, _) => "a physical standby".to_owned(),
-        (Some(plugin), _) if plugin != "pgoutput" => format!("the output plugin {plugin}"),
-        (Some(_), Some(database)) if database != settings.database.dbname() => {
-            format!("the database {database}")
-        }
-        _ => return Ok(Some(slot)),
-    };
-    Err(SessionError::SlotOfAnother { slot: settings.slot.clone(), owner })
+    match slot.other_owner(settings.database.dbname()) {
+        None => Ok(Some(slot)),
+        Some(owner) => Err(SessionError::SlotOfAnother { slot: settings.slot.clone(), owner }),
+    }
 }
 
 /// Whether the database may lack what was published from it: it stands before it (restored from a copy),

@@ -24,7 +24,7 @@ const WRITERS: &str = "
              order by xact_start nulls first limit 1) a on true";
 
 const PREPARED: &str = "
-    select transaction::text, owner::text, prepared from pg_prepared_xacts
+    select transaction::text, owner::text, prepared, gid from pg_prepared_xacts
      where database = current_database() order by prepared limit 1";
 
 /// A sample whose mark may not hold yet.
@@ -39,18 +39,18 @@ pub(super) struct Draft {
 
 /// Who keeps W from moving on.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Holder {
+pub(crate) enum Holder {
     /// A transaction that has written.
     Backend { pid: i32, application: String, state: String, since: Instant },
     /// One that does not say when it began.
     Unknown { pid: i32, application: String, state: String },
     /// A prepared transaction.
-    Prepared { xid: String, owner: String, since: Instant },
+    Prepared { xid: String, gid: String, owner: String, since: Instant },
 }
 
 impl Holder {
     /// A sentence for people; `clock` is the database's.
-    pub(super) fn describe(&self, clock: Instant) -> String {
+    pub(crate) fn describe(&self, clock: Instant) -> String {
         let age = |since: Instant| {
             let micros = clock.unix_micros().saturating_sub(since.unix_micros());
             Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs()
@@ -65,7 +65,7 @@ impl Holder {
                 "process {pid} of the database (application '{application}', {state}) is in a transaction \
                  and does not say since when: set track_activities to on"
             ),
-            Self::Prepared { xid, owner, since } => format!(
+            Self::Prepared { xid, owner, since, .. } => format!(
                 "transaction {xid} of role {owner} was prepared {} s ago: commit prepared or rollback \
                  prepared",
                 age(*since)
@@ -76,7 +76,7 @@ impl Holder {
 
 /// Why there is no sample.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SampleError {
+pub(crate) enum SampleError {
     #[error("a statement of the mark failed")]
     Postgres(#[from] tokio_postgres::Error),
     #[error(
@@ -112,6 +112,22 @@ pub(super) async fn take(client: &Client, floor: Option<Instant>) -> Result<Draf
     let Timestamptz(clock) = client.query_one("select clock_timestamp()", &[]).await?.try_get(0)?;
     let read = tokio::time::Instant::now();
 
+    let holder = holder(client).await?;
+    let w = safe_time(clock, holder.as_ref(), floor)
+        .ok_or_else(|| SampleError::Held(holder.as_ref().map(|h| h.describe(clock)).unwrap_or_default()))?;
+
+    let row = client.query_one("select pg_current_wal_insert_lsn()", &[]).await.map_err(standby)?;
+    let l = Lsn::new(u64::from(row.try_get::<_, PgLsn>(0)?));
+    let purged = client.query_opt("select last_updated from fhir.purged", &[]).await.map_err(not_migrated)?;
+    let tombstones_purged = match purged {
+        None => None,
+        Some(row) => Some(row.try_get::<_, Timestamptz>(0)?.0),
+    };
+    Ok(Draft { sample: Sample { mark: Mark { w, l }, clock, taken, tombstones_purged }, read, holder })
+}
+
+/// Who keeps W from moving on to the clock. To be asked after the clock was read.
+pub(crate) async fn holder(client: &Client) -> Result<Option<Holder>, SampleError> {
     let row = client.query_one(WRITERS, &[]).await?;
     if !row.try_get::<_, bool>(0)? {
         return Err(SampleError::NotPermitted);
@@ -132,21 +148,15 @@ pub(super) async fn take(client: &Client, floor: Option<Instant>) -> Result<Draf
         None => None,
         Some(row) => {
             let Timestamptz(since) = row.try_get(2)?;
-            Some(Holder::Prepared { xid: row.try_get(0)?, owner: row.try_get(1)?, since })
+            Some(Holder::Prepared {
+                xid: row.try_get(0)?,
+                gid: row.try_get(3)?,
+                owner: row.try_get(1)?,
+                since,
+            })
         }
     };
-    let holder = prepared.or(writer);
-    let w = safe_time(clock, holder.as_ref(), floor)
-        .ok_or_else(|| SampleError::Held(holder.as_ref().map(|h| h.describe(clock)).unwrap_or_default()))?;
-
-    let row = client.query_one("select pg_current_wal_insert_lsn()", &[]).await.map_err(standby)?;
-    let l = Lsn::new(u64::from(row.try_get::<_, PgLsn>(0)?));
-    let purged = client.query_opt("select last_updated from fhir.purged", &[]).await.map_err(not_migrated)?;
-    let tombstones_purged = match purged {
-        None => None,
-        Some(row) => Some(row.try_get::<_, Timestamptz>(0)?.0),
-    };
-    Ok(Draft { sample: Sample { mark: Mark { w, l }, clock, taken, tombstones_purged }, read, holder })
+    Ok(prepared.or(writer))
 }
 
 /// W. What does not say when it began holds W where it was; `None` if it was nowhere yet.
@@ -224,7 +234,8 @@ mod tests {
     #[test]
     fn who_does_not_say_since_when_holds_w_where_it_was() {
         let unknown = Holder::Unknown { pid: 1, application: String::new(), state: String::new() };
-        let prepared = Holder::Prepared { xid: "7".into(), owner: "o".into(), since: at(45) };
+        let prepared =
+            Holder::Prepared { xid: "7".into(), gid: "g".into(), owner: "o".into(), since: at(45) };
         for holder in [unknown, prepared] {
             assert_eq!(safe_time(at(50), Some(&holder), Some(at(30))), Some(at(30)));
             assert_eq!(safe_time(at(50), Some(&holder), None), None);

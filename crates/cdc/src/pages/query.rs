@@ -52,7 +52,7 @@ pub(super) fn page(request: &PageRequest) -> String {
 
 /// The types that a table has rows of, stamped after `since`: a step along the index for each type, whatever
 /// their number of rows.
-pub(super) fn present(kind: Kind, since: Option<Instant>) -> String {
+pub(crate) fn present(kind: Kind, since: Option<Instant>) -> String {
     let table = table_name(kind);
     let after = since.map_or_else(String::new, |since| format!(" and r.last_updated > {}", instant(since)));
     format!(

@@ -15,10 +15,10 @@ mod values;
 pub(crate) use age::Age;
 pub(crate) use byte_size::ByteSize;
 pub(crate) use layers::{Environment, Origin, Problem};
-pub(crate) use options::{CommonOptions, ServeOptions};
+pub(crate) use options::{CommonOptions, FollowOptions, ServeOptions};
 pub(crate) use values::LogFormat;
 
-use cdc::{Database, SlotName};
+use cdc::{Database, SlotName, TableName};
 use layers::Layers;
 use sse_api::PublicUrl;
 use std::collections::BTreeMap;
@@ -132,6 +132,17 @@ impl Settings {
         })
     }
 
+    /// What is followed in this database, and by what names.
+    pub(crate) fn followed(&self, database: Database) -> cdc::Settings {
+        cdc::Settings {
+            database,
+            slot: self.slot.clone(),
+            publication: self.publication.clone(),
+            tables: ["resource", "tombstone"].map(|table| TableName::new("fhir", table)).to_vec(),
+            max_wal_held: self.max_wal_held.0,
+        }
+    }
+
     /// Where the value of a setting came from.
     fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
@@ -172,11 +183,11 @@ fn flags(common: CommonOptions, serve: ServeOptions) -> BTreeMap<&'static str, V
         ("insecure-no-auth", serve.insecure_no_auth),
         ("max-streams", serve.max_streams),
         ("client-timeout", serve.client_timeout),
-        ("slot", serve.slot),
-        ("publication", serve.publication),
-        ("max-wal-held", serve.max_wal_held),
-        ("retention-bytes", serve.retention_bytes),
-        ("retention-age", serve.retention_age),
+        ("slot", serve.follow.slot),
+        ("publication", serve.follow.publication),
+        ("max-wal-held", serve.follow.max_wal_held),
+        ("retention-bytes", serve.follow.retention_bytes),
+        ("retention-age", serve.follow.retention_age),
     ];
     let lists = [("listen", serve.listen), ("public-url", serve.public_url)];
     single

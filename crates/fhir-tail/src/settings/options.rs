@@ -60,6 +60,13 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "TIME")]
     pub(crate) client_timeout: Option<String>,
 
+    #[command(flatten)]
+    pub(crate) follow: FollowOptions,
+}
+
+/// Settings of what is followed and kept, for the service and for who checks what it will find.
+#[derive(clap::Args, Default)]
+pub(crate) struct FollowOptions {
     /// The replication slot; made if it is missing [default: fhir_tail]
     #[arg(long, value_name = "NAME")]
     pub(crate) slot: Option<String>,

@@ -58,7 +58,10 @@ fn flags_win_over_variables_and_those_over_the_file() {
     for (name, value) in [("SLOT", "variable"), ("PUBLICATION", "variable"), ("DATA_DIR", "/variable")] {
         environment.insert(format!("FHIR_TAIL_{name}"), value.to_owned());
     }
-    let serve = ServeOptions { slot: Some("flag".to_owned()), ..ServeOptions::default() };
+    let serve = ServeOptions {
+        follow: FollowOptions { slot: Some("flag".to_owned()), ..FollowOptions::default() },
+        ..ServeOptions::default()
+    };
     let settings = read(common, serve, &environment);
     assert_eq!(settings.slot.as_str(), "flag");
     assert_eq!(settings.publication, "variable");
@@ -108,7 +111,7 @@ fn all_problems_are_reported_together_with_their_places() {
     let mut environment = nobody();
     environment.insert("FHIR_TAIL_MAX_STREAMS".to_owned(), "0".to_owned());
     let serve = ServeOptions {
-        slot: Some("No-Slot".to_owned()),
+        follow: FollowOptions { slot: Some("No-Slot".to_owned()), ..FollowOptions::default() },
         listen: vec!["8080".to_owned()],
         public_url: vec!["ftp://x".to_owned()],
         ..ServeOptions::default()
@@ -208,7 +211,7 @@ fn a_bad_url_is_a_problem_that_keeps_the_password() {
 #[test]
 fn what_is_printed_can_be_given_back() {
     let serve = ServeOptions {
-        retention_bytes: Some("3GiB".to_owned()),
+        follow: FollowOptions { retention_bytes: Some("3GiB".to_owned()), ..FollowOptions::default() },
         public_url: vec!["https://a.example".to_owned()],
         ..ServeOptions::default()
     };

@@ -1,0 +1,339 @@
+//! The tables: whether they are those that `migrate` makes, and still do what it made them to do.
+
+use super::Finding;
+use crate::layout::table_name;
+use crate::migrate::{self, Trigger, newest_version};
+use crate::pages::present;
+use crate::timestamptz::Timestamptz;
+use feed::Kind;
+use fhir::Instant;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+/// What is stamped further ahead of the clock than this was stamped by a clock that had jumped.
+const AHEAD_MICROS: i64 = 60_000_000;
+
+/// What is there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Facts {
+    tables: Vec<Table>,
+    /// The triggers that are there: table, name, `tgenabled`.
+    triggers: Vec<(String, String, String)>,
+    version: Version,
+    /// The subscriptions that write to them.
+    subscriptions: Vec<String>,
+    /// How many rows are stamped ahead of the clock; `None` if this role may not see.
+    ahead: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Version {
+    None,
+    /// Not for this role to see.
+    Hidden,
+    Known(i32),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Table {
+    name: String,
+    /// `pg_class.relreplident`.
+    identity: String,
+    key: bool,
+}
+
+impl Facts {
+    pub(super) fn are_there(&self) -> bool {
+        ["resource", "tombstone"].iter().all(|name| self.tables.iter().any(|table| table.name == *name))
+    }
+}
+
+pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error> {
+    let tables = client
+        .query(
+            "select c.relname::text, c.relreplident::text, \
+                    exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary) \
+               from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+              where n.nspname = 'fhir' and c.relname in ('resource', 'tombstone') order by 1",
+            &[],
+        )
+        .await?;
+    let tables = tables
+        .iter()
+        .map(|row| Ok(Table { name: row.try_get(0)?, identity: row.try_get(1)?, key: row.try_get(2)? }))
+        .collect::<Result<Vec<_>, tokio_postgres::Error>>()?;
+    let triggers = client
+        .query(
+            "select c.relname::text, t.tgname::text, t.tgenabled::text \
+               from pg_trigger t join pg_class c on c.oid = t.tgrelid \
+               join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'fhir' and not t.tgisinternal",
+            &[],
+        )
+        .await?;
+    let subscriptions = client
+        .query(
+            "select distinct s.subname::text from pg_subscription_rel r join pg_subscription s on s.oid = r.srsubid \
+               join pg_class c on c.oid = r.srrelid join pg_namespace n on n.oid = c.relnamespace \
+              where n.nspname = 'fhir' and c.relname in ('resource', 'tombstone') order by 1",
+            &[],
+        )
+        .await?;
+    let version = match migrate::migrated_version(client).await {
+        Ok(Some(version)) => Version::Known(version),
+        Ok(None) => Version::None,
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Version::Hidden,
+        Err(error) => return Err(error),
+    };
+    let mut facts = Facts {
+        tables,
+        triggers: triggers
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+            .collect::<Result<_, tokio_postgres::Error>>()?,
+        version,
+        subscriptions: subscriptions.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?,
+        ahead: None,
+    };
+    if facts.are_there() {
+        facts.ahead = match ahead(client).await {
+            Ok(rows) => Some(rows),
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => None,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(facts)
+}
+
+/// By steps along the index that replays use, whatever the number of rows.
+async fn ahead(client: &Client) -> Result<i64, tokio_postgres::Error> {
+    let Timestamptz(clock) = client.query_one("select clock_timestamp()", &[]).await?.try_get(0)?;
+    let limit = Instant::from_unix_micros(clock.unix_micros().saturating_add(AHEAD_MICROS));
+    let mut total: i64 = 0;
+    for kind in [Kind::Upsert, Kind::Deletion] {
+        let table = table_name(kind);
+        let sql = format!(
+            "select count(*) from ({}) present(name) join {table} r \
+                 on r.resource_type = present.name and r.last_updated > timestamptz '{limit}'",
+            present(kind, Some(limit)),
+        );
+        total = total.saturating_add(client.query_one(&sql, &[]).await?.try_get(0)?);
+    }
+    Ok(total)
+}
+
+/// `slot`: the name of ours; `there`: it exists.
+pub(super) fn judge(facts: &Facts, slot: &str, there: bool) -> Vec<Finding> {
+    let mut findings = vec![version(facts)];
+    if facts.are_there() {
+        findings.push(triggers(facts));
+        findings.push(identity(facts));
+        findings.push(subscriptions(facts));
+        findings.extend(facts.ahead.map(|rows| stamps(rows, slot, there)));
+    }
+    findings
+}
+
+fn version(facts: &Facts) -> Finding {
+    const SUBJECT: &str = "tables";
+    let known = newest_version();
+    match facts.version {
+        Version::Hidden if facts.are_there() => Finding::pass(SUBJECT, "are there"),
+        Version::Known(found) if facts.are_there() && found == known => {
+            Finding::pass(SUBJECT, format!("are there, at version {found}"))
+        }
+        Version::Known(found) if found > known => Finding::failure(
+            SUBJECT,
+            format!(
+                "are at version {found}, and this fhir-tail knows versions up to {known}: use the newer fhir-tail"
+            ),
+        ),
+        Version::Known(found) if found < known => {
+            Finding::failure(SUBJECT, format!("are at version {found} of {known}: run 'fhir-tail migrate'"))
+        }
+        Version::Known(_) => Finding::failure(
+            SUBJECT,
+            "fhir.resource or fhir.tombstone is gone, and the migrations believe they are there: restore them from a backup",
+        ),
+        Version::None | Version::Hidden => {
+            Finding::failure(SUBJECT, "there is no fhir.resource in this database: run 'fhir-tail migrate'")
+        }
+    }
+}
+
+fn triggers(facts: &Facts) -> Finding {
+    const SUBJECT: &str = "triggers";
+    let mut missing = Vec::new();
+    let mut sql = Vec::new();
+    for Trigger { name, table, sql: create } in migrate::triggers() {
+        let found = facts.triggers.iter().find(|(on, named, _)| on == table && named == name);
+        if found.is_some_and(|(_, _, enabled)| enabled == "A") {
+            continue;
+        }
+        missing.push(format!("{name} of fhir.{table}"));
+        if found.is_none() {
+            sql.push(create.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+        sql.push(format!("alter table fhir.{table} enable always trigger {name};"));
+    }
+    if missing.is_empty() {
+        return Finding::pass(SUBJECT, "are there and always fire");
+    }
+    Finding::failure(
+        SUBJECT,
+        format!("do not always fire, so that changes are not stamped, or not told: {}", missing.join(", ")),
+    )
+    .mended_by(sql.join(" "))
+}
+
+fn identity(facts: &Facts) -> Finding {
+    const SUBJECT: &str = "replica identity";
+    let of = |wanted: &dyn Fn(&Table) -> bool| -> Vec<&str> {
+        facts.tables.iter().filter(|table| wanted(table)).map(|table| table.name.as_str()).collect()
+    };
+    let reset = |names: &[&str]| -> String {
+        let each = names.iter().map(|name| format!("alter table fhir.{name} replica identity default;"));
+        each.collect::<Vec<_>>().join(" ")
+    };
+    let none = of(&|table| table.identity == "n");
+    let keyless = of(&|table| table.identity == "d" && !table.key);
+    let full = of(&|table| table.identity == "f");
+    if !none.is_empty() {
+        let tables = none.join(" and ");
+        Finding::failure(
+            SUBJECT,
+            format!("{tables} of fhir has none: every update and delete would be refused"),
+        )
+        .mended_by(reset(&none))
+    } else if !keyless.is_empty() {
+        let keys = keyless.iter().map(|name| {
+            format!("alter table fhir.{name} add constraint {name}_pkey primary key (resource_type, id);")
+        });
+        let sql = keys.collect::<Vec<_>>().join(" ");
+        let tables = keyless.join(" and ");
+        Finding::failure(SUBJECT, format!("{tables} of fhir has lost its primary key")).mended_by(sql)
+    } else if !full.is_empty() {
+        let tables = full.join(" and ");
+        Finding::warning(
+            SUBJECT,
+            format!("{tables} of fhir has a full one: the log has every old row too, for nothing"),
+        )
+        .mended_by(reset(&full))
+    } else {
+        Finding::pass(SUBJECT, "is the key")
+    }
+}
+
+/// What another database writes here fires row triggers only: no tombstones, and stamps of the wrong clock.
+fn subscriptions(facts: &Facts) -> Finding {
+    const SUBJECT: &str = "subscriptions";
+    match facts.subscriptions.first() {
+        None => Finding::pass(SUBJECT, "none writes to the tables"),
+        Some(name) => {
+            let name = crate::replication::quoted(name);
+            Finding::failure(
+                SUBJECT,
+                format!(
+                    "{name} writes to the tables, past the triggers that keep tombstones: take them out of what it \
+                     subscribes to, and refresh it"
+                ),
+            )
+            .mended_by(format!("alter subscription {name} refresh publication;"))
+        }
+    }
+}
+
+fn stamps(rows: i64, slot: &str, there: bool) -> Finding {
+    const SUBJECT: &str = "stamps";
+    if rows == 0 {
+        return Finding::pass(SUBJECT, "none is ahead of the clock");
+    }
+    // A journal that still has the old stamps must not go on: without its slot it does not.
+    let drop = if there { format!(" select pg_drop_replication_slot('{slot}');") } else { String::new() };
+    Finding::failure(
+        SUBJECT,
+        format!(
+            "{rows} rows are stamped more than a minute ahead of the clock, which had jumped: stop the service, stamp them \
+             again, and start it; subscribers are reset"
+        ),
+    )
+    .mended_by(format!("select fhir.restamp();{drop}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn well() -> Facts {
+        let table = |name: &str| Table { name: name.into(), identity: "d".into(), key: true };
+        let triggers = migrate::triggers();
+        Facts {
+            tables: vec![table("resource"), table("tombstone")],
+            triggers: triggers.iter().map(|t| (t.table.into(), t.name.into(), "A".into())).collect(),
+            version: Version::Known(newest_version()),
+            subscriptions: Vec::new(),
+            ahead: Some(0),
+        }
+    }
+
+    /// The only one that does not pass.
+    fn bad(facts: &Facts) -> Finding {
+        let mut bad: Vec<Finding> =
+            judge(facts, "s", true).into_iter().filter(|finding| finding.verdict != Verdict::Pass).collect();
+        assert_eq!(bad.len(), 1, "{bad:?}");
+        bad.remove(0)
+    }
+
+    #[test]
+    fn what_migrate_makes_passes() {
+        assert!(judge(&well(), "s", true).iter().all(|finding| finding.verdict == Verdict::Pass));
+    }
+
+    #[test]
+    fn no_tables_or_others_than_ours_are_one_failure() {
+        let none =
+            Facts { tables: Vec::new(), triggers: Vec::new(), version: Version::None, ahead: None, ..well() };
+        assert!(bad(&none).message.contains("fhir-tail migrate"));
+        assert!(
+            bad(&Facts { version: Version::Known(newest_version() + 1), ..well() }).message.contains("newer")
+        );
+        assert!(bad(&Facts { version: Version::Known(0), ..well() }).message.contains("migrate"));
+    }
+
+    #[test]
+    fn a_trigger_that_is_gone_is_made_again_and_one_that_rests_is_woken() {
+        let mut facts = well();
+        facts.triggers.retain(|(_, name, _)| name != "after_delete");
+        let sql = bad(&facts).sql.unwrap();
+        let made = "create trigger after_delete after delete on fhir.resource referencing old table as gone";
+        assert!(sql.starts_with(made), "{sql}");
+        assert!(sql.ends_with("; alter table fhir.resource enable always trigger after_delete;"), "{sql}");
+        for enabled in ["O", "D", "R"] {
+            let mut facts = well();
+            facts.triggers[0].2 = enabled.into();
+            assert!(bad(&facts).sql.unwrap().starts_with("alter table fhir.resource enable always trigger"));
+        }
+    }
+
+    #[test]
+    fn an_identity_other_than_the_key_is_told() {
+        for (identity, key, verdict) in
+            [("n", true, Verdict::Failure), ("d", false, Verdict::Failure), ("f", true, Verdict::Warning)]
+        {
+            let mut facts = well();
+            facts.tables[0].identity = identity.into();
+            facts.tables[0].key = key;
+            let finding = bad(&facts);
+            assert_eq!(finding.verdict, verdict, "{identity}");
+            assert!(finding.sql.unwrap().starts_with("alter table fhir.resource "));
+        }
+    }
+
+    #[test]
+    fn writers_past_the_triggers_and_stamps_ahead_are_failures() {
+        assert_eq!(bad(&Facts { subscriptions: vec!["s".into()], ..well() }).subject, "subscriptions");
+        let sql = bad(&Facts { ahead: Some(3), ..well() }).sql.unwrap();
+        assert_eq!(sql, "select fhir.restamp(); select pg_drop_replication_slot('s');");
+        assert_eq!(stamps(3, "s", false).sql.unwrap(), "select fhir.restamp();");
+    }
+}

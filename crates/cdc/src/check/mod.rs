@@ -1,0 +1,202 @@
+//! Whether a database is ready to be followed: for `fhir-tail check`.
+//!
+//! Each module below is one subject. It asks the database (statements that change nothing, in a session that may not
+//! write) and gives plain facts; a pure function judges them and gives [`Finding`]s. What the service does at its start
+//! and what is asked here share their statements: those of `publication`, `slot` and `marks`.
+
+mod absence;
+mod clock;
+mod holding;
+mod layout;
+mod published;
+mod releases;
+mod role;
+mod room;
+mod server;
+mod slot_state;
+mod standbys;
+
+use crate::database::Connected;
+use crate::{Settings, describe_error};
+use std::time::Duration;
+
+/// What came of a check.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// All is well.
+    Pass,
+    /// It works, and somebody should look at it.
+    Warning,
+    /// It does not work, or will lose something.
+    Failure,
+}
+
+/// One line of the answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// What was looked at, in a word or two.
+    pub subject: &'static str,
+    /// How it is.
+    pub verdict: Verdict,
+    /// One sentence for people. Names no data.
+    pub message: String,
+    /// The statements that mend it, where statements can.
+    pub sql: Option<String>,
+}
+
+impl Finding {
+    fn new(subject: &'static str, verdict: Verdict, message: impl Into<String>) -> Self {
+        Self { subject, verdict, message: message.into(), sql: None }
+    }
+
+    fn pass(subject: &'static str, message: impl Into<String>) -> Self {
+        Self::new(subject, Verdict::Pass, message)
+    }
+
+    fn warning(subject: &'static str, message: impl Into<String>) -> Self {
+        Self::new(subject, Verdict::Warning, message)
+    }
+
+    fn failure(subject: &'static str, message: impl Into<String>) -> Self {
+        Self::new(subject, Verdict::Failure, message)
+    }
+
+    fn mended_by(mut self, sql: impl Into<String>) -> Self {
+        self.sql = Some(sql.into());
+        self
+    }
+}
+
+/// What the journal keeps, to be compared with what the database writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retention {
+    /// At most so many bytes, ...
+    pub bytes: u64,
+    /// ... and for so long.
+    pub age: Duration,
+}
+
+/// A question that nobody answers does not keep the others from being asked.
+const GUARDS: &str = "set default_transaction_read_only = on; set statement_timeout = '10s'; \
+                      set lock_timeout = '2s'; set jit = off";
+
+/// Looks at everything that the service needs of this database. Changes nothing.
+pub async fn check(settings: &Settings, retention: Retention) -> Vec<Finding> {
+    let connected = match settings.database.connect_watched("fhir-tail check").await {
+        Ok(connected) => connected,
+        Err(error) => return vec![Finding::failure("connection", describe_error(&error))],
+    };
+    let mut report = Vec::new();
+    match look(&connected, settings, retention, &mut report).await {
+        Ok(()) => report,
+        Err(error) => {
+            let message = format!("the connection is of no use: {}", describe_error(&error));
+            report.push(Finding::failure("connection", message));
+            report
+        }
+    }
+}
+
+async fn look(
+    connected: &Connected,
+    settings: &Settings,
+    retention: Retention,
+    report: &mut Vec<Finding>,
+) -> Result<(), tokio_postgres::Error> {
+    let client = &connected.client;
+    client.batch_execute(GUARDS).await?;
+    let server = server::ask(client).await?;
+    report.extend(server::judge(&server));
+    // What follows can only be asked of a primary of a version that has all these columns.
+    if !server.can_be_asked() {
+        return Ok(());
+    }
+    let slot = slot_state::ask(client, settings).await;
+    let role = role::ask(connected, settings).await;
+    let tables = layout::ask(client).await;
+    let (there, active) = slot.as_ref().map_or((false, false), |facts| (facts.slot.is_some(), facts.active));
+    add(report, "room", room::ask(client).await.as_ref().map(|facts| room::judge(facts, there, active)));
+    add(report, "standbys", standbys::ask(client).await.as_ref().map(standbys::judge));
+    add(report, "role", role.as_ref().map(role::judge));
+    add(report, "tables", tables.as_ref().map(|facts| layout::judge(facts, settings.slot.as_str(), there)));
+    if tables.is_ok_and(|facts| facts.are_there()) {
+        let published = published::ask(client, settings).await;
+        add(report, "publication", published.as_ref().map(|facts| published::judge(facts, settings)));
+    }
+    add(report, "slot", slot.as_ref().map(|facts| slot_state::judge(facts, settings)));
+    let absence = absence::ask(client, settings).await;
+    add(report, "log volume", absence.as_ref().map(|facts| absence::judge(facts, retention)));
+    add(report, "transactions", holding::ask(client).await.as_ref().map(holding::judge));
+    add(report, "clock", clock::ask(client).await.as_ref().map(clock::judge));
+    Ok(())
+}
+
+/// Adds the findings of a subject, or that it could not be asked.
+fn add(
+    report: &mut Vec<Finding>,
+    subject: &'static str,
+    answer: Result<Vec<Finding>, &tokio_postgres::Error>,
+) {
+    match answer {
+        Ok(findings) => report.extend(findings),
+        Err(error) => {
+            let message = format!("could not be asked: {}", describe_error(error));
+            report.push(Finding::failure(subject, message));
+        }
+    }
+}
+
+/// So many bytes, for people.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut whole = bytes;
+    let mut unit = 0;
+    // The first digit of what is cut off.
+    let mut tenth = 0;
+    while whole >= 1024 && unit + 1 < UNITS.len() {
+        tenth = whole % 1024 * 10 / 1024;
+        whole /= 1024;
+        unit += 1;
+    }
+    if unit == 0 || whole >= 100 {
+        format!("{whole} {}", UNITS[unit])
+    } else {
+        format!("{whole}.{tenth} {}", UNITS[unit])
+    }
+}
+
+/// A span of time, for people: no more than they would say.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_spans_are_as_people_say_them() {
+        let gib = 1 << 30;
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (gib * 3 / 2, "1.5 GiB"),
+            (100 * gib, "100 GiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+        assert!(size(u64::MAX).ends_with("TiB"));
+        for (seconds, text) in
+            [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7_200, "2 h"), (604_800, "7 days")]
+        {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+    }
+}
