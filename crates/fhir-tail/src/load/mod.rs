@@ -12,6 +12,7 @@ mod batch;
 mod bundle;
 mod document;
 mod input;
+mod lane;
 mod progress;
 mod reader;
 mod references;
@@ -35,6 +36,10 @@ use std::sync::Arc;
 
 /// How many batches may wait for the database.
 const WAITING: usize = 4;
+
+/// How many batches are written at once. One more than has been seen to be of use to Postgres: one waits for its
+/// commit.
+const CONNECTIONS: usize = 3;
 
 /// What to load.
 #[derive(clap::Args, Clone, Debug)]
@@ -86,7 +91,10 @@ pub(crate) async fn run(settings: &Settings, options: LoadOptions) -> anyhow::Re
 /// Loads into a database that has the tables; the summary.
 async fn load_into(inputs: Inputs, keep_going: bool, database: &Database) -> anyhow::Result<String> {
     let name = "fhir-tail load";
-    let clients = [database.connect(name).await?, database.connect(name).await?];
+    let mut clients = Vec::with_capacity(CONNECTIONS);
+    for _ in 0..CONNECTIONS {
+        clients.push(database.connect(name).await?);
+    }
     let report = Arc::new(Report::new(progress::bar(inputs.total_bytes())));
     let result = load(inputs, keep_going, clients, &report).await;
     let (summary, bad) = (report.finish(), report.bad());
@@ -104,7 +112,7 @@ async fn load_into(inputs: Inputs, keep_going: bool, database: &Database) -> any
 async fn load(
     inputs: Inputs,
     keep_going: bool,
-    clients: [tokio_postgres::Client; 2],
+    clients: Vec<tokio_postgres::Client>,
     report: &Arc<Report>,
 ) -> anyhow::Result<()> {
     let (sender, receiver) = tokio::sync::mpsc::channel(WAITING);

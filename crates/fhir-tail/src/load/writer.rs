@@ -1,35 +1,24 @@
-//! Batches into `fhir.resource`, each in one transaction.
+//! Batches into `fhir.resource`, each in one transaction, several at a time.
 //!
-//! A batch is one upsert from arrays, and one delete: nothing is staged, no temporary table is made. While one is
-//! written the next one is too, over a second connection, unless they share a key: Postgres works on both with a core
-//! each. It is committed after the first, so that what is kept is always a beginning of the input.
+//! While one batch waits for its commit the next ones are written, each over a connection of its own, unless they
+//! share a key: Postgres works on them with a core each. They are committed in the order of the input, so
+//! that what is kept is always a beginning of it.
 
-use super::batch::{Key, Operation, Piece};
+use super::batch::{Operation, Piece};
+use super::lane::{Lane, Tally, Turn, Written, begin, refusal};
 use super::report::Report;
 use super::resource::Bad;
 use anyhow::Context as _;
-use std::collections::{HashMap, HashSet};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::slice;
-use std::time::Duration;
+use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Error, Statement, Transaction};
-
-const PUT: &str = "\
-insert into fhir.resource (resource_type, id, content)
-select new.resource_type, new.id, new.content::json
-  from unnest($1::text[], $2::text[], $3::text[]) as new (resource_type, id, content)
-on conflict (resource_type, id) do update set content = excluded.content";
-
-const DELETE: &str = "\
-delete from fhir.resource r
- using unnest($1::text[], $2::text[]) as gone (resource_type, id)
- where r.resource_type = gone.resource_type and r.id = gone.id";
-
-/// A batch that is written waits so long for the one before it. That may wait for somebody who waits for rows
-/// of this one, which Postgres cannot see: then this one is taken back and written again.
-const PATIENCE: Duration = Duration::from_secs(1);
+use tokio_postgres::{Client, Error};
 
 /// How the writing ended.
 #[derive(PartialEq, Eq, Debug)]
@@ -42,163 +31,205 @@ pub(super) enum End {
 
 /// Writes what comes, until nothing comes any more. A transaction whose last piece never comes is not kept.
 pub(super) async fn write_all(
-    [first, second]: [Client; 2],
+    clients: Vec<Client>,
     pieces: Receiver<Piece>,
     keep_going: bool,
     report: &Report,
 ) -> anyhow::Result<End> {
-    let (first, second) = (Lane::prepare(first).await?, Lane::prepare(second).await?);
-    let mut writer = Writer { first, second, pieces, next: None, report };
-    writer.run(keep_going).await.context("writing failed: what was in that transaction is not kept")
+    let mut idle = Vec::with_capacity(clients.len());
+    let known = Arc::default();
+    for client in clients {
+        idle.push(Lane::prepare(client, &known).await?);
+    }
+    let mut writer = Writer {
+        idle,
+        running: FuturesOrdered::new(),
+        keys: VecDeque::new(),
+        hashes: RandomState::new(),
+        last_begun: None,
+        queue: VecDeque::new(),
+        pieces,
+        ended: false,
+        keep_going,
+        report,
+    };
+    writer.run().await.context("writing failed: what was in that transaction is not kept")
 }
 
-/// How many rows a transaction wrote and deleted.
-#[derive(Clone, Copy, Default)]
-struct Tally {
-    written: u64,
-    deleted: u64,
-}
-
-/// What became of a transaction.
-enum Outcome {
-    Committed(Tally),
-    /// Its last piece never came.
-    Incomplete,
-    /// The database refused what is in this piece.
-    Refused(Piece, Bad),
-}
-
-/// What became of the piece that was written beside another.
-enum Beside {
-    /// There was none.
-    None,
-    /// It has to be written by itself.
-    Alone(Piece),
-    Committed(Tally),
-    /// The database refused it.
-    Refused(Piece, Bad),
-}
-
-/// A connection, and the statements as the server knows them there.
-struct Lane {
-    client: Client,
-    statements: Statements,
-}
+type Running = BoxFuture<'static, Result<(Lane, Piece, Written), Error>>;
 
 struct Writer<'a> {
-    first: Lane,
-    second: Lane,
+    idle: Vec<Lane>,
+    /// The batches that are being written, in the order of the input.
+    running: FuturesOrdered<Running>,
+    /// The hashes of the keys of each of them. Two keys of one hash only make one wait for the other.
+    keys: VecDeque<HashSet<u64>>,
+    hashes: RandomState,
+    /// Hears when the batch that was begun last is committed.
+    last_begun: Option<oneshot::Receiver<()>>,
+    /// Received, and to be begun.
+    queue: VecDeque<Piece>,
     pieces: Receiver<Piece>,
-    /// Received, and not yet begun.
-    next: Option<Piece>,
+    /// No more pieces come.
+    ended: bool,
+    keep_going: bool,
     report: &'a Report,
 }
 
+/// Whether to go on.
+enum Next {
+    Go,
+    Stop(End),
+}
+
 impl Writer<'_> {
-    async fn run(&mut self, keep_going: bool) -> Result<End, Error> {
-        while let Some(piece) = self.receive().await {
-            let whole = piece.last;
-            let (outcome, beside) =
-                if whole { self.two(piece).await? } else { (self.transaction(piece).await?, Beside::None) };
-            match outcome {
-                Outcome::Committed(tally) => self.report.committed(tally.written, tally.deleted),
-                Outcome::Incomplete => return Ok(End::Complete),
-                Outcome::Refused(piece, bad) => {
-                    if whole {
-                        self.one_by_one(&piece.operations, &bad, keep_going).await?;
-                    } else {
-                        self.leave_out(piece, &bad, keep_going).await;
-                    }
-                    if !keep_going {
-                        return Ok(End::Stopped);
-                    }
-                }
+    async fn run(&mut self) -> Result<End, Error> {
+        loop {
+            if let Next::Stop(end) = self.begin_what_can().await? {
+                return Ok(end);
             }
-            match beside {
-                Beside::None => {}
-                Beside::Alone(piece) => self.next = Some(piece),
-                Beside::Committed(tally) => self.report.committed(tally.written, tally.deleted),
-                Beside::Refused(piece, bad) => {
-                    self.one_by_one(&piece.operations, &bad, keep_going).await?;
-                    if !keep_going {
-                        return Ok(End::Stopped);
+            let room = !self.ended && self.queue.is_empty() && !self.idle.is_empty();
+            if !room && self.running.is_empty() {
+                return Ok(End::Complete);
+            }
+            tokio::select! {
+                biased;
+                Some(done) = self.running.next() => {
+                    if let Next::Stop(end) = self.conclude(done?).await? {
+                        return Ok(end);
                     }
                 }
+                piece = self.pieces.recv(), if room => match piece {
+                    Some(piece) => self.queue.push_back(piece),
+                    None => self.ended = true,
+                },
             }
         }
-        Ok(End::Complete)
+    }
+
+    /// Begins what is received, unless it has to wait for what is running.
+    async fn begin_what_can(&mut self) -> Result<Next, Error> {
+        while let Some(piece) = self.queue.pop_front() {
+            if !piece.last {
+                if self.running.is_empty() {
+                    match self.transaction(piece).await? {
+                        Next::Go => continue,
+                        stop => return Ok(stop),
+                    }
+                }
+                self.queue.push_front(piece);
+                break;
+            }
+            let keys: HashSet<u64> =
+                piece.operations.iter().map(|operation| self.hashes.hash_one(operation.key())).collect();
+            let shares = self.keys.iter().any(|taken| !taken.is_disjoint(&keys));
+            let lane = if shares { None } else { self.idle.pop() };
+            let Some(lane) = lane else {
+                self.queue.push_front(piece);
+                break;
+            };
+            let (committed, heard) = oneshot::channel();
+            let before = self.last_begun.replace(heard).filter(|_| !self.running.is_empty());
+            self.keys.push_back(keys);
+            self.running.push_back(Box::pin(lane.write(piece, Turn { before, committed })));
+        }
+        Ok(Next::Go)
+    }
+
+    /// The oldest of those that were running has come to its end.
+    async fn conclude(&mut self, (lane, piece, written): (Lane, Piece, Written)) -> Result<Next, Error> {
+        self.idle.push(lane);
+        self.keys.pop_front();
+        match written {
+            Written::Committed(tally) => {
+                self.committed(tally);
+                Ok(Next::Go)
+            }
+            Written::TakenBack => {
+                self.take_back(Some(piece)).await?;
+                Ok(Next::Go)
+            }
+            Written::Refused(bad) => {
+                self.take_back(None).await?;
+                self.one_by_one(&piece.operations, &bad).await?;
+                Ok(self.after_bad())
+            }
+        }
+    }
+
+    /// Nothing that follows a batch that was not committed is: it is all begun again, behind `first`.
+    async fn take_back(&mut self, first: Option<Piece>) -> Result<(), Error> {
+        let mut again: Vec<Piece> = first.into_iter().collect();
+        while let Some(done) = self.running.next().await {
+            let (lane, piece, _) = done?;
+            self.idle.push(lane);
+            again.push(piece);
+        }
+        self.keys.clear();
+        again.into_iter().rev().for_each(|piece| self.queue.push_front(piece));
+        Ok(())
+    }
+
+    fn committed(&self, tally: Tally) {
+        self.report.committed(tally.written, tally.deleted);
+    }
+
+    const fn after_bad(&self) -> Next {
+        if self.keep_going { Next::Go } else { Next::Stop(End::Stopped) }
     }
 
     async fn receive(&mut self) -> Option<Piece> {
-        match self.next.take() {
+        match self.queue.pop_front() {
             Some(piece) => Some(piece),
             None => self.pieces.recv().await,
         }
     }
 
-    /// A whole batch, and beside it the next one if that is whole too and has none of its keys.
-    async fn two(&mut self, piece: Piece) -> Result<(Outcome, Beside), Error> {
-        let keys: HashSet<Key<'_>> = piece.operations.iter().map(Operation::key).collect();
-        let (committed, before) = oneshot::channel();
-        let (first, second, pieces) = (&mut self.first, &mut self.second, &mut self.pieces);
-        let one = async {
-            let written = first.write(&piece.operations).await?;
-            // Without an answer, which is a refusal, the other is taken back.
-            if written.is_ok() {
-                let _ = committed.send(());
-            } else {
-                drop(committed);
-            }
-            Ok::<_, Error>(written)
-        };
-        let (written, beside) = tokio::try_join!(one, second.beside(pieces, &keys, before))?;
-        drop(keys);
-        let outcome = match written {
-            Ok(tally) => Outcome::Committed(tally),
-            Err(bad) => Outcome::Refused(piece, bad),
-        };
-        Ok((outcome, beside))
-    }
-
-    /// The piece and those that follow it up to the last one, all or none.
-    async fn transaction(&mut self, mut piece: Piece) -> Result<Outcome, Error> {
-        let transaction = self.first.client.transaction().await?;
+    /// The piece and those that follow it up to the last one, all or none. Nothing else is running.
+    async fn transaction(&mut self, mut piece: Piece) -> Result<Next, Error> {
+        // All are idle.
+        let Some(mut lane) = self.idle.pop() else { return Ok(Next::Stop(End::Stopped)) };
+        let transaction = begin(&mut lane.client).await?;
         let mut tally = Tally::default();
-        loop {
-            match refusal(self.first.statements.write(&transaction, &piece.operations).await)? {
-                Ok(more) => {
-                    tally.written += more.written;
-                    tally.deleted += more.deleted;
-                }
+        let refused = loop {
+            match refusal(lane.statements.write(&transaction, &piece.operations).await)? {
+                Ok(more) => tally.add(more),
                 Err(bad) => {
                     transaction.rollback().await?;
-                    return Ok(Outcome::Refused(piece, bad));
+                    break Some(bad);
                 }
             }
             if piece.last {
-                break;
+                // What is checked at the end of a transaction is refused here.
+                break refusal(transaction.commit().await)?.err();
             }
-            match self.pieces.recv().await {
+            match self.receive().await {
                 Some(next) => piece = next,
-                None => return Ok(Outcome::Incomplete),
+                None => return Ok(Next::Stop(End::Complete)),
+            }
+        };
+        self.idle.push(lane);
+        match refused {
+            None => {
+                self.committed(tally);
+                Ok(Next::Go)
+            }
+            Some(bad) => {
+                self.leave_out(piece, &bad).await;
+                Ok(self.after_bad())
             }
         }
-        // What is checked at the end of a transaction is refused here.
-        Ok(match refusal(transaction.commit().await)? {
-            Ok(()) => Outcome::Committed(tally),
-            Err(bad) => Outcome::Refused(piece, bad),
-        })
     }
 
     /// A Bundle of several pieces was refused: what is left of it is passed over.
-    async fn leave_out(&mut self, mut piece: Piece, bad: &Bad, keep_going: bool) {
+    async fn leave_out(&mut self, mut piece: Piece, bad: &Bad) {
         if let Some(operation) = piece.operations.first() {
             let mut origin = operation.origin.clone();
             origin.entry = None;
             self.report.tell(&origin, bad);
         }
-        while keep_going && !piece.last {
-            match self.pieces.recv().await {
+        while self.keep_going && !piece.last {
+            match self.receive().await {
                 Some(next) => piece = next,
                 None => return,
             }
@@ -206,176 +237,49 @@ impl Writer<'_> {
     }
 
     /// A batch was refused: finds out where, and writes the rest of it if `keep_going`, unit by unit.
-    async fn one_by_one(
-        &mut self,
-        operations: &[Operation],
-        bad: &Bad,
-        keep_going: bool,
-    ) -> Result<(), Error> {
+    async fn one_by_one(&mut self, operations: &[Operation], bad: &Bad) -> Result<(), Error> {
+        let (report, keep_going) = (self.report, self.keep_going);
+        // None is running, so all are idle.
+        let Some(lane) = self.idle.last_mut() else { return Ok(()) };
         if keep_going {
             for unit in operations.chunk_by(|one, next| one.unit == next.unit) {
-                self.unit(unit).await?;
+                write_unit(lane, unit, report).await?;
             }
             return Ok(());
         }
-        let transaction = self.first.client.transaction().await?;
+        let transaction = begin(&mut lane.client).await?;
         for operation in operations {
-            let written = self.first.statements.write(&transaction, slice::from_ref(operation)).await;
+            let written = lane.statements.write(&transaction, slice::from_ref(operation)).await;
             if let Err(bad) = refusal(written)? {
-                self.report.tell(&operation.origin, &bad);
+                report.tell(&operation.origin, &bad);
                 return transaction.rollback().await;
             }
         }
         // Refused all together and one by one not: nobody can say which it is.
         if let Some(first) = operations.first() {
-            self.report.tell(&first.origin, bad);
+            report.tell(&first.origin, bad);
         }
         transaction.rollback().await
     }
-
-    async fn unit(&mut self, operations: &[Operation]) -> Result<(), Error> {
-        let transaction = self.first.client.transaction().await?;
-        let mut tally = Tally::default();
-        for operation in operations {
-            match refusal(self.first.statements.write(&transaction, slice::from_ref(operation)).await)? {
-                Ok(more) => {
-                    tally.written += more.written;
-                    tally.deleted += more.deleted;
-                }
-                Err(bad) => {
-                    self.report.tell(&operation.origin, &bad);
-                    return transaction.rollback().await;
-                }
-            }
-        }
-        match (refusal(transaction.commit().await)?, operations.first()) {
-            (Ok(()), _) => self.report.committed(tally.written, tally.deleted),
-            (Err(bad), Some(first)) => self.report.tell(&first.origin, &bad),
-            (Err(_), None) => {}
-        }
-        Ok(())
-    }
 }
 
-impl Lane {
-    async fn prepare(client: Client) -> anyhow::Result<Self> {
-        let prepared = async { Ok((client.prepare(PUT).await?, client.prepare(DELETE).await?)) };
-        let (put, delete) = prepared.await.map_err(|error: Error| match error.code() {
-            Some(&SqlState::UNDEFINED_TABLE) => {
-                anyhow::anyhow!("the database has no table fhir.resource: make it with 'fhir-tail migrate'")
-            }
-            _ => anyhow::Error::new(error).context("cannot write to fhir.resource"),
-        })?;
-        Ok(Self { client, statements: Statements { put, delete } })
-    }
-
-    /// Writes operations in one transaction; what was refused was rolled back.
-    async fn write(&mut self, operations: &[Operation]) -> Result<Result<Tally, Bad>, Error> {
-        let transaction = self.client.transaction().await?;
-        match refusal(self.statements.write(&transaction, operations).await)? {
-            // What is checked at the end of a transaction is refused there.
-            Ok(tally) => Ok(refusal(transaction.commit().await)?.map(|()| tally)),
+/// Writes what stays together, in a transaction of its own; what is refused is told.
+async fn write_unit(lane: &mut Lane, operations: &[Operation], report: &Report) -> Result<(), Error> {
+    let transaction = begin(&mut lane.client).await?;
+    let mut tally = Tally::default();
+    for operation in operations {
+        match refusal(lane.statements.write(&transaction, slice::from_ref(operation)).await)? {
+            Ok(more) => tally.add(more),
             Err(bad) => {
-                transaction.rollback().await?;
-                Ok(Err(bad))
+                report.tell(&operation.origin, &bad);
+                return transaction.rollback().await;
             }
         }
     }
-
-    /// The next piece, as soon as there is one and until `before` is committed; it is committed after that.
-    async fn beside(
-        &mut self,
-        pieces: &mut Receiver<Piece>,
-        taken: &HashSet<Key<'_>>,
-        mut before: oneshot::Receiver<()>,
-    ) -> Result<Beside, Error> {
-        let piece = tokio::select! {
-            biased;
-            _ = &mut before => return Ok(Beside::None),
-            piece = pieces.recv() => match piece {
-                Some(piece) => piece,
-                None => return Ok(Beside::None),
-            },
-        };
-        if !piece.last || piece.operations.iter().any(|operation| taken.contains(&operation.key())) {
-            return Ok(Beside::Alone(piece));
-        }
-        let transaction = self.client.transaction().await?;
-        let written = refusal(self.statements.write(&transaction, &piece.operations).await)?;
-        let tally = match written {
-            Ok(tally) => tally,
-            Err(bad) => {
-                transaction.rollback().await?;
-                return Ok(Beside::Refused(piece, bad));
-            }
-        };
-        if !matches!(tokio::time::timeout(PATIENCE, before).await, Ok(Ok(()))) {
-            transaction.rollback().await?;
-            return Ok(Beside::Alone(piece));
-        }
-        Ok(match refusal(transaction.commit().await)? {
-            Ok(()) => Beside::Committed(tally),
-            Err(bad) => Beside::Refused(piece, bad),
-        })
+    match (refusal(transaction.commit().await)?, operations.first()) {
+        (Ok(()), _) => report.committed(tally.written, tally.deleted),
+        (Err(bad), Some(first)) => report.tell(&first.origin, &bad),
+        (Err(_), None) => {}
     }
-}
-
-/// The statements, as the server knows them.
-struct Statements {
-    put: Statement,
-    delete: Statement,
-}
-
-impl Statements {
-    /// Writes operations: of those with the same key the last one, as one statement touches a row once.
-    async fn write(&self, transaction: &Transaction<'_>, operations: &[Operation]) -> Result<Tally, Error> {
-        let mut last = HashMap::with_capacity(operations.len());
-        for (at, operation) in operations.iter().enumerate() {
-            last.insert(operation.key(), at);
-        }
-        let (mut types, mut ids, mut contents) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut gone_types, mut gone_ids) = (Vec::new(), Vec::new());
-        for (at, operation) in operations.iter().enumerate() {
-            let (resource_type, id) = (operation.resource_type, operation.id.as_str());
-            if last.get(&(resource_type, id)) != Some(&at) {
-                continue;
-            }
-            match &operation.content {
-                Some(content) => {
-                    types.push(resource_type.as_str());
-                    ids.push(id);
-                    contents.push(content.as_str());
-                }
-                None => {
-                    gone_types.push(resource_type.as_str());
-                    gone_ids.push(id);
-                }
-            }
-        }
-        let mut tally = Tally::default();
-        if !ids.is_empty() {
-            tally.written = transaction.execute(&self.put, &[&types, &ids, &contents]).await?;
-        }
-        if !gone_ids.is_empty() {
-            tally.deleted = transaction.execute(&self.delete, &[&gone_types, &gone_ids]).await?;
-        }
-        Ok(tally)
-    }
-}
-
-/// Tells what the database refuses because of what it was given from everything else that can fail.
-fn refusal<T>(result: Result<T, Error>) -> Result<Result<T, Bad>, Error> {
-    let error = match result {
-        Ok(value) => return Ok(Ok(value)),
-        Err(error) => error,
-    };
-    let code = error.code().map_or("", SqlState::code);
-    let told = match (code.get(..2), error.as_db_error()) {
-        // A constraint's message names the constraint; its detail has the row and is not shown.
-        (Some("23"), Some(error)) => format!("{} (SQLSTATE {code})", error.message()),
-        // Bad data, too much of it, or a trigger's refusal: these messages may repeat values.
-        (Some("22" | "54" | "P0"), _) => format!("SQLSTATE {code}"),
-        _ => return Err(error),
-    };
-    Ok(Err(Bad::Refused(told)))
+    Ok(())
 }
