@@ -9,6 +9,8 @@ const WRITERS: u64 = 6;
 const TRANSACTIONS: usize = 150;
 const KEYS: usize = 3;
 
+const BULK: &str = "set local fhir.bulk_load = on;";
+
 fn statement(random: &mut fastrand::Rng) -> String {
     let key = random.usize(..KEYS);
     let insert = format!(
@@ -35,6 +37,9 @@ async fn write(client: Client, isolations: &[&str], seed: u64) -> usize {
     for _ in 0..TRANSACTIONS {
         let isolation = isolations[random.usize(..isolations.len())];
         let mut sql = format!("begin isolation level {isolation};");
+        if isolation == "read committed" && random.u8(..3) == 0 {
+            sql.push_str(BULK);
+        }
         for _ in 0..random.usize(1..=3) {
             sql.push_str(&statement(&mut random));
             sql.push(';');
@@ -115,11 +120,12 @@ async fn versions_rise_at_every_isolation_level() {
 async fn insert_that_waits(
     database: &TestDatabase,
     isolation: &str,
+    setting: &str,
 ) -> tokio::task::JoinHandle<Result<(), tokio_postgres::Error>> {
     let (client, watcher) = (database.client().await, database.client().await);
     let pid = number(&client, "select pg_backend_pid()::bigint").await;
     let insert = "insert into fhir.resource (resource_type, id, content) values ('Basic', 'x', '{}')";
-    let sql = format!("begin isolation level {isolation}; {insert}; commit");
+    let sql = format!("begin isolation level {isolation}; {setting} {insert}; commit");
     let waits = tokio::spawn(async move { client.batch_execute(&sql).await });
     let blocked = format!("select cardinality(pg_blocking_pids({pid}))::bigint");
     while number(&watcher, &blocked).await == 0 {}
@@ -133,7 +139,7 @@ async fn an_insert_waits_before_it_is_stamped() {
     let first = database.client().await;
     first.batch_execute("select fhir.put('Basic', 'x', '{}')").await.unwrap();
     first.batch_execute("begin; update fhir.resource set content = '{}'").await.unwrap();
-    let waits = insert_that_waits(&database, "read committed").await;
+    let waits = insert_that_waits(&database, "read committed", "").await;
     first.batch_execute("delete from fhir.resource; commit").await.unwrap();
     waits.await.unwrap().unwrap();
     // Put, update, deletion, insert: had the insert been stamped before it waited, it would be the third, and again
@@ -150,7 +156,7 @@ async fn an_insert_that_was_stamped_before_it_waited_is_stamped_again() {
         let database = Cluster::database().await;
         let first = database.client().await;
         first.batch_execute("begin; select fhir.put('Basic', 'x', '{}')").await.unwrap();
-        let waits = insert_that_waits(&database, isolation).await;
+        let waits = insert_that_waits(&database, isolation, "").await;
         first.batch_execute("delete from fhir.resource; commit").await.unwrap();
         waits.await.unwrap().unwrap();
         // Put, the insert that waits, deletion: the fourth is its own.
@@ -159,4 +165,34 @@ async fn an_insert_that_was_stamped_before_it_waited_is_stamped_again() {
                        where t.version_id > r.version_id or t.last_updated >= r.last_updated";
         assert_eq!(number(&first, younger).await, 0, "{isolation}");
     }
+}
+
+/// A bulk load's insert is not stamped again: who loads runs it again.
+#[tokio::test]
+async fn an_insert_of_a_bulk_load_that_waited_behind_its_stamp_is_refused() {
+    let database = Cluster::database().await;
+    let first = database.client().await;
+    first.batch_execute("select fhir.put('Basic', 'x', '{}')").await.unwrap();
+    // A deletion that is taken back: the row is there.
+    first.batch_execute("begin; delete from fhir.resource").await.unwrap();
+    let waits = insert_that_waits(&database, "read committed", BULK).await;
+    first.batch_execute("rollback").await.unwrap();
+    let refused = waits.await.unwrap().unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "23505", "{refused:?}");
+    // One that is not.
+    first.batch_execute("begin; update fhir.resource set content = '{}'").await.unwrap();
+    let waits = insert_that_waits(&database, "read committed", BULK).await;
+    first.batch_execute("delete from fhir.resource; commit").await.unwrap();
+    let refused = waits.await.unwrap().unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "40001", "{refused:?}");
+    assert_eq!(number(&first, "select count(*) from fhir.tombstone").await, 1, "the deletion stands");
+    // Nobody in the way.
+    let insert = "insert into fhir.resource (resource_type, id, content) values ('Basic', 'x', '{}')";
+    first.batch_execute(&format!("begin; {BULK} {insert}; commit")).await.unwrap();
+    assert_eq!(number(&first, "select count(*) from fhir.tombstone").await, 0);
+
+    let unseen =
+        format!("begin isolation level repeatable read; {BULK} select fhir.put('Basic', 'y', '{{}}')");
+    let refused = first.batch_execute(&unseen).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "25000", "{refused:?}");
 }

@@ -44,16 +44,19 @@ async fn counts_and_returning_are_those_of_a_plain_table() {
 async fn stamps_are_ours_whatever_the_statement_says() {
     let database = Cluster::database().await;
     let client = database.client().await;
-    client
-        .batch_execute(
-            "insert into fhir.resource values ('Patient', 'a', 77, '2001-01-01', '{}');
-             update fhir.resource set version_id = 1, last_updated = '2100-01-01';",
-        )
-        .await
-        .unwrap();
-    assert!(number(&client, "select version_id from fhir.resource").await < 77);
-    let sql = "select (last_updated between now() - interval '1 minute' and clock_timestamp())::text from fhir.resource";
-    assert_eq!(text(&client, sql).await, "true");
+    let insert = "insert into fhir.resource values ('Patient', 'a', 77, '2001-01-01', '{}')";
+    for setting in ["off", "on"] {
+        for statement in [insert, "update fhir.resource set version_id = 1, last_updated = '2100-01-01'"] {
+            client
+                .batch_execute(&format!("begin; set local fhir.bulk_load = {setting}; {statement}; commit"))
+                .await
+                .unwrap();
+            assert!((2..77).contains(&number(&client, "select version_id + 1 from fhir.resource").await));
+            let sql = "select (last_updated between now() - interval '1 minute' and clock_timestamp())::text from fhir.resource";
+            assert_eq!(text(&client, sql).await, "true", "{setting}: {statement}");
+        }
+        client.batch_execute("delete from fhir.resource").await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -259,7 +262,10 @@ async fn who_stamps_has_a_transaction_number_by_then() {
         .await
         .unwrap();
     // Drawing a version gives a number as well, but not every time.
-    for i in 0..40 {
-        client.batch_execute(&format!("select fhir.put('Basic', 'x{i}', '{{}}')")).await.unwrap();
+    for setting in ["off", "on"] {
+        client.batch_execute(&format!("set fhir.bulk_load = {setting}")).await.unwrap();
+        for i in 0..40 {
+            client.batch_execute(&format!("select fhir.put('Basic', '{setting}{i}', '{{}}')")).await.unwrap();
+        }
     }
 }

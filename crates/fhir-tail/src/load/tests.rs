@@ -90,6 +90,9 @@ async fn what_is_loaded_and_what_is_not() {
     what_is_good_is_kept_on_request(&site).await;
     a_transaction_bundle_is_all_or_nothing(&site).await;
     what_the_database_refuses_is_found(&site).await;
+    what_is_kept_is_a_beginning_of_the_input(&site).await;
+    who_deletes_meanwhile_does_not_stop_it(&site).await;
+    who_holds_a_row_delays_all_that_follows(&site).await;
     without_the_tables_migrate_is_named(&site).await;
     site.close().await;
 }
@@ -231,6 +234,71 @@ async fn what_the_database_refuses_is_found(site: &Site) {
     assert!(error.contains("bad (1)") && error.contains("5 resources loaded"), "{error}");
     assert_eq!(site.count().await, 5);
     site.client.batch_execute("alter table fhir.resource drop constraint not_p7").await.unwrap();
+    site.clear().await;
+}
+
+async fn what_is_kept_is_a_beginning_of_the_input(site: &Site) {
+    for refused in [0, 1_000, 2_500, 4_999] {
+        let rule = format!("alter table fhir.resource add constraint no check (id <> 'p{refused}')");
+        site.client.batch_execute(&rule).await.unwrap();
+        let error = site.load_text(patients(0..6_000), false).await.unwrap_err();
+        assert!(error.contains("stopped"), "{error}");
+        assert_eq!(site.count().await, refused / 1_000 * 1_000);
+        let error = site.load_text(patients(0..6_000), true).await.unwrap_err();
+        assert!(error.contains("bad (1)"), "{error}");
+        assert_eq!(site.count().await, 5_999);
+        site.client.batch_execute("alter table fhir.resource drop constraint no").await.unwrap();
+        site.clear().await;
+    }
+}
+
+/// Loads beside somebody who is in the middle of something, who goes on once the load waits for it.
+async fn load_beside(site: &Site, lines: &str, begun: &str, going_on: &str) -> (i64, String) {
+    let mut other = site.database.connect("other").await.unwrap();
+    let transaction = other.transaction().await.unwrap();
+    transaction.batch_execute(begun).await.unwrap();
+    let go_on = async {
+        let waiting = "select exists (select from pg_stat_activity a, lateral pg_blocking_pids(a.pid) b
+                        where a.application_name = 'fhir-tail load' and cardinality(b) > 0)";
+        while !site.client.query_one(waiting, &[]).await.unwrap().get::<_, bool>(0) {}
+        let seen = site.count().await;
+        transaction.batch_execute(going_on).await.unwrap();
+        transaction.commit().await.unwrap();
+        seen
+    };
+    let (loaded, seen) = tokio::join!(site.load_text(lines, false), go_on);
+    (seen, loaded.unwrap())
+}
+
+async fn who_deletes_meanwhile_does_not_stop_it(site: &Site) {
+    site.load_text(patients(1..2), false).await.unwrap();
+    // The deletion is stamped after the load's insert.
+    let update = "update fhir.resource set content = content where id = 'p1'";
+    let delete = "delete from fhir.resource where id = 'p1'";
+    let (_, summary) = load_beside(site, &patients(0..10), update, delete).await;
+    assert!(summary.starts_with("10 resources loaded"), "{summary}");
+    assert_eq!(site.count().await, 10);
+    let dead: i64 = site
+        .client
+        .query_one("select count(*) from fhir.tombstone t where t.id = 'p1'", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(dead, 0);
+    site.clear().await;
+}
+
+async fn who_holds_a_row_delays_all_that_follows(site: &Site) {
+    site.load_text(patient("p0", ""), false).await.unwrap();
+    let lock = "select from fhir.resource where id = 'p0' for update";
+    // It goes on with what the second batch holds: unless that is taken back, both wait for ever.
+    let touch = "insert into fhir.resource (resource_type, id, content)
+                 values ('Patient', 'p1500', '{\"resourceType\":\"Patient\"}')
+                 on conflict (resource_type, id) do nothing";
+    let (seen, summary) = load_beside(site, &patients(0..4_000), lock, touch).await;
+    assert_eq!(seen, 1, "nothing that follows was committed before it");
+    assert!(summary.starts_with("4,000 resources loaded"), "{summary}");
+    assert_eq!(site.count().await, 4_000);
     site.clear().await;
 }
 
