@@ -2,6 +2,7 @@
 
 use crate::load::{LOAD_HELP, LoadOptions};
 use crate::settings::{CommonOptions, FollowOptions, ServeOptions};
+use crate::tail::{TAIL_HELP, TailOptions};
 use clap::{Args, Parser, Subcommand};
 
 const AFTER_HELP: &str = "\
@@ -36,6 +37,10 @@ pub(crate) enum Command {
     /// Load NDJSON and Bundles into the tables that migrate makes
     #[command(after_help = LOAD_HELP)]
     Load(LoadOptions),
+
+    /// Follow a service and write what comes as NDJSON, losing nothing
+    #[command(after_help = TAIL_HELP)]
+    Tail(TailOptions),
 }
 
 #[derive(Args)]

@@ -68,7 +68,7 @@ impl DataDir {
 }
 
 /// Makes a directory and what is missing above it.
-fn make_all(path: &Path, mode: u32) -> std::io::Result<()> {
+pub(crate) fn make_all(path: &Path, mode: u32) -> std::io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -141,13 +141,23 @@ fn passable(path: &Path, account: &Account) -> anyhow::Result<()> {
 
 /// Writes a file that only we may read, whole or not at all.
 pub(crate) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = parent(path);
     // tempfile's files are 0600.
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+/// The folder that a file is in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes sure that the names in a folder are on disk.
+pub(crate) fn sync_directory(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod serve;
 mod settings;
 mod signals;
 mod supervisor;
+mod tail;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
@@ -53,6 +54,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Migrate => (ServeOptions::default(), Task::Migrate),
         Command::Load(options) => (ServeOptions::default(), Task::Load(options)),
+        Command::Tail(options) => (ServeOptions::default(), Task::Tail(options)),
     };
     let root = nix::unistd::Uid::effective().is_root();
     let settings = Settings::read(common, options, &environment(), root)?;
@@ -69,6 +71,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
             Task::Check { json } => unless_stopped(check::run(&settings, json)).await,
             Task::Migrate => unless_stopped(migrate::run(&settings)).await.map(|()| true),
             Task::Load(options) => unless_stopped(load::run(&settings, options)).await.map(|()| true),
+            Task::Tail(options) => tail::run(options).await.map(|()| true),
         }
     });
     runtime.shutdown_timeout(DROP_WITHIN);
@@ -90,6 +93,7 @@ enum Task {
     Check { json: bool },
     Migrate,
     Load(load::LoadOptions),
+    Tail(tail::TailOptions),
 }
 
 /// The environment, as far as it is text: nothing else can be a setting.

@@ -6,6 +6,7 @@
 
 pub mod canonical;
 mod filter;
+mod identity;
 mod instant;
 mod members;
 mod notice;
@@ -16,6 +17,7 @@ mod resource_type;
 mod stable_hash;
 
 pub use filter::Filter;
+pub use identity::stored_id;
 pub use instant::{Instant, InvalidInstant};
 pub use notice::NoticeCode;
 pub use outcome::{Issue, IssueType, Outcome, Severity};

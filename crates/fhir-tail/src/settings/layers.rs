@@ -35,6 +35,8 @@ pub(super) const KEYS: [&str; 15] = [
 pub(crate) enum Origin {
     /// `--name`.
     Flag(&'static str),
+    /// A value that stands by itself on the command line.
+    Argument(&'static str),
     /// An environment variable.
     Variable(String),
     /// A key of the file.
@@ -47,6 +49,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(name) => write!(f, "--{name}"),
+            Self::Argument(name) => f.write_str(name),
             Self::Variable(name) => f.write_str(name),
             Self::File(path, key) => write!(f, "{}: {key}", path.display()),
             Self::Default => f.write_str("default"),

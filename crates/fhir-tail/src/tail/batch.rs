@@ -1,0 +1,96 @@
+//! Lines on their way from the stream to the files, with the position that they lead to.
+
+use super::state::Position;
+
+/// Lines of one file.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// The type whose file it is; empty where there is one file for all.
+    pub(super) name: String,
+    pub(super) lines: Vec<u8>,
+}
+
+/// What is written together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// All that was written before is void, and this is where the stream was then.
+    pub(super) anew: Option<Position>,
+    parts: Vec<Part>,
+    /// Where the stream is after it.
+    pub(super) position: Position,
+    /// The stream has moved on, perhaps by a notice alone.
+    pub(super) moved: bool,
+    /// How many lines.
+    pub(super) count: u64,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Adds a line to the file of this name.
+    pub(super) fn append(&mut self, name: &str, data: &[u8]) {
+        // Lines of a type mostly come together.
+        let index = match self.parts.iter().rposition(|part| part.name == name) {
+            Some(index) => index,
+            None => {
+                self.parts.push(Part { name: name.to_owned(), lines: Vec::new() });
+                self.parts.len() - 1
+            }
+        };
+        let lines = &mut self.parts[index].lines;
+        let start = lines.len();
+        lines.extend_from_slice(data);
+        // In JSON a line break can stand between tokens alone, where a blank is as good.
+        for at in memchr::memchr2_iter(b'\n', b'\r', data) {
+            lines[start + at] = b' ';
+        }
+        lines.push(b'\n');
+        self.bytes += data.len() + 1;
+        self.count += 1;
+    }
+
+    /// All that was received so far is void. `position`: that of the notice that said so.
+    pub(super) fn begin_anew(&mut self, position: Position) {
+        *self = Self { anew: Some(position), ..Self::default() };
+    }
+
+    /// What there is, which leads to this position; an empty one is left.
+    pub(super) fn take(&mut self, position: &Position) -> Self {
+        Self { position: position.clone(), ..std::mem::take(self) }
+    }
+
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The size of its lines.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_go_to_their_files() {
+        let mut batch = Batch::default();
+        for (name, data) in [("Patient", "{\n\"a\":1}"), ("Group", "{}"), ("Patient", "{}")] {
+            batch.append(name, data.as_bytes());
+        }
+        let parts: Vec<_> = batch.parts().iter().map(|part| (part.name.as_str(), &part.lines[..])).collect();
+        assert_eq!(parts, [("Patient", &b"{ \"a\":1}\n{}\n"[..]), ("Group", b"{}\n")]);
+        assert_eq!((batch.count, batch.bytes()), (3, 15));
+    }
+
+    #[test]
+    fn beginning_anew_forgets_what_was_there() {
+        let mut batch = Batch::default();
+        batch.append("Patient", b"{}");
+        let position = Position { last_event_id: Some("a".to_owned()), ..Position::default() };
+        batch.begin_anew(position.clone());
+        batch.append("Group", b"{}");
+        assert_eq!(batch.anew, Some(position));
+        assert_eq!((batch.parts().len(), batch.count), (1, 1));
+    }
+}

@@ -1,0 +1,257 @@
+//! The options of `fhir-tail tail`, as they were typed and as they are meant.
+
+use super::target::Target;
+use crate::settings::{Age, ByteSize, InvalidSettings, Origin, Problem};
+use reqwest::header::{HeaderName, HeaderValue};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to follow, and where to write it. `Debug` is not derived: a URL or a header may hold a password.
+#[derive(clap::Args, Clone)]
+#[command(next_help_heading = "Subscriber")]
+pub(crate) struct TailOptions {
+    /// The service, such as http://127.0.0.1:8080/fhir, or a whole $export URL, whose parameters are kept
+    #[arg(value_name = "URL")]
+    url: String,
+
+    /// Resource types, separated by commas or repeated [default: all]
+    #[arg(long = "type", value_name = "TYPES", value_delimiter = ',')]
+    types: Vec<String>,
+
+    /// Only what changed after this instant, deletions too; one in the future: only what commits from now on
+    #[arg(long, value_name = "INSTANT")]
+    since: Option<String>,
+
+    /// Write files in this folder [default: standard output]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+
+    /// End when the current state has been written; in a folder that is a bulk download, a file per type
+    #[arg(long)]
+    until_live: bool,
+
+    /// Keep the position in this file [default: state.json in the folder; for standard output none is kept]
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+
+    /// Begin the next file when one has this size [default: 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    rotate_bytes: Option<ByteSize>,
+
+    /// How often to make sure that what was written is on disk; 0ms: after each write
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = interval)]
+    sync_interval: Duration,
+
+    /// A header for each request, as 'Name: value'; may be repeated
+    #[arg(long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
+
+    /// A file with a token for 'Authorization: Bearer'; it is read anew for each connection
+    #[arg(long, value_name = "FILE")]
+    bearer_token_file: Option<PathBuf>,
+}
+
+/// More than the options say.
+pub(crate) const TAIL_HELP: &str = "\
+What is written is NDJSON, in the order of the commits: resources, and for each deletion its Bundle with one \
+DELETE entry. After a notice reset-all that too, and the notice live that ends it: what has not come again \
+between them is gone.
+
+Every event is written once, whenever the service, the network or this program ends, and whatever ended it: the \
+position is saved once the files are on disk, and at the next start they are cut to what was saved with it. \
+Files but the newest are complete and may be taken away. To standard output (with --state) an event comes at least \
+once: after kill -9 or a crash, what was written in the last moment is written again.
+
+With --until-live and --output the folder holds Patient.ndjson, … and deleted.ndjson, as of Bulk Data: a line for \
+each resource in its newest version, no resource in both; they appear when all is there.
+
+It waits for a service that is away and ends with 1 if it is refused, with 2 if the options cannot be used.
+
+Examples:
+  fhir-tail tail http://127.0.0.1:8080/fhir | jq -c '[.resourceType, .id]'
+  fhir-tail tail http://127.0.0.1:8080/fhir --type Observation,Condition --output changes
+  fhir-tail tail http://127.0.0.1:8080/fhir --until-live --output export
+  fhir-tail tail 'https://fhir.example/fhir/$export?_type=Patient' --state position.json \\
+      --bearer-token-file token >>patients.ndjson";
+
+/// What authorizes us.
+#[derive(Clone, Default)]
+pub(super) struct Credentials {
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) bearer_token_file: Option<PathBuf>,
+}
+
+/// Where lines go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Destination {
+    Stdout,
+    /// One after the other, numbered.
+    Sequence {
+        directory: PathBuf,
+        rotate_bytes: u64,
+    },
+    /// A file per type.
+    Download {
+        directory: PathBuf,
+    },
+}
+
+/// What was asked for.
+pub(super) struct Subscription {
+    pub(super) target: Target,
+    pub(super) credentials: Credentials,
+    pub(super) destination: Destination,
+    pub(super) until_live: bool,
+    /// Where the position is kept, if it is.
+    pub(super) state: Option<PathBuf>,
+    pub(super) sync_interval: Duration,
+}
+
+const ROTATE_BYTES: ByteSize = ByteSize(1 << 30);
+
+impl Subscription {
+    /// Reads the options; otherwise all that is wrong with them.
+    pub(super) fn of(options: TailOptions) -> Result<Self, InvalidSettings> {
+        let mut problems = Vec::new();
+        let mut wrong =
+            |flag, message: String| problems.push(Problem { origin: Origin::Flag(flag), message });
+        if let Some(since) = &options.since
+            && let Err(error) = since.parse::<fhir::Instant>()
+        {
+            wrong("since", error.to_string());
+        }
+        let headers =
+            options.headers.iter().filter_map(|text| header(text).map_err(|m| wrong("header", m)).ok());
+        let headers = headers.collect();
+        if let Some(rotate) = options.rotate_bytes {
+            if options.output.is_none() || options.until_live {
+                wrong(
+                    "rotate-bytes",
+                    "only what is followed into a folder is rotated: give --output, and no --until-live"
+                        .to_owned(),
+                );
+            } else if rotate.0 == 0 {
+                wrong("rotate-bytes", "0 is no size for a file".to_owned());
+            }
+        }
+        let target = Target::new(&options.url, &options.types, options.since.as_deref());
+        let target = target.map_err(|message| {
+            problems.push(Problem { origin: Origin::Argument("URL"), message });
+        });
+        let rotate_bytes = options.rotate_bytes.unwrap_or(ROTATE_BYTES).0;
+        let destination = match options.output {
+            None => Destination::Stdout,
+            Some(directory) if options.until_live => Destination::Download { directory },
+            Some(directory) => Destination::Sequence { directory, rotate_bytes },
+        };
+        let state =
+            options.state.or_else(|| destination.directory().map(|directory| directory.join("state.json")));
+        match target {
+            Ok(target) if problems.is_empty() => Ok(Self {
+                target,
+                credentials: Credentials { headers, bearer_token_file: options.bearer_token_file },
+                destination,
+                until_live: options.until_live,
+                state,
+                sync_interval: options.sync_interval,
+            }),
+            _ => Err(InvalidSettings(problems)),
+        }
+    }
+}
+
+impl Destination {
+    pub(super) fn directory(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Stdout => None,
+            Self::Sequence { directory, .. } | Self::Download { directory } => Some(directory),
+        }
+    }
+}
+
+/// `200ms`, or what is a time elsewhere.
+fn interval(text: &str) -> Result<Duration, String> {
+    match text.strip_suffix("ms") {
+        Some(millis) => millis
+            .trim()
+            .parse()
+            .map(Duration::from_millis)
+            .map_err(|_| format!("'{text}' is no time: write 200ms or 1s")),
+        None => text.parse::<Age>().map(Age::as_duration).map_err(|error| error.to_string()),
+    }
+}
+
+/// Its value is not repeated when something is wrong: it may be a secret.
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as 'Name: value': there is no colon")?;
+    let name: HeaderName =
+        name.trim().parse().map_err(|_| format!("'{}' is no name of a header", name.trim()))?;
+    if ["last-event-id", "accept", "host"].contains(&name.as_str()) {
+        return Err(format!("'{name}' is set by this program"));
+    }
+    let mut value = HeaderValue::from_str(value.trim())
+        .map_err(|_| format!("the value of '{name}' is none of a header"))?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args as _, FromArgMatches as _};
+
+    fn subscription(arguments: &[&str]) -> Result<Subscription, InvalidSettings> {
+        let command = TailOptions::augment_args(clap::Command::new("tail"));
+        let matches = command.try_get_matches_from([&["tail", "http://h/fhir"], arguments].concat()).unwrap();
+        Subscription::of(TailOptions::from_arg_matches(&matches).unwrap())
+    }
+
+    #[test]
+    fn the_destination_follows_from_the_options() {
+        let destination = |arguments: &[&str]| {
+            let Subscription { destination, state, .. } = subscription(arguments).ok().unwrap();
+            (destination, state)
+        };
+        assert_eq!(destination(&[]), (Destination::Stdout, None));
+        assert_eq!(destination(&["--state", "p", "--until-live"]), (Destination::Stdout, Some("p".into())));
+        assert_eq!(
+            destination(&["--output", "d", "--rotate-bytes", "1MiB"]),
+            (
+                Destination::Sequence { directory: "d".into(), rotate_bytes: 1 << 20 },
+                Some("d/state.json".into())
+            )
+        );
+        assert_eq!(
+            destination(&["--output", "d", "--until-live", "--state", "p"]),
+            (Destination::Download { directory: "d".into() }, Some("p".into()))
+        );
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once_and_no_secret() {
+        let arguments = [
+            "--since",
+            "yesterday",
+            "--header",
+            "no-colon-secret",
+            "--header",
+            "X-Key: sec\u{1}ret",
+            "--header",
+            "Last-Event-ID: secret",
+            "--rotate-bytes",
+            "1MiB",
+        ];
+        let message = subscription(&arguments).err().unwrap().to_string();
+        for part in ["--since", "there is no colon", "'x-key'", "'last-event-id' is set", "--rotate-bytes"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(!message.contains("secret") && !message.contains("sec\u{1}"), "{message}");
+    }
+
+    #[test]
+    fn times_are_short_here() {
+        assert_eq!(interval("200ms"), Ok(Duration::from_millis(200)));
+        assert_eq!(interval("2s"), Ok(Duration::from_secs(2)));
+        assert!(interval("x ms").is_err() && interval("7").is_err());
+    }
+}
