@@ -21,6 +21,7 @@ mod run;
 mod server;
 mod site;
 pub mod sse;
+pub mod tail;
 mod wait;
 mod writers;
 

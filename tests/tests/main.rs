@@ -14,6 +14,8 @@ mod operations;
 mod random;
 mod replay;
 mod resume;
+mod tail;
+mod tail_answers;
 mod transactions;
 mod wire;
 
@@ -27,6 +29,8 @@ fn main() -> std::process::ExitCode {
             transactions::cases(),
             operations::cases(),
             load::cases(),
+            tail::cases(),
+            tail_answers::cases(),
             check::cases(),
             clients::cases(),
             browser::cases(),
