@@ -16,6 +16,7 @@ mod replay;
 mod resume;
 mod tail;
 mod tail_answers;
+mod tail_download;
 mod transactions;
 mod wire;
 
@@ -30,6 +31,7 @@ fn main() -> std::process::ExitCode {
             operations::cases(),
             load::cases(),
             tail::cases(),
+            tail_download::cases(),
             tail_answers::cases(),
             check::cases(),
             clients::cases(),
