@@ -4,6 +4,7 @@ use crate::load::{LOAD_HELP, LoadOptions};
 use crate::settings::{CommonOptions, FollowOptions, ServeOptions};
 use crate::tail::{TAIL_HELP, TailOptions};
 use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
 
 const AFTER_HELP: &str = "\
 Each option can also be set by an environment variable (--data-dir is FHIR_TAIL_DATA_DIR) or in a TOML
@@ -34,6 +35,10 @@ pub(crate) enum Command {
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Box<CheckCommand>),
 
+    /// Ask the service on this machine whether it is ready, for probes in containers
+    #[command(after_help = READY_EXAMPLES)]
+    Ready(ReadyCommand),
+
     /// Load NDJSON and Bundles into the tables that migrate makes
     #[command(after_help = LOAD_HELP)]
     Load(LoadOptions),
@@ -63,6 +68,13 @@ pub(crate) struct CheckCommand {
     pub(crate) options: FollowOptions,
 }
 
+#[derive(Args)]
+pub(crate) struct ReadyCommand {
+    /// Where it listens [default: the setting listen, and without that 127.0.0.1:8080]
+    #[arg(value_name = "ADDRESS")]
+    pub(crate) address: Option<SocketAddr>,
+}
+
 const SERVE_EXAMPLES: &str = "\
 Examples:
   fhir-tail serve                        with a Postgres of its own, on http://127.0.0.1:8080/fhir
@@ -86,6 +98,13 @@ Examples:
 
 It changes nothing. Ask as the role that the service logs in as: then a replication connection is
 tried too. Ends with 0 if the service can run (there may be warnings), with 1 if something fails.";
+
+const READY_EXAMPLES: &str = "\
+Examples:
+  fhir-tail ready
+  fhir-tail ready 127.0.0.1:8080
+
+Prints what /health/ready answers. Ends with 0 if the service is ready, with 1 if it is not or cannot be asked.";
 
 #[cfg(test)]
 mod tests {

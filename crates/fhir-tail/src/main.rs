@@ -14,6 +14,7 @@ mod migrate;
 mod output;
 mod place;
 mod postgres;
+mod ready;
 mod received;
 mod serve;
 mod settings;
@@ -27,6 +28,7 @@ use output::{complain, say};
 use settings::{Environment, InvalidSettings, ServeOptions, Settings};
 use signals::Signals;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -52,6 +54,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
             let options = ServeOptions { follow: check.options, ..ServeOptions::default() };
             (options, Task::Check { json: check.json })
         }
+        Command::Ready(ready) => (ServeOptions::default(), Task::Ready(ready.address)),
         Command::Migrate => (ServeOptions::default(), Task::Migrate),
         Command::Load(options) => (ServeOptions::default(), Task::Load(options)),
         Command::Tail(options) => (ServeOptions::default(), Task::Tail(options)),
@@ -69,6 +72,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         match rest {
             Task::Serve { .. } => serve::run(settings).await.map(|()| true),
             Task::Check { json } => unless_stopped(check::run(&settings, json)).await,
+            Task::Ready(address) => unless_stopped(ready::run(&settings, address)).await,
             Task::Migrate => unless_stopped(migrate::run(&settings)).await.map(|()| true),
             Task::Load(options) => unless_stopped(load::run(&settings, options)).await.map(|()| true),
             Task::Tail(options) => tail::run(options).await.map(|()| true),
@@ -91,6 +95,7 @@ async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) -> any
 enum Task {
     Serve { check_config: bool },
     Check { json: bool },
+    Ready(Option<SocketAddr>),
     Migrate,
     Load(load::LoadOptions),
     Tail(tail::TailOptions),

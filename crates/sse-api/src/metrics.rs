@@ -4,7 +4,8 @@
 use crate::source::SourceSnapshot;
 use crate::streams::Ended;
 use feed::{Lsn, Status};
-use fhir::{Instant, RESOURCE_TYPES, ResourceType};
+use fhir::{Instant, NoticeCode, RESOURCE_TYPES, ResourceType};
+use http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use std::sync::OnceLock;
@@ -56,8 +57,15 @@ impl Metrics {
             by_type: std::array::from_fn(|_| OnceLock::new()),
             registry,
         };
+        // A counter that first shows as 1 has not increased, to Prometheus: what alerts go by is there from the start.
         for reason in Ended::ALL {
             metrics.streams_ended.with_label_values(&[reason.as_str()]);
+        }
+        for code in NoticeCode::ALL {
+            metrics.notices_sent.with_label_values(&[code.as_str()]);
+        }
+        for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
+            metrics.refusals.with_label_values(&[status.as_str()]);
         }
         for collector in [
             Box::new(build) as Box<dyn Collector>,
@@ -185,6 +193,8 @@ mod tests {
         assert_eq!(value(&text, "fhir_tail_durable_lsn"), Some(4_294_967_296.0));
         assert_eq!(value(&text, "fhir_tail_journal_ok"), Some(1.0));
         assert_eq!(value(&text, r#"fhir_tail_streams_ended_total{reason="shutdown"}"#), Some(0.0));
+        assert_eq!(value(&text, r#"fhir_tail_notices_sent_total{code="reset"}"#), Some(0.0));
+        assert_eq!(value(&text, r#"fhir_tail_refusals_total{status="429"}"#), Some(0.0));
         assert!(text.contains("fhir_tail_build_info{version="));
         for unknown in ["fhir_tail_slot_lag_bytes", "fhir_tail_acked_lsn", "fhir_tail_w_age_seconds"] {
             assert!(!text.contains(unknown), "{unknown}");
