@@ -14,7 +14,7 @@ WORKDIR /build
 FROM rust AS manifests
 COPY . .
 RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -name lib.rs ! -name main.rs ! -name build.rs -delete \
-    && find . -name '*.rs' -exec sh -c 'for file; do echo "fn main() {}" > "$file"; done' sh {} +
+    && find . -name '*.rs' -exec sh -c 'for file; do echo "fn main() { }" > "$file"; done' sh {} +
 
 FROM rust AS build
 # Names of functions in a backtrace are worth their bytes; tables of line numbers would double the image.

@@ -1,6 +1,7 @@
 //! What the end-to-end tests are made of: a real Postgres ([`Cluster`]), a real server process ([`Server`]),
 //! subscribers ([`Reader`], and [`http`] for the bytes on the wire), what goes wrong ([`Proxy`], [`Clock`], [`Disk`]), [`Writers`], the truth about what was committed
-//! ([`History`]), and the judge who compares what a subscriber heard with it ([`check`]).
+//! ([`History`]), and the judge who compares what a subscriber heard with it ([`check`]). What documents show is read by
+//! [`markdown`].
 //!
 //! The tests themselves are in `tests/tests`, one program. Nothing here links the crates under test: they are
 //! met through the command line and the network only.
@@ -12,7 +13,9 @@ mod cluster;
 mod disk;
 mod history;
 pub mod http;
+pub mod markdown;
 mod meaning;
+mod placeholders;
 mod postgres;
 mod process;
 mod proxy;
@@ -31,6 +34,7 @@ pub use cluster::Cluster;
 pub use disk::Disk;
 pub use history::{Entry, History, Table};
 pub use meaning::{Heard, Key, What, micros};
+pub use placeholders::Placeholders;
 pub use postgres::Postgres;
 pub use proxy::{Proxy, Target};
 pub use reader::{Client, Cut, Ended, Reader, Subscribe};

@@ -7,6 +7,7 @@ mod browser;
 mod chaos;
 mod check;
 mod clients;
+mod contract;
 mod crowd;
 mod harness;
 mod load;
@@ -35,6 +36,7 @@ fn main() -> std::process::ExitCode {
             tail_answers::cases(),
             check::cases(),
             clients::cases(),
+            contract::cases(),
             browser::cases(),
             random::cases(),
             chaos::cases(),
