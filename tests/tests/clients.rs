@@ -22,7 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
     .concat()
 }
 
-fn missing(variable: &str) -> Option<String> {
+pub(crate) fn missing(variable: &str) -> Option<String> {
     std::env::var_os(variable).is_none().then(|| format!("{variable} is not set"))
 }
 

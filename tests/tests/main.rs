@@ -9,10 +9,12 @@ mod check;
 mod clients;
 mod contract;
 mod crowd;
+mod documents;
 mod harness;
 mod load;
 mod operations;
 mod random;
+mod readme;
 mod replay;
 mod resume;
 mod tail;
@@ -37,6 +39,8 @@ fn main() -> std::process::ExitCode {
             check::cases(),
             clients::cases(),
             contract::cases(),
+            documents::cases(),
+            readme::cases(),
             browser::cases(),
             random::cases(),
             chaos::cases(),
