@@ -56,8 +56,7 @@ impl Placeholders {
         let differs = || format!("{came:?} came and {expected:?} is shown");
         while let Some((before, kind, inner, after)) = first(expected_rest) {
             let here = came_rest.strip_prefix(before).with_context(differs)?;
-            let length =
-                here.find(|c| !belongs(kind, c).unwrap_or(false)).unwrap_or(here.len());
+            let length = here.find(|c| !belongs(kind, c).unwrap_or(false)).unwrap_or(here.len());
             let (value, rest) = here.split_at(length);
             ensure!(!value.is_empty(), "nothing stands where <{inner}> is: {}", differs());
             if inner != kind {
@@ -122,7 +121,9 @@ mod tests {
         let came = json!({"a": 17, "b": [{"c": "x1"}], "d": null});
         known.compare_json(&json!({"a": "<number>", "b": [{"c": "x<number>"}], "d": null}), &came).unwrap();
         known.compare_json(&json!({"d": null, "…": "…"}), &came).unwrap();
-        for wrong in [json!({"d": null}), json!({"e": 1, "…": 1}), json!({"b": [], "…": 1}), json!({"a": 18, "…": 1})] {
+        for wrong in
+            [json!({"d": null}), json!({"e": 1, "…": 1}), json!({"b": [], "…": 1}), json!({"a": 18, "…": 1})]
+        {
             assert!(known.compare_json(&wrong, &came).is_err(), "{wrong}");
         }
     }

@@ -67,7 +67,8 @@ fn locate() -> Result<PathBuf> {
     cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     // Cargo told us of this package. Build scripts that look at that would run anew, and all that stands on them.
     let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| ours(name)) {
+    for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| ours(name))
+    {
         cargo.env_remove(name);
     }
     if profile.ends_with("release") {

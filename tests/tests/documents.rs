@@ -110,10 +110,8 @@ async fn the_commands_are_those_of_the_program(_: Context) -> Result<()> {
         .collect();
     ensure!(commands.contains("serve"), "the help was not understood: {help}");
     let rows = Document::read(OPERATIONS)?.rows();
-    let shown: BTreeSet<&str> = rows
-        .iter()
-        .filter_map(|row| row[0].strip_prefix("`fhir-tail ")?.split(['`', ' ']).next())
-        .collect();
+    let shown: BTreeSet<&str> =
+        rows.iter().filter_map(|row| row[0].strip_prefix("`fhir-tail ")?.split(['`', ' ']).next()).collect();
     let unknown: Vec<_> = commands.difference(&shown).collect();
     ensure!(unknown.is_empty(), "{OPERATIONS} has no line `fhir-tail …` for {unknown:?}");
     Ok(())
@@ -140,7 +138,8 @@ async fn metrics(context: &Context) -> Result<BTreeMap<String, BTreeSet<String>>
             }
         }
         // What is read of the database is there a moment after the first change.
-        let known = names.contains_key("fhir_tail_slot_lag_bytes") && names.contains_key("fhir_tail_w_age_seconds");
+        let known =
+            names.contains_key("fhir_tail_slot_lag_bytes") && names.contains_key("fhir_tail_w_age_seconds");
         Ok(known.then_some(names))
     })
     .await

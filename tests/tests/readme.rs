@@ -148,7 +148,8 @@ async fn browser(context: Context) -> Result<()> {
     site.put("Patient", "missed").await?;
     site.server.start_on(address.port()).await?;
     hear("missed").await?;
-    let twice = browser.run("return new Set(window.heard.filter(Boolean)).size < window.heard.filter(Boolean).length");
+    let twice = browser
+        .run("return new Set(window.heard.filter(Boolean)).size < window.heard.filter(Boolean).length");
     ensure!(twice.await? == false, "something came twice");
     browser.close().await
 }
