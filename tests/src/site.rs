@@ -1,7 +1,7 @@
 //! A database with the native layout and the server in front of it, as an operator sets them up: the server logs in as the
 //! role that the migrations make, with no more rights than it needs.
 
-use crate::{Binary, Client, Cluster, Context, Reader, Server, Subscribe, micros, until};
+use crate::{Binary, Client, Cluster, Context, Reader, Server, Subscribe, http, micros, until};
 use anyhow::{Context as _, Result};
 use std::time::Duration;
 use tokio_postgres::Client as Sql;
@@ -43,6 +43,13 @@ impl Site {
         sql.batch_execute("alter role fhir_tail login").await?;
         let server = Server::new(context.directory(), url, arguments)?;
         Ok(Self { server, cluster, sql })
+    }
+
+    /// Waits until it follows the database: it may listen before.
+    pub async fn ready(&self) -> Result<()> {
+        let at = self.server.listening()?;
+        let ask = || async { Ok((http::get(at, "/health/ready", "").await?.status == 200).then_some(())) };
+        until("the server to be ready", SOON, ask).await
     }
 
     /// A subscriber that is connected.

@@ -15,6 +15,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 async fn what_is_shown_is_what_comes(context: Context) -> Result<()> {
     let site = Site::start(&context).await?;
+    site.ready().await?;
     let document = Document::read("docs/http.md")?;
     let mut reading = Reading { site: &site, known: Placeholders::default(), answer: None };
     let mut run = 0;

@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ],
         needs(cases![once alerts_and_dashboard_can_be_evaluated], || missing("promtool")),
         needs(cases![once compose_reads_its_file], || missing("docker-compose")),
+        needs(cases![once the_image_can_be_built_from_manifests_first], || missing("git")),
     ]
     .concat()
 }
@@ -256,6 +257,31 @@ async fn compose_reads_its_file(_: Context) -> Result<()> {
     }
     ensure!(published == 3, "{published} ports are published");
     ensure!(!file.contains("network_mode"), "the service would share a network with others");
+    Ok(())
+}
+
+/// What the Dockerfile leaves of the sources for the layer of dependencies is a workspace to Cargo: each package has a target.
+async fn the_image_can_be_built_from_manifests_first(context: Context) -> Result<()> {
+    let dockerfile = std::fs::read_to_string(project().join("Dockerfile"))?.replace("\\\n", " ");
+    let strip = dockerfile
+        .lines()
+        .find_map(|line| line.strip_prefix("RUN ").filter(|run| run.starts_with("find . -type f")));
+    let strip = strip.context("the Dockerfile does not strip the sources any more")?;
+    let copy = context.directory().join("copy");
+    std::fs::create_dir(&copy)?;
+    let copied = format!(
+        "git ls-files --cached --others --exclude-standard '*.rs' '*Cargo.toml' Cargo.lock | xargs cp --parents -t '{0}' \
+         && cd '{0}' && {strip} && cargo metadata --quiet --no-deps --offline --locked --format-version 1",
+        copy.display()
+    );
+    let metadata = tool("sh", &["-ec", &copied])?;
+    let metadata: Value = serde_json::from_str(&metadata).with_context(|| metadata.clone())?;
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    ensure!(packages.iter().any(|package| package["name"] == "fhir-tail"), "{metadata}");
+    for file in ["crates/fhir-tail/src/main.rs", "crates/fhir/src/lib.rs"] {
+        ensure!(std::fs::read_to_string(copy.join(file))?.trim() == "fn main() { }", "{file} is still there");
+    }
+    ensure!(!copy.join("crates/fhir-tail/src/serve.rs").exists(), "the sources are still there");
     Ok(())
 }
 

@@ -85,6 +85,7 @@ async fn hears(site: &mut Site, client: &mut Running) -> Result<()> {
 
 async fn site(context: &Context) -> Result<Site> {
     let site = Site::start(context).await?;
+    site.ready().await?;
     site.put("Patient", "from-before").await?;
     Ok(site)
 }
