@@ -247,7 +247,7 @@ impl<'a> Follow<'a> {
     }
 }
 
-/// Whether everything committed at or before `l` lies before the position.
+/// Whether everything committed before `l` lies before the position.
 fn passed(on_disk: &Durable, position: Position, l: Lsn) -> bool {
-    position.commit_lsn > l || (on_disk.lsn >= l && position >= on_disk.head)
+    position.commit_lsn >= l || (on_disk.lsn >= l && position >= on_disk.head)
 }

@@ -102,7 +102,7 @@ impl Wanted {
 /// The id of a position in the feed, with the mark while there is a split.
 pub(crate) fn id_at(epoch: u64, position: Position, w: Instant, split: Option<Mark>) -> EventId {
     match split {
-        Some(mark) if position.commit_lsn <= mark.l => {
+        Some(mark) if position.commit_lsn < mark.l => {
             EventId(crate::id::Place::Split { epoch, position, mark, w })
         }
         _ => EventId::live(epoch, position, w),

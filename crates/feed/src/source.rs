@@ -1,7 +1,7 @@
 //! What the feed asks of the database: marks and pages. Implemented by `cdc`.
 //!
 //! A mark splits history in two: what was stamped at or before `w` is in the tables, what was stamped
-//! after `w` *or* committed beyond `l` is in the feed. Each change is on exactly one side.
+//! after `w` *or* committed at or beyond `l` is in the feed. Each change is on exactly one side.
 
 use crate::{Kind, Lsn};
 use bytes::Bytes;
@@ -14,14 +14,15 @@ use std::pin::Pin;
 pub struct Mark {
     /// A safe time: every transaction that stamped at or before it has ended and is visible.
     pub w: Instant,
-    /// A place in the log read after `w` was, and known to be on the database's disk.
+    /// Where the next record would begin, read after `w` was; the log is on the database's disk up to there.
     pub l: Lsn,
 }
 
 impl Mark {
     /// Whether a change with this stamp, committed at this place, comes from the feed.
     pub fn leaves_to_feed(&self, stamp: Instant, commit_lsn: Lsn) -> bool {
-        stamp > self.w || commit_lsn > self.l
+        // A commit stands where its record begins: the first one after `l` was read may stand right there.
+        stamp > self.w || commit_lsn >= self.l
     }
 }
 

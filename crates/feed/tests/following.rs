@@ -347,6 +347,23 @@ async fn a_since_ahead_of_the_clock_keeps_its_distance_from_w() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_commits_right_where_the_log_ended_for_the_mark_is_told_by_the_feed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    // Its rows are in the log, and its commit will be the next record.
+    let open_transaction = batch(1, ResourceType::PATIENT);
+    let l = open_transaction.transactions[0].commit_lsn;
+    feed.set_source(Arc::new(Empty { mark: Mark { w: instant(200), l }, purged: None }));
+    publisher.publish(Batch { passed: Some(l), ..Batch::default() }).await.unwrap();
+    publisher.publish(open_transaction).await.unwrap();
+    publisher.publish(batch(2, ResourceType::PATIENT)).await.unwrap();
+    publisher.durable().wait_for(|lsn| *lsn >= Lsn::new(1025)).await.unwrap();
+    // Its mark was taken before all that.
+    let live_only = Begin::Since(Some(instant(i64::MAX / 2)));
+    assert_eq!(numbers(&mut feed.subscribe(Filter::everything(), live_only), 2).await, [1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_resumes_before_any_mark_was_passed_is_told_when_the_journal_began() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
