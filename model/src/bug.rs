@@ -1,0 +1,45 @@
+//! Mistakes that were made, or nearly made: each is one step of the protocol done otherwise.
+
+/// A seeded mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Bug {
+    /// A row is stamped with the beginning of its transaction (`now()`), not with the clock.
+    StampIsTransactionStart,
+    /// The clock is read for the stamp before the wait for a concurrent writer of the same key.
+    StampBeforeLock,
+    /// A row is stamped before its transaction has an id, by which others see that it writes.
+    StampBeforeTransactionId,
+    /// A mark looks who is writing first, and at the clock afterwards.
+    ActivityBeforeClock,
+    /// Neither a mark nor a page waits for the log to come to the database's disk.
+    NothingWaitsForDisk,
+    /// A round is resumed with a mark that is taken anew.
+    ResumeWithNewMark,
+    /// Another round is made although the clock has stepped back since the mark.
+    RoundAfterClockStep,
+    /// A replay begins before W has passed the beginning of the journal.
+    ReplayBeforeJournalBegins,
+    /// The id of a live event has the W of the last sample, even if the feed has not passed its L.
+    IdHasNewestW,
+    /// A commit that stands exactly at L counts as lying before it.
+    CommitAtLIsBefore,
+    /// A mark waits for the disk, but a page is sent before the log is there up to what the page may have seen.
+    PageBeforeLogIsOnDisk,
+
+    /// A keepalive's place is acknowledged as it comes, before the fsync of what was received before it.
+    AcknowledgeKeepaliveAtOnce,
+    /// What was received is acknowledged, not what is on disk.
+    AcknowledgeReceived,
+    /// The head is read first, and the channel entered afterwards.
+    JoinAfterReadingHead,
+    /// The channel is joined, and the journal read up to what is on disk, not up to the joining point.
+    JoinWithoutWaitingForDisk,
+    /// A subscriber is told the position of the last change that it got, not of the last that it passed.
+    PositionIsLastMatch,
+    /// A `position` notice tells the head without a look at what still waits in the channel.
+    PositionWithFullChannel,
+    /// A chunk is sent as it comes, whatever of it the client has already.
+    ChunkAsItComes,
+    /// After a failure of the journal it goes on from the hub's head, not from its own.
+    JournalGoesOnFromHub,
+}

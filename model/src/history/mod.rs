@@ -1,0 +1,548 @@
+//! The model of a history: a database, its clock, marks, pages, and one subscriber that replays, follows, is cut off and comes
+//! back.
+//!
+//! Every step of a transaction and of a mark, every row of a page and every entry of the feed is a step of its own, and the checker
+//! tries them in every order. What is left out:
+//!
+//! - The way from the log to the feed. The feed here is the flushed log, in its order, read from any position; the
+//!   delivery model shows that the real one is that, whatever is lost between.
+//! - Filters: a subscriber gets everything. What a filter leaves out only moves positions, which is the delivery model's.
+//! - Other subscribers: they share nothing but marks, which here are taken at any time besides.
+//! - Retention: what it drops is met as a `reset`, which here follows from a lost journal.
+
+pub mod clock;
+pub mod database;
+pub mod feed;
+pub mod mark;
+pub mod properties;
+pub mod scenarios;
+pub mod subscriber;
+
+use crate::{Bug, Coverage};
+use clock::{Clock, Instant};
+use database::{Database, Row, TRANSACTIONS, Transaction};
+use feed::Feed;
+use mark::{Mark, Sampler, oldest_writer, safe_time};
+use stateright::{Model, Property};
+use subscriber::{Server, Subscriber};
+
+/// What may happen, and how often.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// What it is about.
+    pub name: &'static str,
+    /// How many transactions, up to [`TRANSACTIONS`].
+    pub transactions: usize,
+    /// How many keys they write, up to [`subscriber::KEYS`].
+    pub keys: u8,
+    /// Whether beginning, getting an id and writing are steps of their own; else a transaction does all three at once.
+    pub slow: bool,
+    /// Whether they also delete.
+    pub deletions: bool,
+    /// Whether they may be visible before their commit is on disk.
+    pub asynchronous: bool,
+    /// How far the clock goes.
+    pub ticks: u8,
+    /// How far it steps back at most, once.
+    pub steps: Instant,
+    /// How often the database loses its power.
+    pub crashes: u8,
+    /// How often the connection is lost.
+    pub cuts: u8,
+    /// How often the journal is lost.
+    pub epochs: u8,
+    /// Marks that are taken though no replay waits.
+    pub marks: u8,
+    /// Rounds after the first.
+    pub rounds: u8,
+    /// Whether the client comes back with `_since`, too.
+    pub since: bool,
+    /// The seeded mistake.
+    pub bug: Option<Bug>,
+    /// What has to happen in some order of the steps: a run in which it does not shows nothing.
+    pub reached: &'static [Reached],
+    /// What has happened so far.
+    pub coverage: Coverage,
+}
+
+/// A situation that a scenario is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Reached {
+    /// Something was sent from the pages, and the subscriber became live.
+    PagesThenLive,
+    /// A connection was lost within the pages and the round resumed.
+    RoundResumed,
+    /// There was a second round.
+    SecondRound,
+    /// A deletion was told from the pages.
+    TombstoneSent,
+    /// A mark had to wait for the log to come to disk.
+    MarkWaitedForDisk,
+    /// A commit that others had seen was lost.
+    VisibleCommitLost,
+    /// The place of a lost commit was used again.
+    PlaceUsedAgain,
+    /// The clock stepped back within the margin.
+    ClockStepped,
+    /// The clock stepped back beyond the margin.
+    ClockSteppedFar,
+    /// An entry was dropped because the pages had it.
+    EntryDropped,
+    /// A commit that was in the log was not visible to a mark that had been taken after it.
+    CommitNotVisible,
+    /// A live event was heard.
+    LiveDelivery,
+    /// A cut while the id carried the mark.
+    SplitResumed,
+    /// A client whose journal was lost was reset and live again.
+    ResetThenLive,
+    /// W stayed where it was because of an older writer.
+    WHeld,
+}
+
+/// The state.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct State {
+    /// The clock.
+    pub clock: Clock,
+    /// The database.
+    pub database: Database,
+    /// The mark that is being taken.
+    pub sampler: Sampler,
+    /// The feed.
+    pub feed: Feed,
+    /// The subscriber.
+    pub subscriber: Subscriber,
+    crashes: u8,
+    cuts: u8,
+    epochs: u8,
+    marks: u8,
+    /// After the clock stepped back beyond the margin there was a commit before a mark's L that others could not see.
+    unseen: bool,
+}
+
+/// A step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Time passes.
+    Tick,
+    /// The clock steps back.
+    StepBack(Instant),
+    /// A transaction begins.
+    Begin(usize),
+    /// It gets an id.
+    Identify(usize),
+    /// It reads the clock for a stamp, but does not write yet (seeded mistakes).
+    Stamp(usize, u8, bool),
+    /// It locks a row, stamps and writes it.
+    Write(usize, u8, bool),
+    /// Its commit is in the log.
+    Commit(usize),
+    /// Others see it.
+    Appear(usize),
+    /// One more commit is on the database's disk.
+    Flush,
+    /// The database loses its power.
+    Crash,
+    /// A mark: the clock.
+    SampleClock,
+    /// A mark: who is writing.
+    SampleActivity,
+    /// A mark: L.
+    SamplePlace,
+    /// A mark holds.
+    MarkHolds,
+    /// The walsender's next commit is in the feed.
+    Publish,
+    /// The journal is lost.
+    LoseJournal,
+    /// A new slot is made.
+    MakeSlot,
+    /// And the clock read for it.
+    BeginEpoch,
+    /// The client connects, with its last id if it has one.
+    Connect,
+    /// The client connects with `_since`.
+    ConnectSince,
+    /// The connection is lost.
+    Cut,
+    /// A page is read.
+    ReadPage,
+    /// It is sent; if it was the end of the pages, with another round to follow?
+    SendPage(bool),
+    /// The next entry of the feed, or its end.
+    Follow,
+}
+
+impl History {
+    fn reach(&self, reached: Reached) {
+        self.coverage.note(reached as u32);
+    }
+
+    fn has_bug(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    fn transaction_steps(&self, state: &State, steps: &mut Vec<Step>) {
+        let transactions = &state.database.transactions;
+        for (number, transaction) in transactions.iter().enumerate().take(self.transactions) {
+            let free = |key: u8| state.database.free(key);
+            let writes = |steps: &mut Vec<Step>, step: fn(usize, u8, bool) -> Step, locked: bool| {
+                for key in (0..self.keys).filter(|key| locked || free(*key)) {
+                    steps.push(step(number, key, false));
+                    if self.deletions && state.database.visible(key).is_some_and(|(_, row)| !row.deleted) {
+                        steps.push(step(number, key, true));
+                    }
+                }
+            };
+            match transaction {
+                Transaction::Idle if number > 0 && transactions[number - 1] == Transaction::Idle => {}
+                Transaction::Idle if self.slow => steps.push(Step::Begin(number)),
+                Transaction::Idle => writes(steps, Step::Write, false),
+                Transaction::Begun { .. } if self.has_bug(Bug::StampBeforeTransactionId) => {
+                    writes(steps, Step::Stamp, true);
+                }
+                Transaction::Begun { .. } => steps.push(Step::Identify(number)),
+                Transaction::Identified { .. } if self.has_bug(Bug::StampBeforeLock) => {
+                    writes(steps, Step::Stamp, true);
+                }
+                Transaction::Identified { .. } => writes(steps, Step::Write, false),
+                Transaction::Stamped { row, .. } if free(row.key) => {
+                    steps.push(Step::Write(number, row.key, row.deleted));
+                }
+                Transaction::Written { .. } => steps.push(Step::Commit(number)),
+                Transaction::Committed { lsn, .. } => {
+                    if self.asynchronous || *lsn < state.database.flushed {
+                        steps.push(Step::Appear(number));
+                    }
+                }
+                Transaction::Stamped { .. } | Transaction::Visible { .. } | Transaction::Lost => {}
+            }
+        }
+    }
+
+    fn sampler_steps(&self, state: &State, steps: &mut Vec<Step>) {
+        match state.sampler {
+            Sampler::Idle => {
+                if state.feed.begins.is_some() && (state.marks > 0 || state.subscriber.waits_for_mark()) {
+                    steps.push(if self.has_bug(Bug::ActivityBeforeClock) {
+                        Step::SampleActivity
+                    } else {
+                        Step::SampleClock
+                    });
+                }
+            }
+            Sampler::Clock { .. } => steps.push(Step::SampleActivity),
+            Sampler::Activity { .. } => steps.push(Step::SampleClock),
+            Sampler::Safe { .. } => steps.push(Step::SamplePlace),
+            Sampler::Place { mark, .. } => {
+                if state.database.flushed >= mark.l || self.has_bug(Bug::NothingWaitsForDisk) {
+                    steps.push(Step::MarkHolds);
+                }
+            }
+        }
+    }
+
+    fn subscriber_steps(&self, state: &State, steps: &mut Vec<Step>) {
+        match state.subscriber.server {
+            // Before an epoch is known no id is judged.
+            Server::Away if state.feed.begins.is_some() => {
+                steps.push(Step::Connect);
+                if self.since && state.subscriber.time.is_some() {
+                    steps.push(Step::ConnectSince);
+                }
+            }
+            Server::Pages { page: None, .. } => steps.push(Step::ReadPage),
+            Server::Pages { page: Some(page), rounds, stepped, .. } => {
+                if state.database.flushed >= page.seen
+                    || matches!(self.bug, Some(Bug::PageBeforeLogIsOnDisk | Bug::NothingWaitsForDisk))
+                {
+                    steps.push(Step::SendPage(false));
+                    if page.row.is_none() && rounds > 0 && stepped.is_some() {
+                        steps.push(Step::SendPage(true));
+                    }
+                }
+            }
+            _ if state.subscriber.can_follow(&state.feed) && state.feed.begins.is_some() => {
+                steps.push(Step::Follow)
+            }
+            _ => {}
+        }
+        if state.cuts > 0 && state.subscriber.server != Server::Away {
+            steps.push(Step::Cut);
+        }
+    }
+
+    fn write(&self, state: &mut State, number: usize, key: u8, deleted: bool) {
+        let now = state.clock.now;
+        let before = state.database.visible(key).map(|(_, row)| row.stamp);
+        let stamped = |clock: Instant| before.map_or(clock, |before| clock.max(before + 1));
+        let transaction = &mut state.database.transactions[number];
+        *transaction = match *transaction {
+            Transaction::Stamped { start, row, .. } => Transaction::Written { start, row },
+            Transaction::Idle => {
+                Transaction::Written { start: now, row: Row { key, deleted, stamp: stamped(now) } }
+            }
+            Transaction::Identified { start } => {
+                let clock = if self.has_bug(Bug::StampIsTransactionStart) { start } else { now };
+                Transaction::Written { start, row: Row { key, deleted, stamp: stamped(clock) } }
+            }
+            other => other,
+        };
+    }
+
+    fn sample(&self, state: &mut State, step: Step) {
+        let (clock, stepped) = (state.clock.now, state.clock.stepped);
+        state.sampler = match (step, state.sampler) {
+            (Step::SampleClock, Sampler::Idle) => Sampler::Clock { clock, stepped },
+            (Step::SampleClock, Sampler::Activity { oldest }) => {
+                safe_time(&state.clock, clock, oldest, state.feed.mark, stepped)
+            }
+            (Step::SampleActivity, Sampler::Idle) => {
+                Sampler::Activity { oldest: oldest_writer(&state.database) }
+            }
+            (Step::SampleActivity, Sampler::Clock { clock, stepped }) => {
+                safe_time(&state.clock, clock, oldest_writer(&state.database), state.feed.mark, stepped)
+            }
+            (Step::SamplePlace, Sampler::Safe { w, held, stepped }) => {
+                if held {
+                    self.reach(Reached::WHeld);
+                }
+                Sampler::Place { mark: Mark { w, l: state.database.insert }, stepped }
+            }
+            (_, other) => other,
+        };
+    }
+
+    fn apply(&self, state: &mut State, step: Step) {
+        let bug = self.bug;
+        let now = state.clock.now;
+        match step {
+            Step::Tick => state.clock.tick(),
+            Step::StepBack(by) => {
+                state.clock.step_back(by);
+                self.reach(if state.clock.beyond_margin() {
+                    Reached::ClockSteppedFar
+                } else {
+                    Reached::ClockStepped
+                });
+            }
+            Step::Begin(number) => state.database.transactions[number] = Transaction::Begun { start: now },
+            Step::Identify(number) => {
+                if let Transaction::Begun { start } = state.database.transactions[number] {
+                    state.database.transactions[number] = Transaction::Identified { start };
+                }
+            }
+            Step::Stamp(number, key, deleted) => {
+                let row = Row { key, deleted, stamp: now };
+                let transaction = &mut state.database.transactions[number];
+                *transaction = match *transaction {
+                    Transaction::Begun { start } => Transaction::Stamped { start, row, identified: false },
+                    Transaction::Identified { start } => {
+                        Transaction::Stamped { start, row, identified: true }
+                    }
+                    other => other,
+                };
+            }
+            Step::Write(number, key, deleted) => self.write(state, number, key, deleted),
+            Step::Commit(number) => {
+                if let Transaction::Written { start, row } = state.database.transactions[number] {
+                    let lsn = state.database.insert;
+                    state.database.transactions[number] = Transaction::Committed { start, row, lsn };
+                    state.database.insert += 1;
+                    if !self.asynchronous {
+                        // Nobody sees it before it is on disk anyway.
+                        state.database.flushed += 1;
+                    }
+                    if state.database.transactions.contains(&Transaction::Lost) {
+                        self.reach(Reached::PlaceUsedAgain);
+                    }
+                }
+            }
+            Step::Appear(number) => {
+                if let Transaction::Committed { row, lsn, .. } = state.database.transactions[number] {
+                    state.database.transactions[number] = Transaction::Visible { row, lsn };
+                }
+            }
+            Step::Flush => state.database.flushed += 1,
+            Step::Crash => {
+                state.crashes -= 1;
+                let visible = |database: &Database| {
+                    database.transactions.iter().filter(|t| matches!(t, Transaction::Visible { .. })).count()
+                };
+                let before = visible(&state.database);
+                state.database.crash();
+                if visible(&state.database) < before {
+                    self.reach(Reached::VisibleCommitLost);
+                }
+                state.sampler = Sampler::Idle;
+                state.subscriber.forget_page();
+            }
+            Step::SampleClock | Step::SampleActivity | Step::SamplePlace => {
+                if state.sampler == Sampler::Idle && !state.subscriber.waits_for_mark() {
+                    state.marks -= 1;
+                }
+                self.sample(state, step);
+                if let Sampler::Place { mark, .. } = state.sampler
+                    && state.database.flushed < mark.l
+                {
+                    self.reach(Reached::MarkWaitedForDisk);
+                }
+            }
+            Step::MarkHolds => self.mark_holds(state),
+            Step::Publish => state.feed.publish(),
+            Step::LoseJournal => {
+                state.epochs -= 1;
+                state.feed.lose(&state.database);
+                state.sampler = Sampler::Idle;
+            }
+            Step::MakeSlot => {
+                // Its making writes to the log and waits for the disk.
+                state.database.flushed = state.database.insert;
+                state.feed.make_slot(&state.database);
+            }
+            Step::BeginEpoch => {
+                if let Some(slot) = state.feed.slot {
+                    state.feed.begin(slot, now);
+                }
+            }
+            Step::Connect => {
+                if state.subscriber.id != subscriber::Id::Beginning {
+                    match state.subscriber.id {
+                        subscriber::Id::Replay { .. } => self.reach(Reached::RoundResumed),
+                        subscriber::Id::Feed(standing) if standing.split.is_some() => {
+                            self.reach(Reached::SplitResumed)
+                        }
+                        _ => {}
+                    }
+                }
+                state.subscriber.connect(&state.feed, bug);
+            }
+            Step::ConnectSince => {
+                if let Some(time) = state.subscriber.time {
+                    state.subscriber.connect_since(time);
+                }
+            }
+            Step::Cut => {
+                state.cuts -= 1;
+                state.subscriber.server = Server::Away;
+            }
+            Step::ReadPage => state.subscriber.read_page(&state.database),
+            Step::SendPage(another) => self.send_page(state, another),
+            Step::Follow => self.follow(state),
+        }
+    }
+
+    fn mark_holds(&self, state: &mut State) {
+        let Sampler::Place { mark, stepped } = std::mem::replace(&mut state.sampler, Sampler::Idle) else {
+            return;
+        };
+        let unseen = |t: &Transaction| matches!(t, Transaction::Committed { lsn, .. } if *lsn < mark.l);
+        if state.database.transactions.iter().any(unseen) {
+            self.reach(Reached::CommitNotVisible);
+            state.unseen |= state.clock.beyond_margin();
+        }
+        state.feed.note(mark, self.bug);
+        let second = matches!(state.subscriber.server, Server::NextMark { .. });
+        state.subscriber.mark(mark, stepped, self.rounds, &state.feed, self.bug);
+        if second && matches!(state.subscriber.server, Server::Pages { .. }) {
+            self.reach(Reached::SecondRound);
+        }
+    }
+
+    fn send_page(&self, state: &mut State, another: bool) {
+        let heard = state.subscriber.heard;
+        state.subscriber.send_page(&state.database, &state.feed, another, self.bug);
+        if state.subscriber.heard != heard
+            && let Server::Pages { cursor, .. } = state.subscriber.server
+            && cursor.tombstones
+        {
+            self.reach(Reached::TombstoneSent);
+        }
+    }
+
+    fn follow(&self, state: &mut State) {
+        let before = (state.subscriber.heard, state.subscriber.server);
+        state.subscriber.follow_on(&state.database, &state.feed, self.bug);
+        let (Server::Follows { standing: from, live: was_live }, Server::Follows { standing, live }) =
+            (before.1, state.subscriber.server)
+        else {
+            return;
+        };
+        let passed = standing.position > from.position;
+        let heard = state.subscriber.heard != before.0;
+        if passed && !heard {
+            self.reach(Reached::EntryDropped);
+        }
+        if passed && heard && was_live {
+            self.reach(Reached::LiveDelivery);
+        }
+        if live && !was_live && !passed {
+            if state.subscriber.heard != 0 {
+                self.reach(Reached::PagesThenLive);
+            }
+            if state.feed.epoch > 0 {
+                self.reach(Reached::ResetThenLive);
+            }
+        }
+    }
+}
+
+impl Model for History {
+    type State = State;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<State> {
+        debug_assert!(self.transactions <= TRANSACTIONS);
+        vec![State {
+            clock: Clock { now: 0, stepped: 0, ticks: self.ticks, steps: self.steps },
+            database: Database::new(),
+            sampler: Sampler::Idle,
+            feed: Feed::new(),
+            subscriber: Subscriber::new(),
+            crashes: self.crashes,
+            cuts: self.cuts,
+            epochs: self.epochs,
+            marks: self.marks,
+            unseen: false,
+        }]
+    }
+
+    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+        if state.clock.ticks > 0 {
+            steps.push(Step::Tick);
+        }
+        steps.extend((1..=state.clock.steps).map(Step::StepBack));
+        self.transaction_steps(state, steps);
+        if state.database.flushed < state.database.insert {
+            steps.push(Step::Flush);
+        }
+        if state.crashes > 0 {
+            steps.push(Step::Crash);
+        }
+        self.sampler_steps(state, steps);
+        if state.feed.begins.is_some() && state.feed.published < state.database.flushed {
+            steps.push(Step::Publish);
+        }
+        if state.epochs > 0 {
+            steps.push(Step::LoseJournal);
+        }
+        if state.feed.slot_is_ready(&state.database) {
+            steps.push(Step::MakeSlot);
+        }
+        if state.feed.slot.is_some() {
+            steps.push(Step::BeginEpoch);
+        }
+        self.subscriber_steps(state, steps);
+    }
+
+    fn next_state(&self, state: &State, step: Step) -> Option<State> {
+        let mut next = state.clone();
+        self.apply(&mut next, step);
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::all(self)
+    }
+}

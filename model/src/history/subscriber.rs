@@ -1,0 +1,367 @@
+//! A subscriber: pages up to a mark, rounds, the hand-over to the feed, following; its client with the last id it got.
+//!
+//! The service keeps nothing of a subscriber beyond its connection, so what was sent and is still on its way when the
+//! connection is lost is as if it had not been sent: an event and its arrival are one step.
+
+use super::clock::{BEGINNING, Instant, beyond_margin};
+use super::database::{Database, Lsn, Row, TRANSACTIONS};
+use super::feed::Feed;
+use super::mark::Mark;
+use crate::Bug;
+
+/// Keys of all scenarios.
+pub const KEYS: usize = 2;
+
+/// A round of pages.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Round {
+    /// Of which epoch.
+    pub epoch: u8,
+    /// Only what was stamped after it; [`BEGINNING`]: all, and no tombstones.
+    pub since: Instant,
+    /// Its upper bound, and where the feed takes over.
+    pub mark: Mark,
+}
+
+/// A place among the pages: of the rows or of the tombstones, after the last that was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Cursor {
+    /// Whether the rows are done.
+    pub tombstones: bool,
+    /// Stamp and key of the last one.
+    pub after: Option<(Instant, u8)>,
+}
+
+/// A place in the feed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Standing {
+    /// Of which epoch.
+    pub epoch: u8,
+    /// Everything committed before it was passed.
+    pub position: Lsn,
+    /// From where a reset goes on.
+    pub w: Instant,
+    /// Until the feed has passed its L.
+    pub split: Option<Mark>,
+}
+
+/// What an event id says.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Id {
+    /// From the request's beginning.
+    Beginning,
+    /// Within the pages.
+    Replay {
+        /// Of this round.
+        round: Round,
+        /// After this row.
+        cursor: Cursor,
+    },
+    /// In the feed.
+    Feed(Standing),
+}
+
+/// A page of one row, or none if there are no more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Page {
+    /// The row, and whose it is.
+    pub row: Option<(usize, Row)>,
+    /// Where the log ended when it had been read: it may have seen everything before.
+    pub seen: Lsn,
+}
+
+/// What the service does for the subscriber.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Server {
+    /// It is not connected.
+    Away,
+    /// Waits for the first mark.
+    FirstMark {
+        /// The lower bound.
+        since: Instant,
+    },
+    /// Reads pages.
+    Pages {
+        /// Of this round.
+        round: Round,
+        /// From here on.
+        cursor: Cursor,
+        /// The clock's steps when the mark was taken; `None`: resumed, which makes no further round.
+        stepped: Option<Instant>,
+        /// Rounds that may follow.
+        rounds: u8,
+        /// A page that was read and is not sent yet.
+        page: Option<Page>,
+    },
+    /// The pages are done, and the next mark decides whether there is another round.
+    NextMark {
+        /// The round before.
+        round: Round,
+        /// See `Pages`.
+        stepped: Instant,
+        /// See `Pages`.
+        rounds: u8,
+    },
+    /// A resumed round that takes a mark anew (a seeded mistake).
+    OtherMark {
+        /// The round.
+        round: Round,
+        /// The cursor.
+        cursor: Cursor,
+    },
+    /// Follows the feed.
+    Follows {
+        /// From here.
+        standing: Standing,
+        /// Whether `live` was said.
+        live: bool,
+    },
+}
+
+/// The subscriber and what it heard.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Subscriber {
+    /// What is done for it.
+    pub server: Server,
+    /// The id of the last event.
+    pub id: Id,
+    /// The request's `_since`.
+    pub since: Instant,
+    /// What `live` said to use as the next `_since`.
+    pub time: Option<Instant>,
+    /// What it heard since it began or was reset, as bits.
+    pub heard: u8,
+    /// What it has of each key: the transaction whose row it heard last.
+    pub has: [Option<u8>; KEYS],
+    /// Something came twice.
+    pub twice: bool,
+    /// A version came after a newer one.
+    pub backwards: bool,
+}
+
+impl Subscriber {
+    pub(crate) fn new() -> Self {
+        Self {
+            server: Server::Away,
+            id: Id::Beginning,
+            since: BEGINNING,
+            time: None,
+            heard: 0,
+            has: [None; KEYS],
+            twice: false,
+            backwards: false,
+        }
+    }
+
+    /// Comes back with its last id.
+    pub(crate) fn connect(&mut self, feed: &Feed, bug: Option<Bug>) {
+        let floor = feed.begins.map(|(_, since)| since);
+        self.server = match self.id {
+            Id::Beginning => Server::FirstMark { since: self.since },
+            Id::Replay { round, .. }
+                if round.epoch != feed.epoch || floor.is_none_or(|floor| floor > round.mark.w) =>
+            {
+                self.reset(round.since)
+            }
+            Id::Replay { round, cursor } if bug == Some(Bug::ResumeWithNewMark) => {
+                Server::OtherMark { round, cursor }
+            }
+            Id::Replay { round, cursor } => {
+                Server::Pages { round, cursor, stepped: None, rounds: 0, page: None }
+            }
+            Id::Feed(standing) => self.follow(standing, feed),
+        };
+    }
+
+    /// Begins anew, with `_since` as `live` told it.
+    pub(crate) fn connect_since(&mut self, since: Instant) {
+        (self.id, self.since, self.heard) = (Id::Beginning, since, 0);
+        self.server = Server::FirstMark { since };
+    }
+
+    /// The newest state of all that changed follows: what was heard may come again.
+    fn reset(&mut self, since: Instant) -> Server {
+        self.heard = 0;
+        Server::FirstMark { since }
+    }
+
+    fn follow(&mut self, standing: Standing, feed: &Feed) -> Server {
+        if standing.epoch == feed.epoch {
+            Server::Follows { standing, live: false }
+        } else {
+            self.reset(standing.w)
+        }
+    }
+
+    /// A mark that holds, while one is waited for.
+    pub(crate) fn mark(&mut self, mark: Mark, stepped: Instant, rounds: u8, feed: &Feed, bug: Option<Bug>) {
+        let epoch = feed.epoch;
+        let rows = Cursor { tombstones: false, after: None };
+        match self.server {
+            Server::FirstMark { since } => {
+                let begins = feed.begins.map_or(Instant::MAX, |(_, since)| since);
+                if mark.w < begins && bug != Some(Bug::ReplayBeforeJournalBegins) {
+                    return;
+                }
+                if since != BEGINNING && since >= mark.w {
+                    let split = Mark { w: since, l: mark.l };
+                    self.hand_over(epoch, split, mark.w, feed, bug);
+                } else {
+                    let round = Round { epoch, since, mark };
+                    self.server =
+                        Server::Pages { round, cursor: rows, stepped: Some(stepped), rounds, page: None };
+                }
+            }
+            Server::NextMark { round, stepped: before, rounds } => {
+                let fell_behind = beyond_margin(stepped - before);
+                if (fell_behind && bug != Some(Bug::RoundAfterClockStep)) || mark.w <= round.mark.w {
+                    self.hand_over(round.epoch, round.mark, round.mark.w, feed, bug);
+                } else {
+                    let round = Round { since: round.mark.w, mark, ..round };
+                    let (stepped, rounds) = (Some(stepped), rounds - 1);
+                    self.server = Server::Pages { round, cursor: rows, stepped, rounds, page: None };
+                }
+            }
+            Server::OtherMark { round, cursor } => {
+                let round = Round { mark, ..round };
+                self.server = Server::Pages { round, cursor, stepped: None, rounds: 0, page: None };
+            }
+            Server::Away | Server::Pages { .. } | Server::Follows { .. } => {}
+        }
+    }
+
+    /// Whether a mark is waited for.
+    pub(crate) fn waits_for_mark(&self) -> bool {
+        matches!(self.server, Server::FirstMark { .. } | Server::NextMark { .. } | Server::OtherMark { .. })
+    }
+
+    /// Reads the next page.
+    pub(crate) fn read_page(&mut self, database: &Database) {
+        if let Server::Pages { round, cursor, page, .. } = &mut self.server {
+            // There are two keys.
+            #[allow(clippy::cast_possible_truncation)]
+            let keys = KEYS as u8;
+            let row = database.next_row(cursor.tombstones, round.since, round.mark.w, cursor.after, keys);
+            *page = Some(Page { row, seen: database.insert });
+        }
+    }
+
+    /// The connection that read a page and still waits for the disk is lost with the database.
+    pub(crate) fn forget_page(&mut self) {
+        if let Server::Pages { page, .. } = &mut self.server {
+            *page = None;
+        }
+    }
+
+    /// Sends the page that was read, or goes on where there are no more.
+    pub(crate) fn send_page(
+        &mut self,
+        database: &Database,
+        feed: &Feed,
+        another_round: bool,
+        bug: Option<Bug>,
+    ) {
+        let Server::Pages { round, cursor, stepped, rounds, page: Some(page) } = self.server else { return };
+        let cursor = match page.row {
+            Some((version, row)) => {
+                let cursor = Cursor { after: Some((row.stamp, row.key)), ..cursor };
+                self.hear(version, row.key, database);
+                self.id = Id::Replay { round, cursor };
+                cursor
+            }
+            None if !cursor.tombstones && round.since != BEGINNING => {
+                Cursor { tombstones: true, after: None }
+            }
+            None => {
+                match stepped {
+                    Some(stepped) if another_round => {
+                        self.server = Server::NextMark { round, stepped, rounds }
+                    }
+                    _ => self.hand_over(round.epoch, round.mark, round.mark.w, feed, bug),
+                }
+                return;
+            }
+        };
+        self.server = Server::Pages { round, cursor, stepped, rounds, page: None };
+    }
+
+    /// Over to the feed. It is read from the beginning of the journal on: what lies before the first entry on the feed's
+    /// side is dropped as all on the other side is.
+    fn hand_over(&mut self, epoch: u8, split: Mark, w: Instant, feed: &Feed, bug: Option<Bug>) {
+        self.server = match feed.begins {
+            Some((begins, since))
+                if epoch == feed.epoch
+                    && (since <= split.w && begins <= split.l
+                        || bug == Some(Bug::ReplayBeforeJournalBegins)) =>
+            {
+                let standing = Standing { epoch, position: begins, w, split: Some(split) };
+                Server::Follows { standing, live: false }
+            }
+            _ => self.reset(w),
+        };
+    }
+
+    /// The next entry of the feed, or `live` at its end.
+    pub(crate) fn follow_on(&mut self, database: &Database, feed: &Feed, bug: Option<Bug>) {
+        let Server::Follows { mut standing, live } = self.server else { return };
+        if standing.epoch != feed.epoch {
+            self.server = self.reset(standing.w);
+            return;
+        }
+        if standing.position < feed.published {
+            let lsn = standing.position;
+            standing.position += 1;
+            standing.w = standing.w.max(feed.entry_w[usize::from(lsn)]);
+            let wanted = database.at(lsn).filter(|(_, row)| {
+                standing.split.is_none_or(|split| split.leaves_to_feed(row.stamp, lsn, bug))
+            });
+            if let Some(split) = standing.split
+                && lsn > split.l
+            {
+                standing.split = None;
+            }
+            if let Some((version, row)) = wanted {
+                self.hear(version, row.key, database);
+                self.id = Id::Feed(standing);
+            }
+            self.server = Server::Follows { standing, live };
+            return;
+        }
+        if standing.split.is_some_and(|split| feed.published >= split.l) {
+            standing.split = None;
+        }
+        if standing.split.is_none() && !live {
+            self.time = Some(standing.w.max(feed.passed_w));
+            self.id = Id::Feed(standing);
+            self.server = Server::Follows { standing, live: true };
+        } else {
+            self.server = Server::Follows { standing, live };
+        }
+    }
+
+    /// Whether [`follow_on`](Self::follow_on) has something to do.
+    pub(crate) fn can_follow(&self, feed: &Feed) -> bool {
+        let Server::Follows { standing, live } = self.server else { return false };
+        standing.epoch != feed.epoch
+            || standing.position < feed.published
+            || standing.split.is_some_and(|split| feed.published >= split.l)
+            || (standing.split.is_none() && !live)
+    }
+
+    fn hear(&mut self, version: usize, key: u8, database: &Database) {
+        debug_assert!(version < TRANSACTIONS);
+        let place = |version: usize| database.transactions[version].committed().map(|(_, lsn)| lsn);
+        let before = self.has[usize::from(key)].map(usize::from);
+        if let Some(before) = before
+            && self.heard & 1 << before != 0
+            && place(before) > place(version)
+        {
+            self.backwards = true;
+        }
+        self.twice |= self.heard & 1 << version != 0;
+        self.heard |= 1 << version;
+        // There are fewer than 256.
+        #[allow(clippy::cast_possible_truncation)]
+        (self.has[usize::from(key)] = Some(version as u8));
+    }
+}
