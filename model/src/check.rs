@@ -60,6 +60,8 @@ where
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
     M::Action: Clone + Debug + PartialEq,
 {
+    // How long a run takes is only shown.
+    #[allow(clippy::disallowed_methods)]
     let begun = Instant::now();
     let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);
     let checker = match below {

@@ -211,7 +211,7 @@ impl Delivery {
         match (before.server, after.server) {
             (Server::Live, Server::Live) if heard => self.reach(Reached::LiveDelivery),
             (Server::Live, Server::Live) if before.position == after.position => {
-                self.reach(Reached::ChunkDropped)
+                self.reach(Reached::ChunkDropped);
             }
             (Server::Live, Server::Journal) => self.reach(Reached::BackFromJournal),
             (Server::Telling(_), _) if after.position > before.position => self.reach(Reached::PositionTold),

@@ -126,7 +126,7 @@ impl Subscriber {
             Server::Away | Server::Reset => {}
             Server::Journal if disk.head > self.position => self.read(disk, script),
             Server::Journal if bug == Some(Bug::JoinAfterReadingHead) => {
-                self.server = Server::Joining(service.head)
+                self.server = Server::Joining(service.head);
             }
             Server::Journal => self.server = Server::Joined(service.head),
             Server::Joining(head) => self.server = Server::Joined(head),

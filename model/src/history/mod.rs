@@ -175,6 +175,12 @@ pub enum Step {
 }
 
 impl History {
+    /// Whether a page that was read may be sent: what it saw will not be undone.
+    fn page_holds(&self, state: &State, page: subscriber::Page) -> bool {
+        state.database.flushed >= page.seen
+            || matches!(self.bug, Some(Bug::PageBeforeLogIsOnDisk | Bug::NothingWaitsForDisk))
+    }
+
     fn reach(&self, reached: Reached) {
         self.coverage.note(reached as u32);
     }
@@ -253,18 +259,14 @@ impl History {
                 }
             }
             Server::Pages { page: None, .. } => steps.push(Step::ReadPage),
-            Server::Pages { page: Some(page), rounds, stepped, .. } => {
-                if state.database.flushed >= page.seen
-                    || matches!(self.bug, Some(Bug::PageBeforeLogIsOnDisk | Bug::NothingWaitsForDisk))
-                {
-                    steps.push(Step::SendPage(false));
-                    if page.row.is_none() && rounds > 0 && stepped.is_some() {
-                        steps.push(Step::SendPage(true));
-                    }
+            Server::Pages { page: Some(page), rounds, stepped, .. } if self.page_holds(state, page) => {
+                steps.push(Step::SendPage(false));
+                if page.row.is_none() && rounds > 0 && stepped.is_some() {
+                    steps.push(Step::SendPage(true));
                 }
             }
             _ if state.subscriber.can_follow(&state.feed) && state.feed.begins.is_some() => {
-                steps.push(Step::Follow)
+                steps.push(Step::Follow);
             }
             _ => {}
         }
@@ -411,7 +413,7 @@ impl History {
                     match state.subscriber.id {
                         subscriber::Id::Replay { .. } => self.reach(Reached::RoundResumed),
                         subscriber::Id::Feed(standing) if standing.split.is_some() => {
-                            self.reach(Reached::SplitResumed)
+                            self.reach(Reached::SplitResumed);
                         }
                         _ => {}
                     }

@@ -42,7 +42,7 @@ pub fn all() -> Vec<History> {
         },
         History {
             name: "deletions: rounds and a cut",
-            ticks: 3,
+            ticks: 2,
             deletions: true,
             rounds: 1,
             cuts: 1,
@@ -51,8 +51,6 @@ pub fn all() -> Vec<History> {
         },
         History {
             name: "power failure: asynchronous commits",
-            transactions: 3,
-            ticks: 2,
             asynchronous: true,
             crashes: 1,
             cuts: 1,
