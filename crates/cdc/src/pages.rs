@@ -3,6 +3,7 @@
 //! A page is a `COPY (select …) TO STDOUT` in a statement of its own, read to its end at once: no snapshot
 //! and no transaction outlives it, however slow the client is that it goes to. A few connections serve everyone.
 
+mod on_disk;
 mod pool;
 mod query;
 
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use feed::{Kind, Page, PageRequest, PageRow, SourceError};
 use fhir::ResourceType;
 use futures_util::StreamExt;
+use on_disk::OnDisk;
 use pool::Pool;
 use std::ops::Range;
 use std::pin::pin;
@@ -34,6 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The pages, from a pool of connections.
 pub(crate) struct Pages {
     pool: Pool,
+    on_disk: OnDisk,
     skipped: Arc<SkippedRows>,
 }
 
@@ -48,12 +51,17 @@ enum BadRow {
 
 impl Pages {
     pub(crate) fn new(database: crate::Database, skipped: Arc<SkippedRows>) -> Self {
-        Self { pool: Pool::new(database), skipped }
+        Self { pool: Pool::new(database), on_disk: OnDisk::default(), skipped }
     }
 
     /// Reads a page.
     pub(crate) async fn read(&self, request: &PageRequest) -> Result<Page, SourceError> {
-        self.attempt(|client| async move { self.copy(&client, request).await }).await
+        self.attempt(|client| async move {
+            let page = self.copy(&client, request).await?;
+            self.on_disk.after_page(&client, request).await?;
+            Ok(page)
+        })
+        .await
     }
 
     /// The types with rows and those with tombstones, stamped after `since`. Without a lower bound nobody asks for tombstones.
@@ -71,6 +79,7 @@ impl Pages {
                 let known = types.iter().filter_map(|row| row.try_get::<_, &str>(0).ok()?.parse().ok());
                 present.extend(known.map(|resource_type| (kind, resource_type)));
             }
+            self.on_disk.after_all(&client).await?;
             Ok(present)
         })
         .await

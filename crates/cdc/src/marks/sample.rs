@@ -171,14 +171,14 @@ fn safe_time(clock: Instant, holder: Option<&Holder>, floor: Option<Instant>) ->
 }
 
 /// Whether the log is on the database's disk up to there.
-pub(super) async fn is_durable(client: &Client, l: Lsn) -> Result<bool, SampleError> {
+pub(crate) async fn is_durable(client: &Client, l: Lsn) -> Result<bool, SampleError> {
     let row = client.query_one("select pg_current_wal_flush_lsn()", &[]).await.map_err(standby)?;
     Ok(u64::from(row.try_get::<_, PgLsn>(0)?) >= l.get())
 }
 
 /// Has the log written to disk up to its end, by a commit of nothing. "local": a synchronous standby
 /// that is away must not make us wait.
-pub(super) async fn force_durable(client: &Client) -> Result<(), SampleError> {
+pub(crate) async fn force_durable(client: &Client) -> Result<(), SampleError> {
     Ok(client
         .batch_execute(
             "begin read write; set local synchronous_commit = local; \

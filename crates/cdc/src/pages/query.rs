@@ -50,6 +50,20 @@ pub(super) fn page(request: &PageRequest) -> String {
     )
 }
 
+/// Whether anything of a page's type is visible that is newer than the page's upper bound.
+pub(super) fn newer(request: &PageRequest) -> String {
+    let condition = format!(
+        "t.resource_type = {} and t.last_updated > {}",
+        literal(request.resource_type.as_str()),
+        instant(request.until),
+    );
+    format!(
+        "exists (select from {} t where {condition}) or exists (select from {} t where {condition})",
+        table_name(Kind::Upsert),
+        table_name(Kind::Deletion),
+    )
+}
+
 /// The types that a table has rows of, stamped after `since`: a step along the index for each type, whatever
 /// their number of rows.
 pub(crate) fn present(kind: Kind, since: Option<Instant>) -> String {

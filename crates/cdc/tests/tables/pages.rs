@@ -183,3 +183,41 @@ async fn more_readers_than_connections_all_get_their_pages() {
     text(&client, cut).await;
     assert_eq!(read(&running, basic(Kind::Upsert)).await.0.len(), 2500);
 }
+
+/// What was replaced by a commit that is not on disk yet was passed over: should the power fail, it would be back.
+#[tokio::test]
+async fn a_page_counts_once_what_it_passed_over_is_on_disk() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    // Nobody else writes the log to disk in the time of the test.
+    client.batch_execute("alter system set wal_writer_delay = '10s'").await.unwrap();
+    client.batch_execute("select pg_reload_conf()").await.unwrap();
+    let basic_row = r#"{"resourceType":"Basic"}"#;
+    let put = format!("select fhir.put('Basic', 'a', '{basic_row}'), fhir.put('Basic', 'b', '{basic_row}')");
+    client.batch_execute(&put).await.unwrap();
+    let running = start(&database, "postgres");
+    running.tables.mark().await.unwrap();
+    let stamp = "select (extract(epoch from max(last_updated)) * 1000000)::bigint from fhir.resource";
+    let until = Instant::from_unix_micros(number(&client, stamp).await);
+    client.batch_execute("set synchronous_commit = off").await.unwrap();
+    let end = "select (pg_current_wal_insert_lsn() - '0/0')::bigint";
+    let flushed = "select (pg_current_wal_flush_lsn() - '0/0')::bigint";
+    for (change, left) in [
+        ("update fhir.resource set content = content where id = 'a'", 1),
+        ("delete from fhir.resource where id = 'b'", 0),
+    ] {
+        client.batch_execute(change).await.unwrap();
+        let committed = number(&client, end).await;
+        let request = PageRequest { until, ..basic(Kind::Upsert) };
+        let page = running.tables.page(request).await.unwrap();
+        assert_eq!(page.rows.len(), left, "{change}");
+        assert!(number(&client, flushed).await >= committed, "{change}");
+    }
+    // A type of which nothing is left is not even asked for.
+    client.batch_execute("delete from fhir.resource").await.unwrap();
+    let committed = number(&client, end).await;
+    assert_eq!(running.tables.present(None).await.unwrap(), []);
+    assert!(number(&client, flushed).await >= committed);
+    client.batch_execute("alter system reset wal_writer_delay").await.unwrap();
+    client.batch_execute("select pg_reload_conf()").await.unwrap();
+}
