@@ -5,7 +5,7 @@ use crate::hub::Hub;
 use crate::journal::{Durable, Journal, PastEpoch, Retention, Segments, State, Writer};
 use crate::publisher::Publisher;
 use crate::subscriber::Subscriber;
-use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Source, Subscription};
+use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Source, SourceError, Subscription};
 use fhir::{Filter, Instant};
 use parking_lot::Mutex;
 use std::path::PathBuf;
@@ -78,7 +78,18 @@ pub(crate) struct Shared {
     /// Turns at reading a page of the tables.
     pub(crate) pages: Semaphore,
     pub(crate) past: Mutex<Vec<PastEpoch>>,
-    marks: watch::Sender<Option<Mark>>,
+    marks: watch::Sender<Option<(u64, Mark)>>,
+    /// False while somebody else follows the database.
+    follows: watch::Sender<bool>,
+}
+
+/// Where marks stand before one is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Marking {
+    /// The newest W that is known: no later one may fall behind it. `None` in a new epoch.
+    pub floor: Option<Instant>,
+    /// The epoch that it is taken in.
+    pub epoch: u64,
 }
 
 impl Feed {
@@ -93,7 +104,16 @@ impl Feed {
         options: Options,
         framing: Arc<dyn Framing>,
     ) -> Result<(Self, Publisher), Box<dyn std::error::Error + Send + Sync>> {
-        let journal: Arc<dyn Journal> = Arc::new(Segments::open(&options.directory)?);
+        let journal = Arc::new(Segments::open(&options.directory)?);
+        Self::on(journal, options, framing)
+    }
+
+    /// The feed on a journal that is open.
+    fn on(
+        journal: Arc<dyn Journal>,
+        options: Options,
+        framing: Arc<dyn Framing>,
+    ) -> Result<(Self, Publisher), Box<dyn std::error::Error + Send + Sync>> {
         let stored = journal.load()?;
         let known = stored.as_ref().map(|state| state.origin.clone());
         let state = stored.unwrap_or_else(State::unknown);
@@ -101,7 +121,7 @@ impl Feed {
         let page_budget = Budget::new(options.held_bytes / 2);
         let hub = Arc::new(Hub::new(&state, framing.clone(), budget.clone()));
         let retention = Retention { bytes: options.retention_bytes, age: options.retention_age };
-        let (marks, marked) = watch::channel(state.mark);
+        let (marks, marked) = watch::channel(None);
         let (announce, durable) = watch::channel(Durable::of(&state, journal.bytes(), 0, false));
         let past = Mutex::new(state.past.clone());
         let shared = Arc::new(Shared {
@@ -115,6 +135,7 @@ impl Feed {
             pages: Semaphore::new(options.concurrent_pages.max(1)),
             past,
             marks,
+            follows: watch::Sender::new(true),
         });
         let writer = Writer::start(journal, state.clone(), retention, marked, announce, shared.hub.clone())?;
         let publisher = Publisher::new(shared.clone(), writer, known.map(|_| state));
@@ -126,15 +147,24 @@ impl Feed {
         self.shared.source.send_replace(Some(source));
     }
 
-    /// Notes a mark that was taken (every second): for the ids of live events and for retention.
-    pub fn mark(&self, mark: Mark) {
-        self.shared.hub.mark(mark);
-        self.shared.marks.send_replace(Some(mark));
+    /// Tells whether we are the one who follows the database. While somebody else does, nobody is served here: every
+    /// stream ends, to begin again where changes come in.
+    pub fn follows(&self, follows: bool) {
+        self.shared.follows.send_if_modified(|before| std::mem::replace(before, follows) != follows);
     }
 
-    /// The newest W that is known: no later one may fall behind it. `None` in a new epoch.
-    pub fn persisted_w(&self) -> Option<Instant> {
-        self.shared.hub.head().mark.map(|mark| mark.w)
+    /// To be asked before a mark is taken, and given back with it.
+    pub fn marking(&self) -> Marking {
+        let head = self.shared.hub.head();
+        Marking { floor: head.mark.map(|mark| mark.w), epoch: head.epoch }
+    }
+
+    /// Notes a mark that was taken (every second): for the ids of live events and for retention. One that was begun in
+    /// an epoch which has ended since is of no more use: the clock that it was read from may have been wrong.
+    pub fn mark(&self, marking: Marking, mark: Mark) {
+        if self.shared.hub.mark(marking.epoch, mark) {
+            self.shared.marks.send_replace(Some((marking.epoch, mark)));
+        }
     }
 
     /// A new subscriber.
@@ -144,7 +174,17 @@ impl Feed {
             Begin::After { id: None, .. } | Begin::Since(_) => EventId::beginning(),
         };
         let shared = self.shared.clone();
-        Subscription::new(id, |out| Subscriber { shared, filter, out }.run(begin))
+        let mut follows = self.shared.follows.subscribe();
+        Subscription::new(id, |out| async move {
+            let subscriber = Subscriber { shared, filter, out };
+            tokio::select! {
+                biased;
+                _ = follows.wait_for(|follows| !follows) => {
+                    SourceError::Unavailable("another process follows the database now".into())
+                }
+                error = subscriber.run(begin) => error,
+            }
+        })
     }
 
     /// Where the feed is.
@@ -164,9 +204,5 @@ impl Feed {
     }
 }
 
-impl Shared {
-    /// Forgets marks of another history.
-    pub(crate) fn forget_mark(&self) {
-        self.marks.send_replace(None);
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -120,9 +120,12 @@ impl Hub {
         self.inner.lock().head
     }
 
-    /// Notes a mark: it counts for ids once the feed is beyond its L.
-    pub(crate) fn mark(&self, mark: Mark) {
+    /// Notes a mark: it counts for ids once the feed is beyond its L. Whether it is one of this epoch.
+    pub(crate) fn mark(&self, epoch: u64, mark: Mark) -> bool {
         let mut inner = self.inner.lock();
+        if inner.head.epoch != epoch {
+            return false;
+        }
         inner.head.mark = Some(mark);
         if inner.pending.len() == PENDING_MARKS {
             // Every other one will do.
@@ -134,6 +137,7 @@ impl Hub {
         }
         inner.pending.push_back(mark);
         inner.head.pass(&mark);
+        true
     }
 
     /// Begins anew: every listener finds its channel closed.

@@ -21,7 +21,7 @@ mod subscriber;
 mod subscription;
 
 pub use change::{Batch, Change, Kind, Position, Transaction};
-pub use feed::{Feed, OpenError, Options, Status};
+pub use feed::{Feed, Marking, OpenError, Options, Status};
 pub use framing::Framing;
 pub use id::{EventId, InvalidEventId};
 pub use lsn::{InvalidLsn, Lsn};

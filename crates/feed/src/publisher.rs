@@ -133,7 +133,6 @@ impl Publisher {
         let (done, written) = oneshot::channel();
         // Before subscribers can meet the new epoch: whether they were on a fork.
         self.shared.past.lock().clone_from(&state.past);
-        self.shared.forget_mark();
         self.writer.send(Publish::Begin { state: Box::new(state.clone()), done })?;
         if written.await.is_err() {
             // The journal failed meanwhile. What counts is what it has when it is open again.

@@ -51,8 +51,7 @@ impl Replay<'_> {
     /// From the request's beginning, or a reset's.
     pub(crate) async fn run(&self, since: Option<Instant>, id: &EventId) -> Result<Paged, SourceError> {
         let source = self.shared.source(self.out).await;
-        let mut sample = self.first_mark(&*source).await?;
-        let epoch = self.shared.durable.borrow().epoch;
+        let (epoch, mut sample) = self.first_mark(&*source).await?;
         let (w, l) = (sample.mark.w, sample.mark.l);
         if let (Some(since), Some(purged)) = (since, sample.tombstones_purged)
             && since < purged
@@ -103,14 +102,18 @@ impl Replay<'_> {
     }
 
     /// The first mark whose W has passed the beginning of the journal: what was stamped before it and
-    /// committed before the slot was there is in the tables for sure.
-    async fn first_mark(&self, source: &dyn Source) -> Result<Sample, SourceError> {
+    /// committed before the slot was there is in the tables for sure. And the epoch that it was taken in.
+    async fn first_mark(&self, source: &dyn Source) -> Result<(u64, Sample), SourceError> {
         let mut told = None;
         loop {
+            let epoch = self.shared.durable.borrow().epoch;
             let sample = persist(self.out, || source.mark()).await?;
-            let begins = self.shared.durable.borrow().floor.stamp;
-            if sample.mark.w >= begins {
-                return Ok(sample);
+            let on_disk = *self.shared.durable.borrow();
+            if on_disk.epoch != epoch {
+                continue;
+            }
+            if sample.mark.w >= on_disk.floor.stamp {
+                return Ok((epoch, sample));
             }
             let waiting = source.holding_back().unwrap_or_else(|| "open transactions of the database".into());
             if told.as_ref() != Some(&waiting) {

@@ -82,6 +82,8 @@ impl Subscriber {
         match step {
             Step::Reset { since, id, reason, all } => {
                 self.one_epoch().await;
+                // Without a time to go back to nobody can be told what was deleted meanwhile.
+                let all = all || since.is_none();
                 let notice = if all { Notice::ResetAll { reason } } else { Notice::Reset { reason } };
                 self.out.send(Item::Notice(notice), id.clone()).await;
                 Ok(Step::Replay { since: if all { None } else { since }, id })

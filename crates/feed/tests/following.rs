@@ -214,7 +214,16 @@ async fn a_quiet_stream_is_told_the_position_and_resumes_from_it() {
 }
 
 async fn reset_reason(feed: &Feed, filter: Filter, id: Option<EventId>) -> Notice {
-    notice(&mut feed.subscribe(filter, Begin::After { id, since: None })).await
+    reset_reason_since(feed, filter, id, None).await
+}
+
+async fn reset_reason_since(
+    feed: &Feed,
+    filter: Filter,
+    id: Option<EventId>,
+    since: Option<Instant>,
+) -> Notice {
+    notice(&mut feed.subscribe(filter, Begin::After { id, since })).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +234,11 @@ async fn an_id_that_cannot_be_continued_is_a_reset() {
     let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));
     numbers(&mut reader, 1).await;
     let id = reader.id();
-    assert!(matches!(reset_reason(&feed, Filter::everything(), None).await, Notice::Reset { .. }));
+    // Nothing says what the client may have: without a time to go back to it cannot be told what is gone.
+    assert!(matches!(reset_reason(&feed, Filter::everything(), None).await, Notice::ResetAll { .. }));
+    let since = Some(instant(150));
+    let unreadable = reset_reason_since(&feed, Filter::everything(), None, since).await;
+    assert!(matches!(unreadable, Notice::Reset { .. }));
 
     // It is good until the journal begins anew, and whoever is connected is told as well.
     let resumed = reset_reason(&feed, Filter::everything(), Some(id.clone())).await;
@@ -259,6 +272,76 @@ async fn purged_deletions_are_a_reset_of_everything() {
     assert!(matches!(notice(&mut late).await, Notice::ResetAll { .. }));
     let mut early = feed.subscribe(Filter::everything(), Begin::Since(Some(instant(300))));
     assert!(matches!(notice(&mut early).await, Notice::Live { .. }));
+}
+
+/// Tables of one type with two pages, whose tombstones may be purged at any time.
+#[derive(Clone, Default)]
+struct Purged(Arc<std::sync::Mutex<Option<Instant>>>);
+
+impl Purged {
+    fn up_to(&self, stamp: Instant) {
+        *self.0.lock().unwrap() = Some(stamp);
+    }
+}
+
+impl Source for Purged {
+    fn mark(&self) -> Answer<'_, Sample> {
+        let mark = Mark { w: instant(500), l: Lsn::new(10) };
+        let (taken, tombstones_purged) = (tokio::time::Instant::now(), *self.0.lock().unwrap());
+        Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged }) })
+    }
+
+    fn present(&self, _: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+        Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
+    }
+
+    fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
+        let purged = *self.0.lock().unwrap();
+        Box::pin(async move { Ok(purged) })
+    }
+
+    fn page(&self, request: PageRequest) -> Answer<'_, Page> {
+        let n = if request.after.is_none() { 1 } else { 2 };
+        let data = format!("{n} row");
+        let row = PageRow { stamp: instant(400 + n), id: n.to_string().into(), data: data.into() };
+        let next = (n == 1).then(|| (row.stamp, row.id.clone()));
+        Box::pin(async { Ok(Page { next, rows: vec![row] }) })
+    }
+
+    fn holding_back(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Tombstones are purged while the pages are read, or between a cut and the coming back: what the purge has taken from the
+/// client's span cannot be told, so that all of it comes, and what does not is to be dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn deletions_purged_while_they_were_on_their_way_are_a_reset_of_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, _publisher) = open(directory.path(), 1 << 20).await;
+    for (purged, all) in [(299, false), (300, false), (301, true), (450, true)] {
+        for resumed in [false, true] {
+            let source = Purged::default();
+            feed.set_source(Arc::new(source.clone()));
+            let since = Some(instant(300));
+            let mut reader = feed.subscribe(Filter::everything(), Begin::Since(since));
+            assert_eq!(numbers(&mut reader, 1).await, [1]);
+            source.up_to(instant(purged));
+            if resumed {
+                let after = Begin::After { id: Some(reader.id()), since };
+                reader = feed.subscribe(Filter::everything(), after);
+            }
+            assert_eq!(numbers(&mut reader, 2).await, [2]);
+            let told = notice(&mut reader).await;
+            if all {
+                assert!(matches!(told, Notice::ResetAll { .. }), "{purged}: {told:?}");
+                assert_eq!(numbers(&mut reader, 2).await, [1, 2], "all of it again");
+                assert!(matches!(notice(&mut reader).await, Notice::Live { .. }));
+            } else {
+                assert!(matches!(told, Notice::Live { .. }), "{purged}: {told:?}");
+            }
+        }
+    }
 }
 
 /// Opens a journal that follows a database already; who held it may still be letting go.

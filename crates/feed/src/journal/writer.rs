@@ -82,7 +82,7 @@ impl Writer {
         journal: Arc<dyn Journal>,
         state: State,
         retention: Retention,
-        marks: watch::Receiver<Option<Mark>>,
+        marks: watch::Receiver<Option<(u64, Mark)>>,
         durable: watch::Sender<Durable>,
         hub: Arc<Hub>,
     ) -> std::io::Result<Self> {
@@ -141,7 +141,8 @@ struct Thread {
     state: State,
     retention: Retention,
     published: mpsc::UnboundedReceiver<Publish>,
-    marks: watch::Receiver<Option<Mark>>,
+    /// The newest mark, with the epoch that it belongs to.
+    marks: watch::Receiver<Option<(u64, Mark)>>,
     durable: watch::Sender<Durable>,
     /// Told of an epoch before `durable` is: who sees the new one there finds it here.
     hub: Arc<Hub>,
@@ -208,7 +209,9 @@ impl Thread {
 
     fn write(&mut self, mut group: Group) -> Result<(), JournalError> {
         group.close();
-        if let Some(mark) = *self.marks.borrow() {
+        if let Some((epoch, mark)) = *self.marks.borrow()
+            && epoch == group.state.epoch
+        {
             group.state.mark = Some(mark);
         }
         let since_sync = self.synced.elapsed();

@@ -92,7 +92,7 @@ async fn history(seed: u64) {
             }
             75..80 => {
                 let mark = database.0.lock().unwrap().mark();
-                feed.mark(mark);
+                feed.mark(feed.marking(), mark);
             }
             80..84 if readers.len() < 4 => {
                 let types: TypeSet =
@@ -133,7 +133,7 @@ async fn history(seed: u64) {
     }
     database.0.lock().unwrap().tick(10);
     let mark = database.0.lock().unwrap().mark();
-    feed.mark(mark);
+    feed.mark(feed.marking(), mark);
     let batch = database.0.lock().unwrap().decode(&mut random);
     publisher.publish(batch).await.unwrap();
     for reader in &mut readers {

@@ -1,0 +1,224 @@
+//! A journal that fails while an epoch begins: before the epoch is on disk, and after.
+
+use super::*;
+use crate::journal::{Block, JournalError, Visit};
+use crate::{
+    Answer, Batch, Change, Item, Kind, Notice, Origin, Page, PageRequest, PublishError, Sample, Transaction,
+};
+use fhir::ResourceType;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+const WORKS: u8 = 0;
+/// Nothing is written, and it cannot be opened again.
+const FULL: u8 = 1;
+/// The next epoch is written, and an error comes all the same; then as `FULL`.
+const FULL_AFTER_EPOCH: u8 = 2;
+
+/// A journal whose disk may be full.
+struct Failing {
+    journal: Segments,
+    how: AtomicU8,
+}
+
+impl Failing {
+    fn check(&self) -> Result<(), JournalError> {
+        match self.how.load(Ordering::SeqCst) {
+            FULL => Err(fjall::Error::Poisoned.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Journal for Failing {
+    fn load(&self) -> Result<Option<State>, JournalError> {
+        self.journal.load()
+    }
+
+    fn append(&self, blocks: Vec<Block>, state: &State) -> Result<(), JournalError> {
+        self.check()?;
+        self.journal.append(blocks, state)
+    }
+
+    fn begin(&self, state: &State) -> Result<(), JournalError> {
+        self.check()?;
+        self.journal.begin(state)?;
+        if self.how.compare_exchange(FULL_AFTER_EPOCH, FULL, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            return self.check();
+        }
+        Ok(())
+    }
+
+    fn blocks_after(&self, position: Position, visit: &mut Visit<'_>) -> Result<(), JournalError> {
+        self.journal.blocks_after(position, visit)
+    }
+
+    fn seek(&self, mark: Mark) -> Result<Option<Position>, JournalError> {
+        self.journal.seek(mark)
+    }
+
+    fn purge(&self, retention: Retention, state: &mut State) -> Result<bool, JournalError> {
+        self.journal.purge(retention, state)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.journal.bytes()
+    }
+
+    fn reopen(&self) -> Result<(), JournalError> {
+        self.check()?;
+        self.journal.reopen()
+    }
+}
+
+struct Lines;
+
+impl Framing for Lines {
+    fn frame(&self, _: &str, _: ResourceType, data: &[u8], out: &mut bytes::BytesMut) {
+        out.extend_from_slice(data);
+    }
+}
+
+/// Tables without rows.
+struct Empty;
+
+impl Source for Empty {
+    fn mark(&self) -> Answer<'_, Sample> {
+        let (mark, taken) = (Mark { w: instant(500), l: Lsn::new(10) }, tokio::time::Instant::now());
+        Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged: None }) })
+    }
+
+    fn present(&self, _: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn page(&self, _: PageRequest) -> Answer<'_, Page> {
+        Box::pin(async { Ok(Page::default()) })
+    }
+
+    fn holding_back(&self) -> Option<String> {
+        None
+    }
+}
+
+const fn instant(micros: i64) -> Instant {
+    Instant::from_unix_micros(micros)
+}
+
+fn batch(lsn: u64) -> Batch {
+    let (commit_lsn, stamp) = (Lsn::new(lsn), instant(1000));
+    let position = Position { commit_lsn, ordinal: 0, part: 0 };
+    let data = format!("{lsn};").into();
+    let resource_type = ResourceType::PATIENT;
+    Batch {
+        changes: vec![Change { position, stamp, resource_type, kind: Kind::Upsert, data }],
+        transactions: vec![Transaction { commit_lsn, xid: 1, commit_time: stamp }],
+        passed: Some(Lsn::new(lsn + 5)),
+    }
+}
+
+async fn next(subscription: &mut Subscription) -> Item {
+    loop {
+        let item = tokio::time::timeout(Duration::from_secs(60), subscription.next());
+        match item.await.expect("something comes").unwrap() {
+            Item::Waiting(_) => {}
+            item => return item,
+        }
+    }
+}
+
+async fn hears(subscription: &mut Subscription, text: &str) {
+    match next(subscription).await {
+        Item::Frames(frames) => assert_eq!(frames.bytes, text.as_bytes()),
+        item => panic!("{item:?} instead of {text}"),
+    }
+}
+
+async fn hears_live(subscription: &mut Subscription) {
+    let item = next(subscription).await;
+    assert!(matches!(item, Item::Notice(Notice::Live { .. })), "{item:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_begins_although_the_journal_fails_meanwhile() {
+    for how in [FULL, FULL_AFTER_EPOCH] {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Arc::new(Failing {
+            journal: Segments::open(directory.path()).unwrap(),
+            how: AtomicU8::new(WORKS),
+        });
+        let options = Options {
+            directory: directory.path().to_owned(),
+            retention_bytes: 1 << 30,
+            retention_age: Duration::from_secs(3600),
+            concurrent_pages: 1,
+            held_bytes: 1 << 20,
+        };
+        let (feed, mut publisher) = Feed::on(journal.clone(), options, Arc::new(Lines)).unwrap();
+        feed.set_source(Arc::new(Empty));
+        let origin = Origin { system: 1, timeline: 1, identity: String::new() };
+        publisher.begin_epoch(origin.clone(), Lsn::new(10), instant(100), false).await.unwrap();
+        let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));
+        hears_live(&mut reader).await;
+        publisher.publish(batch(100)).await.unwrap();
+        hears(&mut reader, "100;").await;
+        let before = feed.marking().epoch;
+
+        journal.how.store(how, Ordering::SeqCst);
+        let begun = tokio::spawn(async move {
+            let begun = publisher.begin_epoch(origin.clone(), Lsn::new(10), instant(200), false).await;
+            (publisher, origin, begun)
+        });
+        let mut durable = feed.shared.durable.clone();
+        durable.wait_for(|durable| durable.failing).await.unwrap();
+        journal.how.store(WORKS, Ordering::SeqCst);
+        let (mut publisher, origin, begun) = begun.await.unwrap();
+        durable.wait_for(|durable| !durable.failing).await.unwrap();
+        match begun {
+            Ok(()) => assert_eq!(how, FULL_AFTER_EPOCH),
+            // Whoever begins an epoch does so again when it begins its next session.
+            Err(error) => {
+                assert_eq!(error, PublishError::Reopened);
+                publisher.begin_epoch(origin, Lsn::new(10), instant(200), false).await.unwrap();
+            }
+        }
+        assert_ne!(feed.marking().epoch, before);
+        let reset = next(&mut reader).await;
+        assert!(matches!(reset, Item::Notice(Notice::Reset { .. })), "{reset:?}");
+        hears_live(&mut reader).await;
+        publisher.publish(batch(600)).await.unwrap();
+        hears(&mut reader, "600;").await;
+        let on_disk = publisher.durable().wait_for(|lsn| *lsn >= Lsn::new(605)).await.map(|lsn| *lsn);
+        assert_eq!(on_disk.ok(), Some(Lsn::new(605)));
+    }
+}
+
+/// Somebody else follows the database: nobody is served here until we do again.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_follow_ends_its_streams() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        directory: directory.path().to_owned(),
+        retention_bytes: 1 << 30,
+        retention_age: Duration::from_secs(3600),
+        concurrent_pages: 1,
+        held_bytes: 1 << 20,
+    };
+    let (feed, mut publisher) = Feed::open(options, Arc::new(Lines)).unwrap();
+    feed.set_source(Arc::new(Empty));
+    let origin = Origin { system: 1, timeline: 1, identity: String::new() };
+    publisher.begin_epoch(origin, Lsn::new(10), instant(100), false).await.unwrap();
+    let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));
+    hears_live(&mut reader).await;
+    feed.follows(false);
+    let ended = tokio::time::timeout(Duration::from_secs(60), reader.next()).await.expect("it ends");
+    assert!(matches!(ended, Err(crate::SourceError::Unavailable(_))), "{ended:?}");
+    let after = || Begin::After { id: Some(reader.id()), since: None };
+    assert!(feed.subscribe(Filter::everything(), after()).next().await.is_err());
+    feed.follows(true);
+    hears_live(&mut feed.subscribe(Filter::everything(), after())).await;
+}
