@@ -70,9 +70,18 @@ begin
 end
 $$;
 
+-- How often rows were stamped again. Whoever follows the tables begins a new epoch when this has changed: seen at
+-- once or at its next start, whichever comes first.
+create table fhir.restamped (
+    only_row boolean not null default true,
+    times    bigint not null,
+    constraint restamped_pkey primary key (only_row),
+    constraint restamped_has_one_row check (only_row)
+);
+
 -- Gives new versions and stamps to rows that are stamped ahead of the clock, as happens when the clock had
--- jumped forward; how many. To be followed by a new epoch: "fhir-tail migrate --restamp" does both.
--- Writers wait meanwhile. Needs the tables' owner.
+-- jumped forward; how many. The service then begins a new epoch, and its subscribers are reset: they may hold
+-- versions, and name times, that are ahead as well. Writers wait meanwhile. Needs the tables' owner.
 create function fhir.restamp(ahead interval default '1 minute') returns bigint
     language plpgsql
 as $$
@@ -92,6 +101,14 @@ begin
        set version_id = nextval('fhir.version'), last_updated = clock_timestamp(), content = content::text::json
      where last_updated > clock_timestamp() + ahead;
     get diagnostics rows = row_count;
-    return total + rows;
+    total := total + rows;
+    -- What was purged had such stamps too; nobody may be told that all of it was told.
+    update fhir.purged set last_updated = clock_timestamp() where last_updated > clock_timestamp() + ahead;
+    get diagnostics rows = row_count;
+    if total + rows > 0 then
+        insert into fhir.restamped as r (times) values (1)
+        on conflict on constraint restamped_pkey do update set times = r.times + 1;
+    end if;
+    return total;
 end
 $$;

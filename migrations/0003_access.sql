@@ -45,7 +45,7 @@ do $$
 begin
     if exists (select from pg_roles where rolname = 'fhir_tail') then
         grant usage on schema fhir to fhir_tail;
-        grant select on fhir.resource, fhir.tombstone, fhir.purged, fhir.migration to fhir_tail;
+        grant select on fhir.resource, fhir.tombstone, fhir.purged, fhir.restamped, fhir.migration to fhir_tail;
         begin
             -- Who else is in a transaction, and since when: without it no time is known to be safe.
             grant pg_read_all_stats to fhir_tail;

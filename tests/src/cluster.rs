@@ -46,10 +46,27 @@ impl Cluster {
         settings: &[&str],
         clock: Option<Clock>,
     ) -> Result<Self> {
+        Self::copy_of(context.template(), context, settings, clock).await
+    }
+
+    /// As [`start`](Self::start), but no copy of what the others are copies of: it has an identifier of its own.
+    pub async fn initialised(context: &Context, settings: &[&str]) -> Result<Self> {
+        let template = context.directory().join("template");
+        create_owned(&template)?;
+        context.postgres().initialise(&template.join("data"))?;
+        Self::copy_of(&template.join("data"), context, settings, None).await
+    }
+
+    async fn copy_of(
+        template: &Path,
+        context: &Context,
+        settings: &[&str],
+        clock: Option<Clock>,
+    ) -> Result<Self> {
         let home = context.directory().join("postgres");
         create_owned(&home)?;
         let data = home.join("data");
-        copy_cluster(context.template(), &data)?;
+        copy_cluster(template, &data)?;
         let lines = SETTINGS.iter().chain(settings).fold(String::new(), |lines, line| lines + line + "\n");
         let socket = format!("unix_socket_directories = '{}'\n", home.display());
         let conf = data.join("postgresql.conf");
@@ -80,6 +97,46 @@ impl Cluster {
         })
         .await?;
         self.process = Some(process);
+        Ok(())
+    }
+
+    /// A copy of its data as it stands, in a folder next to it; it is stopped for that.
+    pub async fn copy(&mut self, name: &str) -> Result<()> {
+        self.stop_fast().await?;
+        copy_cluster(&self.data, &self.socket.join(name))?;
+        self.start_again().await
+    }
+
+    /// As `pg_basebackup` makes it of the running cluster: without its replication slots.
+    pub fn base_backup(&self, name: &str) -> Result<()> {
+        let mut backup = self.postgres.command("pg_basebackup");
+        backup.args([
+            "--username=postgres",
+            "--wal-method=stream",
+            "--checkpoint=fast",
+            "--no-sync",
+            "--host",
+        ]);
+        let output = backup.arg(&self.socket).arg("--pgdata").arg(self.socket.join(name)).output()?;
+        ensure!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// A copy takes the place of its data. It is stopped, and not started again.
+    pub async fn become_copy(&mut self, name: &str) -> Result<()> {
+        self.stop_fast().await?;
+        std::fs::remove_dir_all(&self.data)?;
+        std::fs::rename(self.socket.join(name), &self.data).with_context(|| format!("no copy {name}"))
+    }
+
+    /// A copy takes the place of its data as a standby that is promoted at once.
+    pub async fn fail_over_to(&mut self, name: &str) -> Result<()> {
+        self.become_copy(name).await?;
+        std::fs::write(self.data.join("standby.signal"), "")?;
+        self.start_again().await?;
+        let sql = self.connect().await?;
+        let promoted: bool = sql.query_one("select pg_promote()", &[]).await?.try_get(0)?;
+        ensure!(promoted, "the standby was not promoted");
         Ok(())
     }
 

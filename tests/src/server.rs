@@ -126,6 +126,35 @@ impl Server {
         })
     }
 
+    /// Another one on the same data directory, that is not running yet; its logs are in a folder of its own.
+    pub fn twin(&self, directory: &Path) -> Self {
+        Self {
+            binary: self.binary.clone(),
+            arguments: self.arguments.clone(),
+            directory: directory.to_owned(),
+            address: Address::default(),
+            process: None,
+            starts: 0,
+        }
+    }
+
+    /// Keeps it from doing anything, as a machine that hangs, until [`thaw`](Self::thaw).
+    pub fn freeze(&self) -> Result<()> {
+        self.process.as_ref().context("the server is not running")?.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.as_ref().context("the server is not running")?.signal(Signal::SIGCONT)
+    }
+
+    /// The URL of another database from its next start on.
+    pub fn point_at(&mut self, database_url: &str) {
+        if let Some(url) = self.arguments.iter_mut().skip_while(|flag| *flag != "--database-url").nth(1) {
+            database_url.clone_into(url);
+        }
+    }
+
     /// Starts it on a free port, and waits until it listens.
     pub async fn start(&mut self) -> Result<()> {
         self.start_on(0).await

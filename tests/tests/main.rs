@@ -10,6 +10,7 @@ mod clients;
 mod contract;
 mod crowd;
 mod documents;
+mod forks;
 mod harness;
 mod load;
 mod operations;
@@ -17,6 +18,8 @@ mod random;
 mod readme;
 mod replay;
 mod resume;
+mod slot;
+mod standby;
 mod tail;
 mod tail_answers;
 mod tail_download;
@@ -32,6 +35,9 @@ fn main() -> std::process::ExitCode {
             resume::cases(),
             transactions::cases(),
             operations::cases(),
+            slot::cases(),
+            forks::cases(),
+            standby::cases(),
             load::cases(),
             tail::cases(),
             tail_download::cases(),

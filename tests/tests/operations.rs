@@ -15,7 +15,6 @@ pub(crate) fn cases() -> Vec<Case> {
         once stopping_does_not_wait_for_a_client_that_does_not_read,
         each postgres_can_be_stopped,
         once a_start_behind_an_open_transaction,
-        once a_second_server_on_the_same_data_is_refused,
     ]
 }
 
@@ -158,23 +157,6 @@ async fn postgres_can_be_stopped(context: Context) -> Result<()> {
     }
     ensure!(!reader.noticed("reset"), "{}", reader.tail());
     Ok(())
-}
-
-async fn a_second_server_on_the_same_data_is_refused(context: Context) -> Result<()> {
-    let site = Site::start(&context).await?;
-    let url = site.cluster.url("fhir_tail");
-    let data = context.directory().join("data").display().to_string();
-    let arguments =
-        ["serve", "--database-url", &url, "--data-dir", &data, "--listen", "127.0.0.1:0"].map(str::to_owned);
-    let output = tokio::task::spawn_blocking(move || {
-        tests::Binary::find()?.run(&arguments.each_ref().map(String::as_str))
-    });
-    let output = within("the refusal", SOON, async { output.await? }).await?;
-    ensure!(!output.status.success(), "two serve the same data");
-    // The first goes on.
-    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
-    site.put("Patient", "p").await?;
-    reader.hear("p", SOON, |reader| reader.heard_of("p")).await
 }
 
 /// A slot can be made only when every transaction of the cluster that is open has ended: until then the service listens, is

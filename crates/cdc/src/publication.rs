@@ -45,16 +45,19 @@ pub(crate) enum PublicationError {
         /// What makes it.
         sql: String,
     },
-    /// It leaves out a table.
-    #[error("publication {name} does not have the table {table}: run as the tables' owner: {sql}")]
-    LeavesOut {
+    /// Changes would be lost.
+    #[error("publication {name} {what}: changes would be lost: run as the tables' owner: {sql}")]
+    Lacks {
         /// Its name.
         name: String,
-        /// The table.
-        table: TableName,
-        /// What adds it.
+        /// What is wrong with it.
+        what: String,
+        /// What mends it.
         sql: String,
     },
+    /// Somebody else writes the tables, past their triggers.
+    #[error("{}", subscribed(.0))]
+    Subscribed(String),
 }
 
 /// Makes sure that the publication is there and has the tables; makes it if it is missing and we may.
@@ -84,13 +87,52 @@ pub(crate) async fn ensure(
             Err(error) => return Err(error.into()),
         }
     }
-    for table in tables {
-        if !has(client, name, table).await? {
-            let sql = add_sql(name, table);
-            return Err(PublicationError::LeavesOut { name: name.to_owned(), table: table.clone(), sql });
-        }
+    match published(client, name, tables).await?.and_then(|published| published.lacks(name)) {
+        Some(Lack { what, sql }) => Err(PublicationError::Lacks { name: name.to_owned(), what, sql }),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Makes sure that nobody writes to the tables by logical replication: that fires row triggers only.
+pub(crate) async fn refuse_subscribed(client: &Client, tables: &[TableName]) -> Result<(), PublicationError> {
+    match subscriptions(client, tables).await?.into_iter().next() {
+        Some(name) => Err(PublicationError::Subscribed(name)),
+        None => Ok(()),
+    }
+}
+
+/// The subscriptions that write to the tables.
+pub(crate) async fn subscriptions(
+    client: &Client,
+    tables: &[TableName],
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
+    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    let rows = client
+        .query(
+            "select distinct s.subname::text from pg_subscription_rel r join pg_subscription s on s.oid = r.srsubid \
+               join pg_class c on c.oid = r.srrelid join pg_namespace n on n.oid = c.relnamespace \
+               join unnest($1::text[], $2::text[]) t(schema, name) on t.schema = n.nspname and t.name = c.relname \
+              order by 1",
+            &[&schemas, &names],
+        )
+        .await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// What is wrong with a subscription that writes to the tables.
+pub(crate) fn subscribed(name: &str) -> String {
+    format!(
+        "subscription {} writes to the tables, past the triggers that keep tombstones: take them out of what it \
+         subscribes to, and run {}",
+        quoted(name),
+        refresh_sql(name)
+    )
+}
+
+/// What makes a subscription notice that it has fewer tables.
+pub(crate) fn refresh_sql(name: &str) -> String {
+    format!("alter subscription {} refresh publication;", quoted(name))
 }
 
 /// Whether there is a publication of this name.
@@ -126,29 +168,100 @@ pub(crate) fn add_sql(name: &str, table: &TableName) -> String {
     format!("alter publication {} add table {table};", quoted(name))
 }
 
-/// The oids whose change means that what is decoded is another stream: those of the publication, of its
-/// entries for the tables, and of the tables.
-pub(crate) async fn identity(
+/// What a publication lets through.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Published {
+    pub(crate) inserts: bool,
+    pub(crate) updates: bool,
+    /// In its own words: `insert, update`.
+    pub(crate) publishes: Vec<&'static str>,
+    pub(crate) tables: Vec<PublishedTable>,
+}
+
+/// What it lets through of a table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PublishedTable {
+    pub(crate) name: TableName,
+    pub(crate) published: bool,
+    /// It has a row filter or a list of columns.
+    pub(crate) narrowed: bool,
+}
+
+/// What is wrong with a publication: how the sentence goes on that begins with its name, and what mends it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Lack {
+    pub(crate) what: String,
+    pub(crate) sql: String,
+}
+
+/// What the publication lets through; `None`: there is none.
+pub(crate) async fn published(
     client: &Client,
     name: &str,
     tables: &[TableName],
-) -> Result<String, tokio_postgres::Error> {
-    let row = client.query_opt("select oid from pg_publication where pubname = $1::text", &[&name]).await?;
-    let publication: u32 = row.map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
-    let mut identity = format!("publication {publication}");
+) -> Result<Option<Published>, tokio_postgres::Error> {
+    let row = client
+        .query_opt(
+            "select oid, pubinsert, pubupdate, pubdelete, pubtruncate from pg_publication where pubname = $1::text",
+            &[&name],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let publication: u32 = row.try_get(0)?;
+    let mut found = Vec::new();
     for table in tables {
         let relation = oid(client, table).await?.unwrap_or_default();
-        // None where the publication has all tables, or all of a schema.
-        let entry = client
+        // By way of JSON, as 14 has neither filters nor lists.
+        let narrowed = client
             .query_opt(
-                "select oid from pg_publication_rel where prpubid = $1 and prrelid = $2",
+                "select 1 from pg_publication_rel r where prpubid = $1 and prrelid = $2 \
+                    and (to_jsonb(r) ->> 'prqual' is not null or to_jsonb(r) ->> 'prattrs' is not null)",
                 &[&publication, &relation],
             )
             .await?;
-        let entry: u32 = entry.map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
-        identity.push_str(&format!(", table {relation} entry {entry}"));
+        let published = has(client, name, table).await?;
+        found.push(PublishedTable { name: table.clone(), published, narrowed: narrowed.is_some() });
     }
-    Ok(identity)
+    let mut publishes = Vec::new();
+    for (column, operation) in [(1, "insert"), (2, "update"), (3, "delete"), (4, "truncate")] {
+        if row.try_get(column)? {
+            publishes.push(operation);
+        }
+    }
+    Ok(Some(Published { inserts: row.try_get(1)?, updates: row.try_get(2)?, publishes, tables: found }))
+}
+
+impl Published {
+    /// What does not get through that has to.
+    pub(crate) fn lacks(&self, name: &str) -> Option<Lack> {
+        let mut wrong = Vec::new();
+        let mut sql = Vec::new();
+        let list = |tables: &[&PublishedTable]| {
+            tables.iter().map(|table| table.name.to_string()).collect::<Vec<_>>().join(", ")
+        };
+        let missing: Vec<_> = self.tables.iter().filter(|table| !table.published).collect();
+        if !missing.is_empty() {
+            wrong.push(format!("leaves out {}", list(&missing)));
+            sql.extend(missing.iter().map(|table| add_sql(name, &table.name)));
+        }
+        let narrowed: Vec<_> = self.tables.iter().filter(|table| table.narrowed).collect();
+        if !narrowed.is_empty() {
+            wrong.push(format!("passes on only a part of {}", list(&narrowed)));
+            for table in narrowed {
+                sql.push(format!("alter publication {} drop table {};", quoted(name), table.name));
+                sql.push(add_sql(name, &table.name));
+            }
+        }
+        // Deletions come as inserts into the tombstones.
+        if !self.inserts || !self.updates {
+            wrong.push("leaves out inserts or updates".to_owned());
+            let mut all = vec!["insert", "update"];
+            all.extend(self.publishes.iter().filter(|operation| !["insert", "update"].contains(operation)));
+            sql.push(format!("alter publication {} set (publish = '{}');", quoted(name), all.join(", ")));
+        }
+        let lack = || Lack { what: wrong.join(", and "), sql: sql.join(" ") };
+        (!wrong.is_empty()).then(lack)
+    }
 }
 
 /// The oid of a table; `None` if there is none of this name.

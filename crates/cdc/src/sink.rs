@@ -15,6 +15,8 @@ pub trait Sink: Send + Sync {
     fn head(&self) -> Lsn;
     /// See [`Publisher::durable`].
     fn durable(&self) -> watch::Receiver<Lsn>;
+    /// See [`Feed::follows`].
+    fn follows(&mut self, follows: bool);
     /// See [`Publisher::resume`].
     fn resume(&mut self, from: Lsn);
     /// See [`Publisher::reopened`].
@@ -68,6 +70,10 @@ impl Sink for FeedSink {
 
     fn durable(&self) -> watch::Receiver<Lsn> {
         self.publisher.durable()
+    }
+
+    fn follows(&mut self, follows: bool) {
+        self.feed.follows(follows);
     }
 
     fn resume(&mut self, from: Lsn) {

@@ -51,6 +51,8 @@ pub(crate) struct Slot {
     pub(crate) confirmed: Lsn,
     /// The server has thrown away what the slot needs.
     pub(crate) lost: bool,
+    /// The server's process that serves whoever reads from it.
+    pub(crate) reader: Option<i32>,
 }
 
 impl Slot {
@@ -79,7 +81,7 @@ pub(crate) async fn find(client: &Client, name: &SlotName) -> Result<Option<Slot
     let row = client
         .query_opt(
             "select plugin::text, database::text, confirmed_flush_lsn::text, \
-                    coalesce(wal_status = 'lost', false) \
+                    coalesce(wal_status = 'lost', false), active_pid \
              from pg_replication_slots where slot_name = $1::text",
             &[&name.as_str()],
         )
@@ -90,6 +92,7 @@ pub(crate) async fn find(client: &Client, name: &SlotName) -> Result<Option<Slot
         database: row.try_get(1)?,
         confirmed: lsn(row.try_get(2)?),
         lost: row.try_get(3)?,
+        reader: row.try_get(4)?,
     }))
 }
 

@@ -16,10 +16,14 @@ pub struct SourceStatus {
     pub received_lsn: Lsn,
     /// The server was told that everything before this place is safe.
     pub acked_lsn: Lsn,
-    /// Bytes of log that are on the server's disk and not acknowledged.
-    pub slot_lag_bytes: u64,
+    /// Bytes of log that are on the server's disk and not acknowledged; `None`: not known yet.
+    pub slot_lag_bytes: Option<u64>,
     /// Bytes of log that the server keeps because of the slot.
-    pub wal_held_bytes: u64,
+    pub wal_held_bytes: Option<u64>,
+    /// Beyond so many of them the slot is given up, by us or by the server.
+    pub wal_limit_bytes: Option<u64>,
+    /// What somebody should see to before the slot is given up, in sentences for people. Names no data.
+    pub warnings: Vec<String>,
     /// Rows that could not be streamed and were left out, since the start.
     pub skipped_rows: u64,
     /// How often the connection was made again, since the start.

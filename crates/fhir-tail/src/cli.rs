@@ -29,7 +29,7 @@ pub(crate) enum Command {
 
     /// Make or update the tables, triggers, publication and role in the database
     #[command(after_help = MIGRATE_EXAMPLES)]
-    Migrate,
+    Migrate(MigrateCommand),
 
     /// Look whether the database is ready for the service, and say what would mend it
     #[command(after_help = CHECK_EXAMPLES)]
@@ -56,6 +56,14 @@ pub(crate) struct ServeCommand {
 
     #[command(flatten)]
     pub(crate) options: ServeOptions,
+}
+
+#[derive(Args)]
+pub(crate) struct MigrateCommand {
+    /// Give new stamps to rows that are stamped more than a minute ahead of the database's clock, which had jumped: the
+    /// service then begins anew, and subscribers are reset
+    #[arg(long)]
+    pub(crate) restamp: bool,
 }
 
 #[derive(Args)]
@@ -87,6 +95,7 @@ Then:
 const MIGRATE_EXAMPLES: &str = "\
 Examples:
   fhir-tail migrate --database-url postgres://postgres@db.example/fhir
+  fhir-tail migrate --restamp            after the database's clock had jumped forward
 
 It may be run again at any time. It needs the rights to create in the database; the service itself needs
 far less.";

@@ -11,6 +11,7 @@
 
 use anyhow::{Context as _, bail};
 use nix::unistd::{Gid, Uid};
+use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -24,6 +25,20 @@ pub(crate) struct Account {
     pub(crate) gid: Gid,
 }
 
+/// The directory is another process's.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    directory: PathBuf,
+    /// The one who uses it, as it wrote itself down.
+    process: String,
+}
+
+impl fmt::Display for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "another fhir-tail (process {}) uses {}", self.process, self.directory.display())
+    }
+}
+
 /// The directory, ours alone until this is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -35,10 +50,17 @@ pub(crate) struct DataDir {
 impl DataDir {
     /// Makes the directory if it is missing, and locks it.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        match Self::try_open(path)? {
+            Ok(data_dir) => Ok(data_dir),
+            Err(in_use) => bail!("{in_use}: stop it, or give this one another --data-dir"),
+        }
+    }
+
+    /// As [`open`](Self::open), but for one that is another's.
+    pub(crate) fn try_open(path: &Path) -> anyhow::Result<Result<Self, InUse>> {
         make_all(path, 0o700)
             .with_context(|| format!("cannot make the data directory {}", path.display()))?;
-        let lock = lock(path)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(lock(path)?.map(|lock| Self { path: path.to_owned(), _lock: lock }))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -83,7 +105,7 @@ pub(crate) fn make_all(path: &Path, mode: u32) -> std::io::Result<()> {
     }
 }
 
-fn lock(directory: &Path) -> anyhow::Result<File> {
+fn lock(directory: &Path) -> anyhow::Result<Result<File, InUse>> {
     let path = directory.join("lock");
     let mut file = OpenOptions::new()
         .read(true)
@@ -97,17 +119,13 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
         Ok(()) => {
             file.set_len(0)?;
             writeln!(file, "{}", std::process::id())?;
-            Ok(file)
+            Ok(Ok(file))
         }
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             // Best effort: the message is useful without it.
             let _ = file.read_to_string(&mut pid);
-            bail!(
-                "another fhir-tail (process {}) uses {}: stop it, or give this one another --data-dir",
-                pid.trim(),
-                directory.display()
-            )
+            Ok(Err(InUse { directory: directory.to_owned(), process: pid.trim().to_owned() }))
         }
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot lock {}", path.display()))

@@ -55,7 +55,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
             (options, Task::Check { json: check.json })
         }
         Command::Ready(ready) => (ServeOptions::default(), Task::Ready(ready.address)),
-        Command::Migrate => (ServeOptions::default(), Task::Migrate),
+        Command::Migrate(migrate) => (ServeOptions::default(), Task::Migrate { restamp: migrate.restamp }),
         Command::Load(options) => (ServeOptions::default(), Task::Load(options)),
         Command::Tail(options) => (ServeOptions::default(), Task::Tail(options)),
     };
@@ -73,7 +73,9 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
             Task::Serve { .. } => serve::run(settings).await.map(|()| true),
             Task::Check { json } => unless_stopped(check::run(&settings, json)).await,
             Task::Ready(address) => unless_stopped(ready::run(&settings, address)).await,
-            Task::Migrate => unless_stopped(migrate::run(&settings)).await.map(|()| true),
+            Task::Migrate { restamp } => {
+                unless_stopped(migrate::run(&settings, restamp)).await.map(|()| true)
+            }
             Task::Load(options) => unless_stopped(load::run(&settings, options)).await.map(|()| true),
             Task::Tail(options) => tail::run(options).await.map(|()| true),
         }
@@ -96,7 +98,7 @@ enum Task {
     Serve { check_config: bool },
     Check { json: bool },
     Ready(Option<SocketAddr>),
-    Migrate,
+    Migrate { restamp: bool },
     Load(load::LoadOptions),
     Tail(tail::TailOptions),
 }

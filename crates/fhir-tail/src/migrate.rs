@@ -6,10 +6,25 @@ use crate::settings::Settings;
 use anyhow::Context as _;
 use cdc::Database;
 
-/// Applies what is missing and says what that was.
-pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
+/// Applies what is missing and says what that was. `restamp`: also gives new stamps to rows that are stamped ahead.
+pub(crate) async fn run(settings: &Settings, restamp: bool) -> anyhow::Result<()> {
     let place = Place::of(settings).await?;
-    let result = report(&place.database).await;
+    let result = async {
+        report(&place.database).await?;
+        if restamp {
+            let rows = cdc::restamp(&place.database).await?;
+            say(format_args!(
+                "{rows} rows were stamped ahead of the clock{}",
+                if rows > 0 {
+                    " and have new stamps: the service begins anew, and resets its subscribers"
+                } else {
+                    ""
+                }
+            ));
+        }
+        anyhow::Ok(())
+    }
+    .await;
     place.close().await?;
     result
 }

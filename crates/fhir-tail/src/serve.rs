@@ -27,6 +27,8 @@ const INTAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How long the embedded Postgres has. It is told more and more firmly meanwhile.
 const POSTGRES_WITHIN: Duration = Duration::from_secs(100);
 
+/// How often one that stands by looks whether the other has ended: it is to take over within a few seconds.
+const TAKE_OVER: Duration = Duration::from_millis(500);
 /// How long to wait for the database before saying where we listen: without it every answer is a refusal.
 const ANNOUNCE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -62,7 +64,6 @@ struct Prepared {
 
 impl Prepared {
     async fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let data_dir = DataDir::open(&settings.data_dir)?;
         // Before anything is started that takes long: a port in use is the usual failure.
         let server = sse_api::bind(sse_api::Settings {
             listen: settings.listen.clone(),
@@ -72,6 +73,7 @@ impl Prepared {
             client_timeout: settings.client_timeout.as_duration(),
         })
         .await?;
+        let data_dir = data_dir(settings, &server).await?;
         let (embedded, database) = match &settings.database {
             Some(database) => (None, database.clone()),
             None => {
@@ -138,6 +140,33 @@ impl Prepared {
     }
 }
 
+/// The data directory; while another process uses it we stand by for that one.
+async fn data_dir(settings: &Settings, server: &Server) -> anyhow::Result<DataDir> {
+    let in_use = match DataDir::try_open(&settings.data_dir)? {
+        Ok(data_dir) => return Ok(data_dir),
+        Err(in_use) => in_use,
+    };
+    tracing::warn!("{in_use}: standing by, to take over when it ends");
+    listening(server.local_addrs());
+    let free = async {
+        loop {
+            tokio::time::sleep(TAKE_OVER).await;
+            if let Ok(data_dir) = DataDir::try_open(&settings.data_dir)? {
+                return Ok(data_dir);
+            }
+        }
+    };
+    let data_dir = server.stand_by(&format!("{in_use}: standing by"), free).await;
+    tracing::info!("taking over");
+    data_dir
+}
+
+fn listening(addresses: impl IntoIterator<Item = SocketAddr>) {
+    for address in addresses {
+        say(format_args!("listening on http://{address}/fhir"));
+    }
+}
+
 /// Says where we listen once a request can be answered, or after a while if the database is not there yet.
 async fn announce(
     addresses: Vec<SocketAddr>,
@@ -147,9 +176,7 @@ async fn announce(
 ) -> anyhow::Result<()> {
     let connected = tokio::time::timeout(ANNOUNCE_WITHIN, told.wait_for(|status| status.connected));
     if stop.run_until_cancelled(connected).await.is_some() {
-        for address in addresses {
-            say(format_args!("listening on http://{address}/fhir"));
-        }
+        listening(addresses);
         if let Some(psql) = psql {
             say(format_args!("psql: {psql}"));
         }
@@ -173,8 +200,10 @@ fn snapshot(
         SourceSnapshot {
             connected: status.connected && refusal.is_none(),
             detail: refusal.unwrap_or_else(|| status.state.clone()),
-            slot_lag_bytes: known.then_some(status.slot_lag_bytes),
-            wal_held_bytes: known.then_some(status.wal_held_bytes),
+            slot_lag_bytes: status.slot_lag_bytes,
+            wal_held_bytes: status.wal_held_bytes,
+            wal_limit_bytes: status.wal_limit_bytes,
+            warnings: status.warnings.clone(),
             acked_lsn: known.then_some(status.acked_lsn),
             received_lsn: known.then_some(status.received_lsn),
             received: received.by_type(),

@@ -16,7 +16,9 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
             "detail": source.detail,
             "slot_lag_bytes": source.slot_lag_bytes,
             "wal_held_bytes": source.wal_held_bytes,
+            "wal_limit_bytes": source.wal_limit_bytes,
         },
+        "warnings": source.warnings,
         "journal": {
             "ok": feed.journal_ok,
             "bytes": feed.journal_bytes,

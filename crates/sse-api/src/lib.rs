@@ -20,6 +20,7 @@ mod script;
 mod server;
 mod source;
 mod sse;
+mod standby;
 mod stream;
 mod streams;
 mod subscribe;

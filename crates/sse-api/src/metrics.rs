@@ -149,6 +149,13 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
     gauge("fhir_tail_source_connected", "1 while the log is being read.", Some(source.connected.into()))?;
     gauge("fhir_tail_slot_lag_bytes", "How far the slot is behind the log.", source.slot_lag_bytes)?;
     gauge("fhir_tail_wal_held_bytes", "Log that the database keeps for the slot.", source.wal_held_bytes)?;
+    gauge(
+        "fhir_tail_wal_limit_bytes",
+        "Beyond so much log held the slot is given up, and subscribers are reset.",
+        source.wal_limit_bytes,
+    )?;
+    let warnings = u64::try_from(source.warnings.len()).ok();
+    gauge("fhir_tail_warnings", "What somebody should see to: /health/ready says what.", warnings)?;
     count(
         "fhir_tail_source_reconnects_total",
         "Times the log's connection was made again.",

@@ -112,7 +112,7 @@ async fn front_page() -> Response {
     content(pages::HTML, pages::ROOT)
 }
 
-async fn live() -> Response {
+pub(crate) async fn live() -> Response {
     content(pages::JSON, r#"{"live":true}"#)
 }
 

@@ -9,6 +9,7 @@ use crate::listen::{ListenError, listen};
 use crate::metrics::Metrics;
 use crate::routes::{Api, Peer, router};
 use crate::source::SourceStatus;
+use crate::standby;
 use crate::streams::Streams;
 use crate::subscribe::Subscribe;
 use axum::Router;
@@ -64,7 +65,7 @@ impl Default for Settings {
 
 /// The server, listening. Connections wait until it [runs](Self::run).
 pub struct Server {
-    listeners: Vec<(TcpListener, SocketAddr)>,
+    listeners: Vec<(Arc<TcpListener>, SocketAddr)>,
     hosts: Hosts,
     streams: Arc<Streams>,
     metrics: Arc<Metrics>,
@@ -77,7 +78,7 @@ pub async fn bind(settings: Settings) -> Result<Server, ListenError> {
     let metrics = Arc::new(Metrics::new().map_err(ListenError::Metrics)?);
     let streams = Arc::new(Streams::new(settings.max_streams, Arc::clone(&metrics)));
     Ok(Server {
-        listeners,
+        listeners: listeners.into_iter().map(|(listener, address)| (Arc::new(listener), address)).collect(),
         hosts: Hosts::new(settings.public_urls),
         streams,
         metrics,
@@ -89,6 +90,32 @@ impl Server {
     /// The addresses that it listens on, in the order of the settings, with the ports that were free.
     pub fn local_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.listeners.iter().map(|(_, address)| *address)
+    }
+
+    /// Answers that another process serves, until this is so; then every connection is closed, so that clients come
+    /// back to who serves now. `detail`: whom we stand by for, in a sentence for people.
+    pub async fn stand_by<T>(&self, detail: &str, until: impl Future<Output = T>) -> T {
+        let (stopping, connections) = (CancellationToken::new(), TaskTracker::new());
+        // Also if this is dropped half way.
+        let _stop = stopping.clone().drop_guard();
+        let serving = Serving {
+            service: TowerToHyperService::new(standby::router(detail)),
+            client_timeout: self.client_timeout,
+            connections: connections.clone(),
+            cut: stopping.clone(),
+            stopping: stopping.clone(),
+        };
+        let accepting = TaskTracker::new();
+        for (listener, _) in &self.listeners {
+            accepting.spawn(accept(Arc::clone(listener), serving.clone()));
+        }
+        let answer = until.await;
+        stopping.cancel();
+        accepting.close();
+        accepting.wait().await;
+        connections.close();
+        connections.wait().await;
+        answer
     }
 
     /// Serves until `shutdown` is cancelled and every connection has ended, at most ten seconds later.
@@ -140,7 +167,7 @@ struct Serving {
 }
 
 /// Accepts connections until the service stops.
-async fn accept(listener: TcpListener, serving: Serving) {
+async fn accept(listener: Arc<TcpListener>, serving: Serving) {
     let Serving { connections, stopping, .. } = &serving;
     while let Some(accepted) = stopping.run_until_cancelled(listener.accept()).await {
         match accepted {

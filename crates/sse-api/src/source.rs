@@ -16,6 +16,10 @@ pub struct SourceSnapshot {
     pub slot_lag_bytes: Option<u64>,
     /// How much log the database keeps for our slot.
     pub wal_held_bytes: Option<u64>,
+    /// Beyond how much of it the slot is given up.
+    pub wal_limit_bytes: Option<u64>,
+    /// What somebody should see to, in sentences for people: no password, no content.
+    pub warnings: Vec<String>,
     /// The last place that was acknowledged to the database.
     pub acked_lsn: Option<Lsn>,
     /// The last place that was received.

@@ -1,17 +1,12 @@
 //! The tables: whether they are those that `migrate` makes, and still do what it made them to do.
 
 use super::Finding;
-use crate::layout::table_name;
+use crate::TableName;
 use crate::migrate::{self, Trigger, newest_version};
-use crate::pages::present;
-use crate::timestamptz::Timestamptz;
-use feed::Kind;
-use fhir::Instant;
+use crate::publication;
+use crate::stamps;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-
-/// What is stamped further ahead of the clock than this was stamped by a clock that had jumped.
-const AHEAD_MICROS: i64 = 60_000_000;
 
 /// What is there.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,14 +65,8 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
             &[],
         )
         .await?;
-    let subscriptions = client
-        .query(
-            "select distinct s.subname::text from pg_subscription_rel r join pg_subscription s on s.oid = r.srsubid \
-               join pg_class c on c.oid = r.srrelid join pg_namespace n on n.oid = c.relnamespace \
-              where n.nspname = 'fhir' and c.relname in ('resource', 'tombstone') order by 1",
-            &[],
-        )
-        .await?;
+    let ours = ["resource", "tombstone"].map(|table| TableName::new("fhir", table));
+    let subscriptions = publication::subscriptions(client, &ours).await?;
     let version = match migrate::migrated_version(client).await {
         Ok(Some(version)) => Version::Known(version),
         Ok(None) => Version::None,
@@ -91,11 +80,11 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
             .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
             .collect::<Result<_, tokio_postgres::Error>>()?,
         version,
-        subscriptions: subscriptions.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?,
+        subscriptions,
         ahead: None,
     };
     if facts.are_there() {
-        facts.ahead = match ahead(client).await {
+        facts.ahead = match stamps::ahead(client).await {
             Ok(rows) => Some(rows),
             Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => None,
             Err(error) => return Err(error),
@@ -104,31 +93,13 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
     Ok(facts)
 }
 
-/// By steps along the index that replays use, whatever the number of rows.
-async fn ahead(client: &Client) -> Result<i64, tokio_postgres::Error> {
-    let Timestamptz(clock) = client.query_one("select clock_timestamp()", &[]).await?.try_get(0)?;
-    let limit = Instant::from_unix_micros(clock.unix_micros().saturating_add(AHEAD_MICROS));
-    let mut total: i64 = 0;
-    for kind in [Kind::Upsert, Kind::Deletion] {
-        let table = table_name(kind);
-        let sql = format!(
-            "select count(*) from ({}) present(name) join {table} r \
-                 on r.resource_type = present.name and r.last_updated > timestamptz '{limit}'",
-            present(kind, Some(limit)),
-        );
-        total = total.saturating_add(client.query_one(&sql, &[]).await?.try_get(0)?);
-    }
-    Ok(total)
-}
-
-/// `slot`: the name of ours; `there`: it exists.
-pub(super) fn judge(facts: &Facts, slot: &str, there: bool) -> Vec<Finding> {
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![version(facts)];
     if facts.are_there() {
         findings.push(triggers(facts));
         findings.push(identity(facts));
         findings.push(subscriptions(facts));
-        findings.extend(facts.ahead.map(|rows| stamps(rows, slot, there)));
+        findings.extend(facts.ahead.map(stamped_ahead));
     }
     findings
 }
@@ -229,34 +200,24 @@ fn subscriptions(facts: &Facts) -> Finding {
     match facts.subscriptions.first() {
         None => Finding::pass(SUBJECT, "none writes to the tables"),
         Some(name) => {
-            let name = crate::replication::quoted(name);
-            Finding::failure(
-                SUBJECT,
-                format!(
-                    "{name} writes to the tables, past the triggers that keep tombstones: take them out of what it \
-                     subscribes to, and refresh it"
-                ),
-            )
-            .mended_by(format!("alter subscription {name} refresh publication;"))
+            Finding::failure(SUBJECT, publication::subscribed(name)).mended_by(publication::refresh_sql(name))
         }
     }
 }
 
-fn stamps(rows: i64, slot: &str, there: bool) -> Finding {
+fn stamped_ahead(rows: i64) -> Finding {
     const SUBJECT: &str = "stamps";
     if rows == 0 {
         return Finding::pass(SUBJECT, "none is ahead of the clock");
     }
-    // A journal that still has the old stamps must not go on: without its slot it does not.
-    let drop = if there { format!(" select pg_drop_replication_slot('{slot}');") } else { String::new() };
     Finding::failure(
         SUBJECT,
         format!(
-            "{rows} rows are stamped more than a minute ahead of the clock, which had jumped: stop the service, stamp them \
-             again, and start it; subscribers are reset"
+            "{rows} rows are stamped more than a minute ahead of the clock, which had jumped: {}",
+            stamps::REMEDY
         ),
     )
-    .mended_by(format!("select fhir.restamp();{drop}"))
+    .mended_by("select fhir.restamp();")
 }
 
 #[cfg(test)]
@@ -279,14 +240,14 @@ mod tests {
     /// The only one that does not pass.
     fn bad(facts: &Facts) -> Finding {
         let mut bad: Vec<Finding> =
-            judge(facts, "s", true).into_iter().filter(|finding| finding.verdict != Verdict::Pass).collect();
+            judge(facts).into_iter().filter(|finding| finding.verdict != Verdict::Pass).collect();
         assert_eq!(bad.len(), 1, "{bad:?}");
         bad.remove(0)
     }
 
     #[test]
     fn what_migrate_makes_passes() {
-        assert!(judge(&well(), "s", true).iter().all(|finding| finding.verdict == Verdict::Pass));
+        assert!(judge(&well()).iter().all(|finding| finding.verdict == Verdict::Pass));
     }
 
     #[test]
@@ -333,7 +294,6 @@ mod tests {
     fn writers_past_the_triggers_and_stamps_ahead_are_failures() {
         assert_eq!(bad(&Facts { subscriptions: vec!["s".into()], ..well() }).subject, "subscriptions");
         let sql = bad(&Facts { ahead: Some(3), ..well() }).sql.unwrap();
-        assert_eq!(sql, "select fhir.restamp(); select pg_drop_replication_slot('s');");
-        assert_eq!(stamps(3, "s", false).sql.unwrap(), "select fhir.restamp();");
+        assert_eq!(sql, "select fhir.restamp();");
     }
 }

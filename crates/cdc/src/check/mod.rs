@@ -13,7 +13,7 @@ mod releases;
 mod role;
 mod room;
 mod server;
-mod slot_state;
+pub(crate) mod slot_state;
 mod standbys;
 
 use crate::database::Connected;
@@ -118,7 +118,7 @@ async fn look(
     add(report, "room", room::ask(client).await.as_ref().map(|facts| room::judge(facts, there, active)));
     add(report, "standbys", standbys::ask(client).await.as_ref().map(standbys::judge));
     add(report, "role", role.as_ref().map(role::judge));
-    add(report, "tables", tables.as_ref().map(|facts| layout::judge(facts, settings.slot.as_str(), there)));
+    add(report, "tables", tables.as_ref().map(layout::judge));
     if tables.is_ok_and(|facts| facts.are_there()) {
         let published = published::ask(client, settings).await;
         add(report, "publication", published.as_ref().map(|facts| published::judge(facts, settings)));

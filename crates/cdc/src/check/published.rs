@@ -1,62 +1,15 @@
 //! The publication: whether all of the tables gets through it.
 
 use super::Finding;
-use crate::publication;
-use crate::replication::quoted;
-use crate::{Settings, TableName};
+use crate::Settings;
+use crate::publication::{self, Lack, Published};
 use tokio_postgres::Client;
 
 /// What the publication lets through; `None`: there is none.
 pub(super) type Facts = Option<Published>;
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Published {
-    inserts: bool,
-    updates: bool,
-    /// In its own words: `insert, update`.
-    publishes: Vec<&'static str>,
-    tables: Vec<Table>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Table {
-    name: TableName,
-    published: bool,
-    /// It has a row filter or a list of columns.
-    narrowed: bool,
-}
-
 pub(super) async fn ask(client: &Client, settings: &Settings) -> Result<Facts, tokio_postgres::Error> {
-    let name = settings.publication.as_str();
-    let row = client
-        .query_opt(
-            "select oid, pubinsert, pubupdate, pubdelete, pubtruncate from pg_publication where pubname = $1::text",
-            &[&name],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let oid: u32 = row.try_get(0)?;
-    let mut tables = Vec::new();
-    for table in &settings.tables {
-        let relation = publication::oid(client, table).await?.unwrap_or_default();
-        // By way of JSON, as 14 has neither filters nor lists.
-        let narrowed = client
-            .query_opt(
-                "select 1 from pg_publication_rel r where prpubid = $1 and prrelid = $2 \
-                    and (to_jsonb(r) ->> 'prqual' is not null or to_jsonb(r) ->> 'prattrs' is not null)",
-                &[&oid, &relation],
-            )
-            .await?;
-        let published = publication::has(client, name, table).await?;
-        tables.push(Table { name: table.clone(), published, narrowed: narrowed.is_some() });
-    }
-    let mut publishes = Vec::new();
-    for (column, operation) in [(1, "insert"), (2, "update"), (3, "delete"), (4, "truncate")] {
-        if row.try_get(column)? {
-            publishes.push(operation);
-        }
-    }
-    Ok(Some(Published { inserts: row.try_get(1)?, updates: row.try_get(2)?, publishes, tables }))
+    publication::published(client, &settings.publication, &settings.tables).await
 }
 
 pub(super) fn judge(facts: &Facts, settings: &Settings) -> Vec<Finding> {
@@ -71,34 +24,11 @@ pub(super) fn judge(facts: &Facts, settings: &Settings) -> Vec<Finding> {
             .mended_by(publication::create_sql(name, &settings.tables)),
         ];
     };
-    let mut wrong = Vec::new();
-    let mut sql = Vec::new();
-    let list = |tables: &[&Table]| tables.iter().map(|t| t.name.to_string()).collect::<Vec<_>>().join(", ");
-    let missing: Vec<&Table> = facts.tables.iter().filter(|table| !table.published).collect();
-    if !missing.is_empty() {
-        wrong.push(format!("leaves out {}", list(&missing)));
-        sql.extend(missing.iter().map(|table| publication::add_sql(name, &table.name)));
-    }
-    let narrowed: Vec<&Table> = facts.tables.iter().filter(|table| table.narrowed).collect();
-    if !narrowed.is_empty() {
-        wrong.push(format!("passes on only a part of {}", list(&narrowed)));
-        for table in narrowed {
-            sql.push(format!("alter publication {} drop table {};", quoted(name), table.name));
-            sql.push(publication::add_sql(name, &table.name));
+    vec![match facts.lacks(name) {
+        None => Finding::pass(SUBJECT, format!("{name} has the tables, whole")),
+        Some(Lack { what, sql }) => {
+            Finding::failure(SUBJECT, format!("{name} {what}: changes would be lost")).mended_by(sql)
         }
-    }
-    // Deletions come as inserts into the tombstones.
-    if !facts.inserts || !facts.updates {
-        wrong.push("leaves out inserts or updates".to_owned());
-        let mut all = vec!["insert", "update"];
-        all.extend(facts.publishes.iter().filter(|operation| !["insert", "update"].contains(operation)));
-        sql.push(format!("alter publication {} set (publish = '{}');", quoted(name), all.join(", ")));
-    }
-    vec![if wrong.is_empty() {
-        Finding::pass(SUBJECT, format!("{name} has the tables, whole"))
-    } else {
-        Finding::failure(SUBJECT, format!("{name} {}: changes would be lost", wrong.join(", and ")))
-            .mended_by(sql.join(" "))
     }]
 }
 
@@ -106,7 +36,8 @@ pub(super) fn judge(facts: &Facts, settings: &Settings) -> Vec<Finding> {
 mod tests {
     use super::super::Verdict;
     use super::*;
-    use crate::Database;
+    use crate::publication::PublishedTable;
+    use crate::{Database, TableName};
 
     fn settings() -> Settings {
         Settings {
@@ -124,7 +55,7 @@ mod tests {
             inserts: true,
             updates: true,
             publishes: vec!["insert", "update", "delete", "truncate"],
-            tables: tables.map(|name| Table { name, published: true, narrowed: false }).collect(),
+            tables: tables.map(|name| PublishedTable { name, published: true, narrowed: false }).collect(),
         }
     }
 

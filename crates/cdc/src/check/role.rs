@@ -8,7 +8,7 @@ use crate::replication::{self, quoted};
 use crate::{SERVICE_ROLE, Settings, TableName, describe_error};
 
 /// What the service reads.
-const TABLES: [&str; 4] = ["resource", "tombstone", "purged", "migration"];
+const TABLES: [&str; 5] = ["resource", "tombstone", "purged", "restamped", "migration"];
 
 /// The role that is judged.
 #[derive(Clone, PartialEq, Eq, Debug)]

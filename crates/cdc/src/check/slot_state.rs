@@ -1,6 +1,6 @@
 //! The slot: whose it is, whether it is still good, and how much log is held for it.
 
-use super::{Finding, size, span};
+use super::{Finding, Verdict, size, span};
 use crate::Settings;
 use crate::slot::{self, Lag, Slot};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 /// How the slot stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     pub(super) slot: Option<Slot>,
     /// Somebody reads from it.
     pub(super) active: bool,
@@ -27,7 +27,7 @@ pub(super) struct Facts {
     timeout: Option<Duration>,
 }
 
-pub(super) async fn ask(client: &Client, settings: &Settings) -> Result<Facts, tokio_postgres::Error> {
+pub(crate) async fn ask(client: &Client, settings: &Settings) -> Result<Facts, tokio_postgres::Error> {
     let name = &settings.slot;
     let slot = slot::find(client, name).await?;
     let lag = slot::lag(client, name).await?;
@@ -67,6 +67,31 @@ pub(super) async fn ask(client: &Client, settings: &Settings) -> Result<Facts, t
         facts.inactive = seconds(row.try_get(4)?);
     }
     Ok(facts)
+}
+
+impl Facts {
+    /// How much log is held for the slot.
+    pub(crate) fn lag(&self) -> Lag {
+        self.lag
+    }
+
+    /// Beyond which the slot is given up, and by which setting.
+    pub(crate) fn limit(&self, max_wal_held: u64) -> (u64, &'static str) {
+        match self.keep {
+            Some(keep) if keep < max_wal_held => (keep, "max_slot_wal_keep_size"),
+            _ => (max_wal_held, "--max-wal-held"),
+        }
+    }
+
+    /// What the service itself warns of: that nobody reads from the slot at a moment is nothing.
+    pub(crate) fn warnings(&self, settings: &Settings) -> Vec<String> {
+        if self.slot.as_ref().is_none_or(|slot| slot.other_owner(settings.database.dbname()).is_some()) {
+            return Vec::new();
+        }
+        let reading = Some(health(self, settings.slot.as_str())).filter(|it| it.verdict == Verdict::Failure);
+        let held = Some(held(self, settings.max_wal_held)).filter(|it| it.verdict != Verdict::Pass);
+        reading.into_iter().chain(held).map(|finding| finding.message).collect()
+    }
 }
 
 pub(super) fn judge(facts: &Facts, settings: &Settings) -> Vec<Finding> {
@@ -121,10 +146,7 @@ fn health(facts: &Facts, name: &str) -> Finding {
 /// Warns while there is still time: half of the limit is left.
 fn held(facts: &Facts, max_wal_held: u64) -> Finding {
     const SUBJECT: &str = "log held";
-    let (limit, setting) = match facts.keep {
-        Some(keep) if keep < max_wal_held => (keep, "max_slot_wal_keep_size"),
-        _ => (max_wal_held, "--max-wal-held"),
-    };
+    let (limit, setting) = facts.limit(max_wal_held);
     let held = facts.lag.held;
     let sentence = format!("{} are held for the slot, of {} at most ({setting})", size(held), size(limit));
     if facts.status.as_deref() == Some("unreserved") || held > limit {
@@ -144,7 +166,6 @@ fn held(facts: &Facts, max_wal_held: u64) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::*;
     use crate::Database;
     use feed::Lsn;
@@ -167,6 +188,7 @@ mod tests {
             database: Some("d".into()),
             confirmed: Lsn::ZERO,
             lost: false,
+            reader: None,
         };
         Facts {
             slot: Some(slot),
@@ -220,6 +242,18 @@ mod tests {
         assert_eq!(verdicts(&soon), [Verdict::Failure, Verdict::Pass]);
         let later = Facts { inactive: Some(Duration::from_secs(60)), timeout, ..rests };
         assert_eq!(verdicts(&later), [Verdict::Warning, Verdict::Pass]);
+    }
+
+    #[test]
+    fn the_service_warns_of_what_ends_badly_and_not_of_a_pause() {
+        let rests = Facts { active: false, ..well() };
+        assert!(well().warnings(&settings()).is_empty() && rests.warnings(&settings()).is_empty());
+        let full = Facts { lag: Lag { unacknowledged: 0, held: 6 * GIB }, ..well() };
+        assert_eq!(full.warnings(&settings()).len(), 1);
+        let timeout = Some(Duration::from_secs(3600));
+        let soon = Facts { inactive: Some(Duration::from_secs(2000)), timeout, ..rests };
+        assert_eq!(soon.warnings(&settings()).len(), 1);
+        assert!(Facts { slot: None, ..full }.warnings(&settings()).is_empty());
     }
 
     #[test]

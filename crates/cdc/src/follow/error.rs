@@ -51,8 +51,15 @@ pub(super) enum SessionError {
     ShuttingDown,
     #[error("the connection that watches the slot ended")]
     WatchEnded,
-    #[error("the publication or a published table was made anew")]
-    IdentityChanged,
+    #[error("{0}")]
+    IdentityChanged(&'static str),
+    #[error(
+        "another process reads from the replication slot {slot} (the server's process {pid}): we wait until it ends, and \
+         serve nobody until then; give each service a slot of its own unless one is to stand in for the other"
+    )]
+    HeldByAnother { slot: SlotName, pid: i32 },
+    #[error("the server has not noticed yet that our connection of before is gone")]
+    HeldByOurLast,
     #[error(
         "the database keeps {held} bytes of log for us, more than the {limit} that it may: the slot is given up, \
          and subscribers will be reset"
@@ -71,14 +78,17 @@ impl SessionError {
             Self::Publication(
                 PublicationError::NoTable(_)
                 | PublicationError::Missing { .. }
-                | PublicationError::LeavesOut { .. },
+                | PublicationError::Lacks { .. }
+                | PublicationError::Subscribed(_),
             )
             | Self::SlotOfAnother { .. }
             | Self::Batch(_) => Retry::Operator,
             Self::Publish(_)
+            | Self::HeldByAnother { .. }
             | Self::ShuttingDown
             | Self::WatchEnded
-            | Self::IdentityChanged
+            | Self::HeldByOurLast
+            | Self::IdentityChanged(_)
             | Self::TooMuchHeld { .. } => Retry::Backoff,
         }
     }

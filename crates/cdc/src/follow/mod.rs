@@ -4,6 +4,7 @@
 //! and whether the journal may go on from where it is or a new epoch begins) and then streams.
 
 mod error;
+mod look;
 mod prepare;
 mod session;
 
@@ -16,8 +17,12 @@ use crate::{Database, Retry, SlotName, SourceStatus, TableName};
 use error::{SessionError, chain};
 use feed::{Feed, Publisher};
 use session::{End, Session};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// The longest wait for the end of another process that holds the slot.
+const STAND_BY: Duration = Duration::from_secs(1);
 
 /// What is followed.
 #[derive(Clone, Debug)]
@@ -60,6 +65,7 @@ pub async fn run_into(
     loop {
         let ended = session.run(sink, &mut backoff).await;
         session.status.send_modify(|status| status.connected = false);
+        let mut longest = Duration::MAX;
         let (retry, state) = match ended {
             Ok(End::Shutdown) => {
                 session.status.send_modify(|status| "stopped".clone_into(&mut status.state));
@@ -68,13 +74,18 @@ pub async fn run_into(
             Ok(End::Reopened) => (Retry::Backoff, "the journal was reopened".to_owned()),
             Err(error) => {
                 let (retry, state) = (error.retry(), chain(&error));
+                if matches!(error, SessionError::HeldByAnother { .. }) {
+                    // Whoever holds the slot serves: what is heard here would stand still.
+                    sink.follows(false);
+                    longest = STAND_BY;
+                }
                 if let (Retry::Never, SessionError::Run(error)) = (retry, error) {
                     return Err(error);
                 }
                 (retry, state)
             }
         };
-        let wait = backoff.next(retry);
+        let wait = backoff.next(retry).min(longest);
         match retry {
             Retry::Backoff => {
                 tracing::warn!(reason = state, ?wait, "not following the database; trying again");

@@ -2,7 +2,10 @@
 
 use super::Settings;
 use super::error::{RunError, SessionError};
+use super::look::look_at_slot;
+use crate::SourceStatus;
 use crate::database::Connected;
+use crate::identity::Identity;
 use crate::publication;
 use crate::replication::{self, APPLICATION_NAME, Channel, Connection, System};
 use crate::sink::{Epoch, Sink};
@@ -10,6 +13,7 @@ use crate::slot::{self, Slot};
 use feed::{Lsn, Origin};
 use fhir::Instant;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_postgres::Client;
 
 /// A session that can begin.
@@ -19,8 +23,8 @@ pub(super) struct Prepared {
     /// Where the stream starts: where the slot stands, not where we do. What lies between comes again, and shows
     /// whether the database still has the history that was published.
     pub(super) start: Lsn,
-    /// What the database is, see [`Origin::identity`].
-    pub(super) identity: String,
+    /// What is followed, see [`Origin::identity`].
+    pub(super) identity: Identity,
     /// To be begun before the stream is started.
     pub(super) epoch: Option<Epoch>,
     /// The longest time between two status updates.
@@ -29,16 +33,21 @@ pub(super) struct Prepared {
 
 /// What the sink knows, read before anything is awaited.
 pub(super) struct Known {
-    origin: Option<Origin>,
-    acknowledged: Lsn,
-    head: Lsn,
+    pub(super) origin: Option<Origin>,
+    pub(super) acknowledged: Lsn,
+    pub(super) head: Lsn,
     /// What was decoded again differed from what was published.
-    forked: bool,
+    pub(super) forked: bool,
+    /// If the slot is missing, it was given up by us.
+    pub(super) gave_up_slot: bool,
+    /// The server's process that served us last.
+    pub(super) walsender: Option<i32>,
 }
 
 impl Known {
-    pub(super) fn of(sink: &impl Sink, forked: bool) -> Self {
-        Self { origin: sink.origin(), acknowledged: sink.acknowledged(), head: sink.head(), forked }
+    pub(super) fn of(sink: &impl Sink) -> Self {
+        let (origin, acknowledged, head) = (sink.origin(), sink.acknowledged(), sink.head());
+        Self { origin, acknowledged, head, forked: false, gave_up_slot: false, walsender: None }
     }
 }
 
@@ -49,9 +58,14 @@ const NAME_BLOCKERS: Duration = Duration::from_secs(5);
 
 /// Does all that comes before the stream. Can be dropped: a slot that was made by then is found to be
 /// beyond what the journal acknowledged, which begins a new epoch too.
-pub(super) async fn prepare(settings: &Settings, known: &Known) -> Result<Prepared, SessionError> {
+pub(super) async fn prepare(
+    settings: &Settings,
+    known: &Known,
+    status: &watch::Sender<SourceStatus>,
+) -> Result<Prepared, SessionError> {
     let connected = settings.database.connect_watched(APPLICATION_NAME).await?;
     let client = &connected.client;
+    look_at_slot(client, settings, status).await?;
     let mut connection = replication::connect(&settings.database, &connected.endpoint).await?;
     let system = connection.identify_system().await?;
     if let Some(origin) = &known.origin
@@ -62,35 +76,47 @@ pub(super) async fn prepare(settings: &Settings, known: &Known) -> Result<Prepar
 
     // The publication first: a slot that is older than its publication cannot be read.
     publication::ensure(client, &settings.publication, &settings.tables).await?;
-    let identity = publication::identity(client, &settings.publication, &settings.tables).await?;
+    publication::refuse_subscribed(client, &settings.tables).await?;
+    let identity = Identity::of(client, &settings.publication, &settings.tables).await?;
     let slot = ours(settings, slot::find(client, &settings.slot).await?)?;
-    let fork = known.forked || is_fork(known, &system, &mut connection).await?;
-    let same_identity = known.origin.as_ref().is_none_or(|origin| origin.identity == identity);
+    // Before anything is concluded from where it stands: whoever reads from it moves it on.
+    if let Some(pid) = slot.as_ref().and_then(|slot| slot.reader) {
+        return Err(match known.walsender {
+            Some(ours) if ours == pid => SessionError::HeldByOurLast,
+            _ => SessionError::HeldByAnother { slot: settings.slot.clone(), pid },
+        });
+    }
+    let difference = known.origin.as_ref().and_then(|origin| identity.differs_from(&origin.identity));
     let same_timeline = known.origin.as_ref().is_some_and(|origin| origin.timeline == system.timeline);
+    let fork = known.forked
+        || is_fork(known, &system, &mut connection).await?
+        || difference.is_some_and(|difference| difference.fork)
+        // A copy of the database that was made before the slot was, or without it, has none; by now it may stand
+        // beyond the journal. Nothing tells it from a slot that was dropped.
+        || (slot.is_none() && same_timeline && !known.gave_up_slot);
 
-    let (start, reason) = match slot {
+    let remake = match (&slot, difference) {
         // From here on a decoder would look for a publication or a table that its snapshot does not have.
-        Some(_) if !same_identity => {
-            connection.drop_slot(settings.slot.as_str()).await?;
-            let start = make_slot(settings, client, &mut connection).await?;
-            (start, Some("the publication or a published table was made anew"))
+        (Some(_), Some(difference)) => Some(difference.reason),
+        (Some(slot), None) if slot.lost => Some("the server has thrown away the log that the slot needs"),
+        (Some(_), None) => None,
+        (None, Some(difference)) => Some(difference.reason),
+        (None, None) => Some("the slot is new"),
+    };
+    let (start, reason) = match (slot, remake) {
+        (Some(slot), None) => (slot.confirmed, reason_to_begin_anew(known, &slot, fork, same_timeline)),
+        (slot, reason) => {
+            if slot.is_some() {
+                connection.drop_slot(settings.slot.as_str()).await?;
+            }
+            (make_slot(settings, client, &mut connection).await?, reason)
         }
-        Some(slot) if slot.lost => {
-            connection.drop_slot(settings.slot.as_str()).await?;
-            let start = make_slot(settings, client, &mut connection).await?;
-            (start, Some("the server has thrown away the log that the slot needs"))
-        }
-        None => {
-            let start = make_slot(settings, client, &mut connection).await?;
-            (start, Some("the slot is new"))
-        }
-        Some(slot) => (slot.confirmed, reason_to_begin_anew(known, &slot, fork, same_timeline)),
     };
     let epoch = match reason {
         None => None,
         Some(reason) => {
             tracing::info!(reason, %start, fork, "a new epoch begins");
-            let origin = Origin { system: system.id, timeline: system.timeline, identity: identity.clone() };
+            let origin = Origin { system: system.id, timeline: system.timeline, identity: identity.text() };
             // After the slot was made: what was stamped before is in the tables when W has passed it.
             Some(Epoch { origin, start, since: clock(client).await?, fork })
         }

@@ -2,25 +2,20 @@
 
 use super::Settings;
 use super::error::{RunError, SessionError};
+use super::look::watch_database;
 use super::prepare::{Known, Prepared, prepare};
 use crate::batch::Assembler;
-use crate::database::Ended;
 use crate::layout::Layout;
 use crate::replication::{self, APPLICATION_NAME, Channel, Start, Stream};
 use crate::retry::Backoff;
 use crate::sink::Sink;
-use crate::{SourceStatus, publication, slot};
+use crate::{SourceStatus, slot};
 use feed::{Batch, Lsn, PublishError};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
-use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 
-/// How often the slot's lag is looked at.
-const LOOK: Duration = Duration::from_secs(5);
 /// How long a shutdown waits for the journal.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -43,6 +38,10 @@ pub(super) struct Session {
     forked: bool,
     /// The slot held too much and has to go before another is made.
     give_up_slot: bool,
+    /// It was us who gave it up: that it is missing says nothing of the database.
+    gave_up_slot: bool,
+    /// The server's process that served the session before: it may not know yet that we are gone.
+    walsender: Option<i32>,
 }
 
 /// Ends when the stream has to be let go of, with the reason.
@@ -62,6 +61,8 @@ impl Session {
             shutdown,
             forked: false,
             give_up_slot: false,
+            gave_up_slot: false,
+            walsender: None,
         }
     }
 
@@ -76,6 +77,7 @@ impl Session {
                 gone = give_up_slot(&self.settings) => gone?,
             }
             self.give_up_slot = false;
+            self.gave_up_slot = true;
             // No slot, nothing held: the next is made when there is somewhere to put what comes.
             self.say("waiting for the journal, whose disk may be full; the slot was given up");
             tokio::select! {
@@ -84,15 +86,20 @@ impl Session {
             }
         }
         self.say("connecting");
-        let known = Known::of(sink, self.forked);
+        let known = Known {
+            forked: self.forked,
+            gave_up_slot: self.gave_up_slot,
+            walsender: self.walsender,
+            ..Known::of(sink)
+        };
         let prepared = tokio::select! {
             () = self.shutdown.cancelled() => return Ok(End::Shutdown),
-            prepared = prepare(&self.settings, &known) => prepared?,
+            prepared = prepare(&self.settings, &known, &self.status) => prepared?,
         };
         let Prepared { connected, connection, start: from, identity, epoch, status_interval } = prepared;
         if let Some(epoch) = epoch {
             match sink.begin_epoch(epoch).await {
-                Ok(()) => self.forked = false,
+                Ok(()) => (self.forked, self.gave_up_slot) = (false, false),
                 Err(error) => return self.not_published(error),
             }
         }
@@ -104,10 +111,13 @@ impl Session {
             status_interval,
             durable: sink.durable(),
         };
+        let pid = connection.pid();
         let stream = tokio::select! {
             () = self.shutdown.cancelled() => return Ok(End::Shutdown),
             stream = connection.start(start) => stream?,
         };
+        self.walsender = Some(pid);
+        sink.follows(true);
         tracing::info!(database = %self.settings.database, slot = %self.settings.slot, "following the database");
         self.assembler.restart();
         self.status.send_modify(|status| {
@@ -264,47 +274,5 @@ async fn settle(sink: &impl Sink, passed: Lsn) {
     let on_disk = durable.wait_for(|durable| *durable >= passed);
     if tokio::time::timeout(SETTLE, on_disk).await.is_err() {
         tracing::warn!("the journal is slow: some changes will be read again at the next start");
-    }
-}
-
-/// Looks after slot and publication over the ordinary connection, and notices there that the server
-/// shuts down: to a walsender it says so only when all is acknowledged.
-async fn watch_database(
-    client: &Client,
-    mut ended: Ended,
-    settings: &Settings,
-    identity: &str,
-    status: &watch::Sender<SourceStatus>,
-) -> SessionError {
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let looking = async {
-        loop {
-            look.tick().await;
-            let lag = slot::lag(client, &settings.slot).await?;
-            status.send_modify(|status| {
-                status.slot_lag_bytes = lag.unacknowledged;
-                status.wal_held_bytes = lag.held;
-            });
-            if lag.held > settings.max_wal_held {
-                let limit = settings.max_wal_held;
-                return Ok(SessionError::TooMuchHeld { held: lag.held, limit });
-            }
-            let now = publication::identity(client, &settings.publication, &settings.tables).await?;
-            if now != identity {
-                return Ok(SessionError::IdentityChanged);
-            }
-        }
-    };
-    tokio::select! {
-        biased;
-        sql_state = &mut ended => match sql_state.ok().flatten().as_deref() {
-            Some("57P01" | "57P03") => SessionError::ShuttingDown,
-            _ => SessionError::WatchEnded,
-        },
-        reason = looking => reason.unwrap_or_else(|error: tokio_postgres::Error| match error.code().map(SqlState::code) {
-            Some("57P01" | "57P03") => SessionError::ShuttingDown,
-            _ => SessionError::Database(error),
-        }),
     }
 }

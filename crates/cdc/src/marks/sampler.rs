@@ -3,7 +3,7 @@
 use super::sample::{self, Draft, SampleError};
 use crate::retry::{Backoff, Retry};
 use crate::{ConnectError, Database};
-use feed::{Sample, SourceError};
+use feed::{Marking, Sample, SourceError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +25,10 @@ const FORCE_AFTER: Duration = Duration::from_millis(50);
 const FORCE_EVERY: Duration = Duration::from_secs(1);
 /// W further behind the clock than this is worth a word.
 const BEHIND: Duration = Duration::from_secs(2);
+/// How often the tables are looked at, ...
+const LOOK_AT_TABLES: Duration = Duration::from_secs(60);
+/// ... and how often while something is wrong with them.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 type Asked = oneshot::Sender<Result<Sample, SourceError>>;
 
@@ -65,6 +69,7 @@ impl Marks {
             last: None,
             unproven: None,
             forced: None,
+            looked: None,
         };
         tokio::spawn(async move {
             // A sample has nothing to finish: it may be cut off anywhere.
@@ -113,8 +118,10 @@ struct Sampler {
     /// The sample before, to compare the clocks.
     last: Option<Draft>,
     /// A mark of the clock's tick that did not hold at once: looked at again with the next tick.
-    unproven: Option<Draft>,
+    unproven: Option<(Marking, Draft)>,
     forced: Option<Clock>,
+    /// When the tables were last looked at, and why no replay can be made of them, if so.
+    looked: Option<(Clock, Option<String>)>,
 }
 
 impl Sampler {
@@ -134,6 +141,7 @@ impl Sampler {
             set(&self.state.failure, Some(failure));
             self.last = None;
             self.unproven = None;
+            self.looked = None;
             // Who asks meanwhile waits for the next connection, and is forgotten when it waits no longer.
             let _over = timeout(backoff.next(retry), async {
                 while let Some(asked) = self.asks.recv().await {
@@ -211,27 +219,29 @@ impl Sampler {
 
     /// A sample that nobody waits for: neither does it wait for the disk.
     async fn tick(&mut self, client: &Client) -> Result<(), SampleError> {
-        let draft = self.sample(client).await?;
+        let (marking, draft) = self.sample(client).await?;
         let older = self.unproven.take();
         if bounded_sample(sample::is_durable(client, draft.sample.mark.l)).await? {
-            self.feed.mark(draft.sample.mark);
+            self.feed.mark(marking, draft.sample.mark);
             return Ok(());
         }
         match older {
-            Some(older) if bounded_sample(sample::is_durable(client, older.sample.mark.l)).await? => {
-                self.feed.mark(older.sample.mark);
-                self.unproven = Some(draft);
+            Some((marked, older))
+                if bounded_sample(sample::is_durable(client, older.sample.mark.l)).await? =>
+            {
+                self.feed.mark(marked, older.sample.mark);
+                self.unproven = Some((marking, draft));
             }
             // The older is nearer to holding.
             Some(older) => self.unproven = Some(older),
-            None => self.unproven = Some(draft),
+            None => self.unproven = Some((marking, draft)),
         }
         Ok(())
     }
 
     /// A sample that a replay waits for.
     async fn answer(&mut self, client: &Client) -> Result<Sample, SampleError> {
-        let draft = self.sample(client).await?;
+        let (marking, draft) = self.sample(client).await?;
         let begun = Clock::now();
         while !bounded_sample(sample::is_durable(client, draft.sample.mark.l)).await? {
             let force = begun.elapsed() >= FORCE_AFTER
@@ -245,16 +255,42 @@ impl Sampler {
                 sleep(LOOK).await;
             }
         }
-        self.feed.mark(draft.sample.mark);
+        self.feed.mark(marking, draft.sample.mark);
         // An older one must not be told after it.
         self.unproven = None;
         Ok(draft.sample)
     }
 
-    async fn sample(&mut self, client: &Client) -> Result<Draft, SampleError> {
+    /// Looks at the tables now and then: rarely, as it reads a little of an index for each type.
+    async fn look_at_tables(&mut self, client: &Client) -> Result<(), SampleError> {
+        let unfit = match self.looked.take() {
+            Some((looked, unfit))
+                if looked.elapsed() < if unfit.is_none() { LOOK_AT_TABLES } else { LOOK_AGAIN } =>
+            {
+                self.looked = Some((looked, unfit.clone()));
+                unfit
+            }
+            before => {
+                let unfit = bounded_sample(sample::unfit(client)).await?;
+                if let Some(reason) = &unfit
+                    && before.is_none_or(|(_, before)| before.as_ref() != Some(reason))
+                {
+                    tracing::error!(reason, "no replay begins until somebody mends this");
+                }
+                self.looked = Some((Clock::now(), unfit.clone()));
+                unfit
+            }
+        };
+        unfit.map_or(Ok(()), |reason| Err(SampleError::TablesUnfit(reason)))
+    }
+
+    async fn sample(&mut self, client: &Client) -> Result<(Marking, Draft), SampleError> {
+        self.look_at_tables(client).await?;
+        let marking = self.feed.marking();
         // Every mark that held was fed. One that does not hold yet is not, but its W is safe all the same.
-        let unproven = self.unproven.as_ref().map(|draft| draft.sample.mark.w);
-        let floor = self.feed.persisted_w().max(unproven);
+        self.unproven.take_if(|(marked, _)| marked.epoch != marking.epoch);
+        let unproven = self.unproven.as_ref().map(|(_, draft)| draft.sample.mark.w);
+        let floor = marking.floor.max(unproven);
         let sampled = bounded_sample(sample::take(client, floor)).await;
         let draft = match sampled {
             Ok(draft) => draft,
@@ -275,7 +311,7 @@ impl Sampler {
         let holder = draft.holder.as_ref().filter(|_| holds).map(|holder| holder.describe(clock));
         set(&self.state.holding_back, holder);
         self.last = Some(draft.clone());
-        Ok(draft)
+        Ok((marking, draft))
     }
 }
 

@@ -53,7 +53,7 @@ async fn a_quiet_database_is_safe_up_to_the_margin_and_its_log_on_disk() {
     let running = start(&database, "postgres");
     let (first, behind) = sample(&running).await;
     assert_eq!(behind, MARGIN);
-    assert_eq!(running.feed.persisted_w(), Some(first.mark.w), "the feed knows");
+    assert_eq!(running.feed.marking().floor, Some(first.mark.w), "the feed knows");
     let client = database.client().await;
     // An asynchronous commit is not on disk yet: the mark waits for it, or forces it.
     client.batch_execute("set synchronous_commit = off; select fhir.put('Basic', 'x', '{}')").await.unwrap();
@@ -99,7 +99,7 @@ async fn a_reader_that_writes_late_does_not_pull_w_back() {
     assert_eq!(behind, MARGIN, "who only reads holds nothing");
     reader.batch_execute("select fhir.put('Basic', 'x', '{}')").await.unwrap();
     let (held, _) = sample(&running).await;
-    assert_eq!(held.mark.w, running.feed.persisted_w().unwrap());
+    assert_eq!(held.mark.w, running.feed.marking().floor.unwrap());
     assert!(held.mark.w >= before.mark.w);
     let stamp = "select (extract(epoch from last_updated) * 1000000)::bigint::text from fhir.resource";
     assert!(held.mark.w.unix_micros() < text(&reader, stamp).await.parse().unwrap());

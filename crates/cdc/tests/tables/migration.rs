@@ -30,10 +30,10 @@ async fn the_services_role_can_read_and_nothing_else() {
                       from pg_roles where rolname = 'fhir_tail'";
     assert_eq!(text(&client, attributes).await, "t f f f");
     let sql = "select string_agg(t || ':' || p, ',' order by t, p)
-                 from unnest(array['resource', 'tombstone', 'purged', 'migration']) t,
+                 from unnest(array['resource', 'tombstone', 'purged', 'restamped', 'migration']) t,
                       unnest(array['select', 'insert', 'update', 'delete', 'truncate']) p
                 where has_table_privilege('fhir_tail', 'fhir.' || t, p)";
-    let granted = "migration:select,purged:select,resource:select,tombstone:select";
+    let granted = "migration:select,purged:select,resource:select,restamped:select,tombstone:select";
     assert_eq!(text(&client, sql).await, granted);
 }
 

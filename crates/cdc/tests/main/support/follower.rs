@@ -21,6 +21,8 @@ pub(crate) struct Journal {
     pub(crate) largest_batch: usize,
     acknowledged: Lsn,
     passed: Lsn,
+    /// Whether subscribers are served.
+    pub(crate) follows: bool,
     /// Errors to be returned by the next publishings.
     pub(crate) errors: Vec<PublishError>,
 }
@@ -56,6 +58,10 @@ impl Sink for Remembering {
 
     fn durable(&self) -> watch::Receiver<Lsn> {
         self.durable.subscribe()
+    }
+
+    fn follows(&mut self, follows: bool) {
+        self.journal().follows = follows;
     }
 
     fn resume(&mut self, _: Lsn) {}

@@ -1,0 +1,69 @@
+//! Stamps ahead of the clock: what is left when the database's clock had jumped forward and came back.
+//!
+//! Such rows lie beyond every safe time to come, so no replay would send them: while there are any, no replay begins.
+
+use crate::layout::table_name;
+use crate::pages::present;
+use crate::timestamptz::Timestamptz;
+use crate::{ConnectError, Database};
+use feed::Kind;
+use fhir::Instant;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+/// What is stamped further ahead of the clock than this was stamped by a clock that had jumped.
+const AHEAD_MICROS: i64 = 60_000_000;
+
+/// What rows that are stamped ahead need, in words for people.
+pub(crate) const REMEDY: &str =
+    "give them new stamps with 'fhir-tail migrate --restamp' (subscribers are reset)";
+
+/// How many rows are stamped ahead of the clock. By steps along the index that replays use: however many rows there are,
+/// only those that are ahead are counted.
+pub(crate) async fn ahead(client: &Client) -> Result<i64, tokio_postgres::Error> {
+    let Timestamptz(clock) = client.query_one("select clock_timestamp()", &[]).await?.try_get(0)?;
+    let limit = Instant::from_unix_micros(clock.unix_micros().saturating_add(AHEAD_MICROS));
+    let mut total: i64 = 0;
+    for kind in [Kind::Upsert, Kind::Deletion] {
+        let table = table_name(kind);
+        let sql = format!(
+            "select count(*) from ({}) present(name) join {table} r \
+                 on r.resource_type = present.name and r.last_updated > timestamptz '{limit}'",
+            present(kind, Some(limit)),
+        );
+        total = total.saturating_add(client.query_one(&sql, &[]).await?.try_get(0)?);
+    }
+    Ok(total)
+}
+
+/// Rows could not be given new stamps; all is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RestampError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The role may not.
+    #[error("only the owner of fhir.resource, or a superuser, can give its rows new stamps")]
+    NotPermitted(#[source] tokio_postgres::Error),
+    /// Somebody writes all the time.
+    #[error("a writer has kept the tables locked for ten seconds: try again when it is done")]
+    Busy(#[source] tokio_postgres::Error),
+    /// The database refused.
+    #[error("the rows could not be given new stamps")]
+    Failed(#[source] tokio_postgres::Error),
+}
+
+/// Gives new versions and stamps to rows that are stamped ahead of the clock; how many. In the same transaction it is
+/// written down that this was done, which is what makes a service begin a new epoch, now or when it is started.
+pub async fn restamp(database: &Database) -> Result<i64, RestampError> {
+    let client = database.connect("fhir-tail migrate").await?;
+    let stamped = async {
+        client.batch_execute("set lock_timeout = '10s'").await?;
+        client.query_one("select fhir.restamp()", &[]).await?.try_get(0)
+    };
+    stamped.await.map_err(|error| match error.code() {
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => RestampError::NotPermitted(error),
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => RestampError::Busy(error),
+        _ => RestampError::Failed(error),
+    })
+}

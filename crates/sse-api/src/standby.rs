@@ -1,0 +1,42 @@
+//! What is answered while another process serves and we wait to stand in for it: that we live, that we are not ready,
+//! and to everyone else to come back.
+
+use crate::asking::Asking;
+use crate::pages;
+use crate::refusal::{Passing, Refusal};
+use crate::routes::{content, live};
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use http::StatusCode;
+use serde_json::json;
+
+/// The routes. `detail`: whom we stand by for, in a sentence for people.
+pub(crate) fn router(detail: &str) -> Router {
+    let details = json!({
+        "ready": false,
+        "stopping": false,
+        "database": { "connected": false, "detail": detail },
+    });
+    let details = details.to_string();
+    Router::new()
+        .route("/health/live", get(live))
+        .route("/health/ready", get(async move || not_ready(details)))
+        .fallback(come_back)
+}
+
+fn not_ready(details: String) -> Response {
+    let mut response = content(pages::JSON, details);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+}
+
+/// A client keeps the id that it came with.
+async fn come_back(request: Request) -> Response {
+    let headers = request.headers();
+    let asked = Asking::of(headers).asked;
+    let id = headers.get_all("last-event-id").iter().find(|value| !value.is_empty());
+    let came_with = id.map(|value| value.as_bytes().to_vec());
+    Refusal::Passing { why: Passing::Unavailable, asked, came_with }.into_response()
+}

@@ -1,0 +1,144 @@
+//! One service that stands in for another: on the same journal, which it takes over as it is, and on a journal of its own,
+//! for which it takes over the slot.
+
+use anyhow::{Context as _, Result, ensure};
+use std::net::SocketAddr;
+use tests::{
+    Binary, Case, Client, Cluster, Context, Cut, Ended, Reader, SOON, Server, Site, Subscribe, cases, http,
+    put, until, within,
+};
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases![
+        each a_second_server_on_the_same_data_takes_over_where_the_first_was_killed,
+        each who_loses_the_slot_ends_its_streams,
+        once a_journal_of_another_cluster_is_refused,
+    ]
+}
+
+/// What `/health/ready` says, and whether it is ready.
+async fn readiness(at: SocketAddr) -> Result<(bool, String)> {
+    let mut ready = http::get(at, "/health/ready", "").await?;
+    Ok((ready.status == 200, String::from_utf8(ready.body().await?)?))
+}
+
+async fn ready(at: SocketAddr) -> Result<()> {
+    until("ready", SOON, || async { Ok(readiness(at).await?.0.then_some(())) }).await
+}
+
+async fn a_second_server_on_the_same_data_takes_over_where_the_first_was_killed(
+    context: Context,
+) -> Result<()> {
+    let mut site = Site::start(&context).await?;
+    let mut second = site.server.twin(context.within("second")?.directory());
+    second.start().await?;
+    let at = second.listening()?;
+    ensure!(http::get(at, "/health/live", "").await?.status == 200, "one that stands by lives");
+    let (is_ready, why) = readiness(at).await?;
+    ensure!(!is_ready && why.contains("standing by"), "{why}");
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    for round in 0..2 {
+        site.put("Patient", &format!("heard-{round}")).await?;
+        reader.hear("what is live", SOON, |reader| reader.heard_of(&format!("heard-{round}"))).await?;
+        // It has nothing to give yet, and says to come back.
+        let (ours, theirs) =
+            if round == 0 { (&mut site.server, &mut second) } else { (&mut second, &mut site.server) };
+        let early =
+            http::get(theirs.listening()?, "/fhir/$export", "Prefer: respond-eventsource\r\n").await?;
+        ensure!(early.status == 503 && early.header("retry-after").is_some(), "{}", early.status);
+        ours.kill().await?;
+        put(&site.sql, "Patient", &format!("missed-{round}"), 1).await?;
+        ready(theirs.listening()?).await?;
+        reader.connect(theirs.listening()?).await?;
+        reader.hear("what it missed", SOON, |reader| reader.heard_of(&format!("missed-{round}"))).await?;
+        ours.start().await?;
+    }
+    ensure!(!reader.noticed("reset") && !reader.noticed("reset-all"), "{}", reader.tail());
+    for id in ["heard-0", "missed-0", "heard-1", "missed-1"] {
+        ensure!(reader.about(id).count() == 1, "{id}: {}", reader.tail());
+    }
+    // In good order it hands over as well, and one that stands by can be told to stop.
+    site.server.terminate(SOON).await?;
+    ready(second.listening()?).await?;
+    let mut third = second.twin(context.within("third")?.directory());
+    third.start().await?;
+    let status = third.terminate(SOON).await?;
+    ensure!(status.success(), "one that stands by ended with {status}");
+    Ok(())
+}
+
+/// Two services with journals of their own and one slot: who has it serves, and who loses it does not.
+async fn who_loses_the_slot_ends_its_streams(context: Context) -> Result<()> {
+    let site = Site::start(&context).await?;
+    let mut second = Server::new(context.within("second")?.directory(), &site.cluster.url("fhir_tail"), &[])?;
+    second.start().await?;
+    let other = second.listening()?;
+    until("the second to find the slot taken", SOON, || async {
+        let (is_ready, why) = readiness(other).await?;
+        ensure!(!is_ready, "both are ready");
+        Ok(why.contains("another process reads from the replication slot").then_some(()))
+    })
+    .await?;
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    let mut idle = site.live(Subscribe::with(Client::EventSource, "_type=Encounter")).await?;
+
+    // It hangs, its connection is cut, and the other gets the slot.
+    site.server.freeze()?;
+    let cut =
+        "select pg_terminate_backend(active_pid) from pg_replication_slots where active_pid is not null";
+    site.sql.batch_execute(cut).await?;
+    ready(other).await?;
+    site.put("Patient", "after").await?;
+    site.server.thaw()?;
+    for reader in [&mut reader, &mut idle] {
+        let ended = within("the streams of who lost", SOON, async {
+            Ok(reader.read_on(Cut::Never, |_| false).await)
+        });
+        ensure!(matches!(ended.await?, Ended::Lost(_)), "{}", reader.tail());
+        let last = reader.heard.last().context("nothing was heard")?;
+        ensure!(last.what.code() == Some("transient"), "{}", reader.tail());
+    }
+    let (is_ready, why) = readiness(site.server.listening()?).await?;
+    ensure!(!is_ready && why.contains("another process reads from the replication slot"), "{why}");
+
+    // Its clients come to the other, which says that it does not know their ids' journal.
+    reader.connect(other).await?;
+    reader.hear("after", SOON, |reader| reader.heard_of("after")).await?;
+    ensure!(reader.noticed("reset") || reader.noticed("reset-all"), "{}", reader.tail());
+    second.kill().await?;
+    ready(site.server.listening()?).await?;
+    let mut back = site.live(Subscribe::all(Client::Raw)).await?;
+    site.put("Patient", "back").await?;
+    back.hear("back", SOON, |reader| reader.heard_of("back")).await
+}
+
+/// It says whose the journal is, and what can be done.
+async fn a_journal_of_another_cluster_is_refused(context: Context) -> Result<()> {
+    let mut site = Site::start(&context).await?;
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    site.put("Patient", "p").await?;
+    reader.hear("p", SOON, |reader| reader.heard_of("p")).await?;
+    site.server.terminate(SOON).await?;
+    let at = context.within("other")?;
+    let other = Cluster::initialised(&at, &[]).await?;
+    Binary::find()?.succeed(&["migrate", "--database-url", &other.url("postgres")])?;
+    other.connect().await?.batch_execute("alter role fhir_tail login").await?;
+    site.server.point_at(&other.url("fhir_tail"));
+    // It may have said where it listens before it saw the cluster.
+    if site.server.start().await.is_ok() {
+        ensure!(!site.server.exited(SOON).await?.success(), "it serves another cluster's journal");
+    }
+    let log = site.server.log()?;
+    ensure!(
+        log.contains("give it another data directory, or remove the journal (subscribers are then reset)"),
+        "{log}"
+    );
+    // The journal is as it was.
+    site.server.point_at(&site.cluster.url("fhir_tail"));
+    site.server.start().await?;
+    site.put("Patient", "q").await?;
+    reader.connect(site.server.listening()?).await?;
+    reader.hear("q", SOON, |reader: &Reader| reader.heard_of("q")).await?;
+    ensure!(!reader.noticed("reset"), "{}", reader.tail());
+    Ok(())
+}
