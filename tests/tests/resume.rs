@@ -115,7 +115,8 @@ async fn the_header_wins_over_the_query_and_both_over_since(context: Context) ->
     Ok(())
 }
 
-/// Unreadable, or of another filter: a reset, and the state again.
+/// Unreadable, or of another filter: the state again. Only _since says from when on deletions are to be told; without it
+/// what does not come is to be dropped.
 async fn ids_that_cannot_be_continued(context: Context) -> Result<()> {
     let site = Site::start(&context).await?;
     site.put("Patient", "p").await?;
@@ -127,13 +128,18 @@ async fn ids_that_cannot_be_continued(context: Context) -> Result<()> {
     ensure!(ended == Ended::Cut && said(&other.heard).len() == 1, "{ended:?} {:?}", other.heard);
     let foreign = other.last_id.clone();
     for last_id in [Some("never-ours".to_owned()), Some("AAAA".to_owned()), foreign] {
-        for client in [Client::Raw, Client::EventSource] {
-            let mut reader = Reader::new(Subscribe::with(client, "_type=Patient"));
+        for (client, query, told) in [
+            (Client::Raw, "_type=Patient", "reset-all"),
+            (Client::EventSource, "_type=Patient", "reset-all"),
+            (Client::Raw, "_type=Patient&_since=2000-01-01T00:00:00Z", "reset"),
+        ] {
+            let mut reader = Reader::new(Subscribe::with(client, query));
             reader.last_id = last_id.clone();
             reader.connect(site.server.listening()?).await?;
             reader.hear("live", SOON, |reader| reader.noticed("live")).await?;
             ensure!(
-                reader.noticed("reset") || reader.noticed("reset-all"),
+                reader.noticed(told)
+                    && reader.notices("reset").count() + reader.notices("reset-all").count() == 1,
                 "{last_id:?}: {:#?}",
                 reader.heard
             );
