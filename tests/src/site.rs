@@ -78,6 +78,19 @@ impl Site {
         .await
     }
 
+    /// Writes until the server has given up the slot that nobody reads from: `max_slot_wal_keep_size` is to be small.
+    pub async fn until_the_slot_is_lost(&self) -> Result<()> {
+        self.sql.batch_execute("create table noise (x text)").await?;
+        until("the server to give the slot up", SOON, || async {
+            let noise = "insert into noise select repeat(md5(i::text), 30) from generate_series(1, 5000) i";
+            self.sql.batch_execute(noise).await?;
+            self.sql.batch_execute("checkpoint").await?;
+            let sql = "select wal_status = 'lost' from pg_replication_slots";
+            Ok(self.sql.query_one(sql, &[]).await?.try_get::<_, bool>(0)?.then_some(()))
+        })
+        .await
+    }
+
     /// Puts a small resource.
     pub async fn put(&self, resource_type: &str, id: &str) -> Result<i64> {
         put(&self.sql, resource_type, id, 1).await

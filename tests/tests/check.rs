@@ -266,15 +266,7 @@ async fn a_slot_that_was_given_up_is_dropped(context: Context) -> Result<()> {
     site.sql.batch_execute("select pg_create_logical_replication_slot('fhir_tail', 'pgoutput')").await?;
     let answer = ask(&site.cluster, "fhir_tail").await?;
     ensure!(answer.bad() == [("slot", "warning")], "nobody reads from it: {:#}", answer.0);
-    site.sql.batch_execute("create table noise (x text)").await?;
-    until("the server to give the slot up", SOON, || async {
-        let noise = "insert into noise select repeat(md5(i::text), 30) from generate_series(1, 5000) i";
-        site.sql.batch_execute(noise).await?;
-        site.sql.batch_execute("checkpoint").await?;
-        let sql = "select wal_status = 'lost' from pg_replication_slots";
-        Ok(site.sql.query_one(sql, &[]).await?.try_get::<_, bool>(0)?.then_some(()))
-    })
-    .await?;
+    site.until_the_slot_is_lost().await?;
     let sql = ask(&site.cluster, "fhir_tail").await?.sql("slot")?;
     site.sql.batch_execute(&sql).await?;
     let answer = ask(&site.cluster, "fhir_tail").await?;

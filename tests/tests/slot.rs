@@ -106,15 +106,7 @@ async fn a_slot_that_the_server_gave_up_is_a_reset(context: Context) -> Result<(
     reader.cut();
     site.put("Patient", "missed").await?;
     site.delete("Patient", "gone").await?;
-    site.sql.batch_execute("create table noise (x text)").await?;
-    until("the server to give the slot up", SOON, || async {
-        let noise = "insert into noise select repeat(md5(i::text), 30) from generate_series(1, 5000) i";
-        site.sql.batch_execute(noise).await?;
-        site.sql.batch_execute("checkpoint").await?;
-        let sql = "select wal_status = 'lost' from pg_replication_slots";
-        Ok(site.sql.query_one(sql, &[]).await?.try_get::<_, bool>(0)?.then_some(()))
-    })
-    .await?;
+    site.until_the_slot_is_lost().await?;
     site.server.start().await?;
     live_again(&site, &mut reader, "missed").await?;
     ensure!(reader.noticed("reset") && !reader.noticed("reset-all"), "{}", reader.tail());

@@ -6,6 +6,7 @@ use crate::{
     Answer, Batch, Change, Item, Kind, Notice, Origin, Page, PageRequest, PublishError, Sample, Transaction,
 };
 use fhir::ResourceType;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -109,6 +110,16 @@ const fn instant(micros: i64) -> Instant {
     Instant::from_unix_micros(micros)
 }
 
+fn options(directory: &Path) -> Options {
+    Options {
+        directory: directory.to_owned(),
+        retention_bytes: 1 << 30,
+        retention_age: Duration::from_secs(3600),
+        concurrent_pages: 1,
+        held_bytes: 1 << 20,
+    }
+}
+
 fn batch(lsn: u64) -> Batch {
     let (commit_lsn, stamp) = (Lsn::new(lsn), instant(1000));
     let position = Position { commit_lsn, ordinal: 0, part: 0 };
@@ -151,14 +162,8 @@ async fn an_epoch_begins_although_the_journal_fails_meanwhile() {
             journal: Segments::open(directory.path()).unwrap(),
             how: AtomicU8::new(WORKS),
         });
-        let options = Options {
-            directory: directory.path().to_owned(),
-            retention_bytes: 1 << 30,
-            retention_age: Duration::from_secs(3600),
-            concurrent_pages: 1,
-            held_bytes: 1 << 20,
-        };
-        let (feed, mut publisher) = Feed::on(journal.clone(), options, Arc::new(Lines)).unwrap();
+        let (feed, mut publisher) =
+            Feed::on(journal.clone(), options(directory.path()), Arc::new(Lines)).unwrap();
         feed.set_source(Arc::new(Empty));
         let origin = Origin { system: 1, timeline: 1, identity: String::new() };
         publisher.begin_epoch(origin.clone(), Lsn::new(10), instant(100), false).await.unwrap();
@@ -201,14 +206,7 @@ async fn an_epoch_begins_although_the_journal_fails_meanwhile() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_follow_ends_its_streams() {
     let directory = tempfile::tempdir().unwrap();
-    let options = Options {
-        directory: directory.path().to_owned(),
-        retention_bytes: 1 << 30,
-        retention_age: Duration::from_secs(3600),
-        concurrent_pages: 1,
-        held_bytes: 1 << 20,
-    };
-    let (feed, mut publisher) = Feed::open(options, Arc::new(Lines)).unwrap();
+    let (feed, mut publisher) = Feed::open(options(directory.path()), Arc::new(Lines)).unwrap();
     feed.set_source(Arc::new(Empty));
     let origin = Origin { system: 1, timeline: 1, identity: String::new() };
     publisher.begin_epoch(origin, Lsn::new(10), instant(100), false).await.unwrap();
