@@ -36,7 +36,7 @@ pub(super) struct Known {
     pub(super) origin: Option<Origin>,
     pub(super) acknowledged: Lsn,
     pub(super) head: Lsn,
-    /// What was decoded again differed from what was published.
+    /// What was published may not be part of the database's history.
     pub(super) forked: bool,
     /// If the slot is missing, it was given up by us.
     pub(super) gave_up_slot: bool,
@@ -60,7 +60,7 @@ const NAME_BLOCKERS: Duration = Duration::from_secs(5);
 /// beyond what the journal acknowledged, which begins a new epoch too.
 pub(super) async fn prepare(
     settings: &Settings,
-    known: &Known,
+    known: &mut Known,
     status: &watch::Sender<SourceStatus>,
 ) -> Result<Prepared, SessionError> {
     let connected = settings.database.connect_watched(APPLICATION_NAME).await?;
@@ -95,6 +95,8 @@ pub(super) async fn prepare(
         // beyond the journal. Nothing tells it from a slot that was dropped.
         || (slot.is_none() && same_timeline && !known.gave_up_slot);
 
+    // If we fail before the epoch is begun, the slot that we made by then says nothing of it.
+    known.forked = fork;
     let remake = match (&slot, difference) {
         // From here on a decoder would look for a publication or a table that its snapshot does not have.
         (Some(_), Some(difference)) => Some(difference.reason),

@@ -86,7 +86,7 @@ impl Session {
             }
         }
         self.say("connecting");
-        let known = Known {
+        let mut known = Known {
             forked: self.forked,
             gave_up_slot: self.gave_up_slot,
             walsender: self.walsender,
@@ -94,8 +94,10 @@ impl Session {
         };
         let prepared = tokio::select! {
             () = self.shutdown.cancelled() => return Ok(End::Shutdown),
-            prepared = prepare(&self.settings, &known, &self.status) => prepared?,
+            prepared = prepare(&self.settings, &mut known, &self.status) => prepared,
         };
+        self.forked = known.forked;
+        let prepared = prepared?;
         let Prepared { connected, connection, start: from, identity, epoch, status_interval } = prepared;
         if let Some(epoch) = epoch {
             match sink.begin_epoch(epoch).await {

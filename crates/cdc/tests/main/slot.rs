@@ -49,6 +49,28 @@ async fn a_new_slot_begins_a_new_epoch() {
         .await;
 }
 
+/// By then there is a slot again, which says nothing of it.
+#[tokio::test]
+async fn a_fork_is_not_forgotten_when_its_epoch_could_not_be_begun() {
+    for bin in versions() {
+        let cluster = Cluster::start(&bin).await;
+        let client = cluster.client().await;
+        let mut follower = Follower::new(database(&cluster.url()));
+        follower.connected().await;
+        let journal = follower.stop().await;
+        eventually("a slot that can be dropped", || async {
+            client.batch_execute("select pg_drop_replication_slot('fhir_tail')").await.ok()
+        })
+        .await;
+        journal.lock().unwrap().epoch_errors.push(feed::PublishError::Reopened);
+        let mut follower = Follower::resume(database(&cluster.url()), journal);
+        follower.connected().await;
+        let forks: Vec<_> = follower.journal().epochs.iter().map(|epoch| epoch.fork).collect();
+        assert_eq!(forks, [false, true]);
+        follower.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_slot_that_somebody_else_moved_on_begins_a_new_epoch() {
     begins_anew(

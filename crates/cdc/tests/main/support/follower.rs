@@ -25,6 +25,8 @@ pub(crate) struct Journal {
     pub(crate) follows: bool,
     /// Errors to be returned by the next publishings.
     pub(crate) errors: Vec<PublishError>,
+    /// Errors to be returned by the next beginnings of epochs.
+    pub(crate) epoch_errors: Vec<PublishError>,
 }
 
 /// A sink like the feed.
@@ -76,6 +78,9 @@ impl Sink for Remembering {
 
     async fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), PublishError> {
         let mut journal = self.journal();
+        if let Some(error) = journal.epoch_errors.pop() {
+            return Err(error);
+        }
         journal.acknowledged = epoch.start;
         journal.passed = epoch.start;
         self.durable.send_replace(epoch.start);
