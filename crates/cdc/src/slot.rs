@@ -122,6 +122,13 @@ pub(crate) async fn keep_size(client: &Client) -> Result<Option<u64>, tokio_post
     Ok(megabytes.map(|megabytes| megabytes.saturating_mul(1 << 20)))
 }
 
+/// Whether the server waits for standbys that keep copies of its slots (`synchronized_standby_slots`, from 17 on): then
+/// ours is to be one of those.
+pub(crate) async fn is_kept_by_standbys(client: &Client) -> Result<bool, tokio_postgres::Error> {
+    let sql = "select coalesce(current_setting('synchronized_standby_slots', true), '') <> ''";
+    client.query_one(sql, &[]).await?.try_get(0)
+}
+
 /// An LSN that the server wrote as text.
 pub(crate) fn lsn(text: Option<&str>) -> Lsn {
     text.and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO)

@@ -188,7 +188,8 @@ async fn make_slot(
 ) -> Result<Lsn, SessionError> {
     let pid = connection.pid();
     let name = settings.slot.as_str();
-    let mut made = std::pin::pin!(connection.create_slot(name));
+    let failover = slot::is_kept_by_standbys(client).await?;
+    let mut made = std::pin::pin!(connection.create_slot(name, failover));
     loop {
         tokio::select! {
             start = &mut made => {

@@ -88,9 +88,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Makes a slot and returns where it begins. Waits for every transaction that is open in the cluster.
-    pub(crate) async fn create_slot(&mut self, slot: &str) -> Result<Lsn, Error> {
+    /// `failover`: standbys keep a copy of it (from PostgreSQL 17 on).
+    pub(crate) async fn create_slot(&mut self, slot: &str, failover: bool) -> Result<Lsn, Error> {
         // The form without parentheses is what PostgreSQL 14 knows; the later ones take it too.
-        let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT", quoted(slot));
+        let options = if failover { "(SNAPSHOT 'nothing', FAILOVER)" } else { "NOEXPORT_SNAPSHOT" };
+        let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quoted(slot));
         let rows = self.query(&command).await?;
         rows.first()
             .and_then(|row| row.get(1)?.as_deref()?.parse().ok())

@@ -137,13 +137,13 @@ async fn commands_are_answered() {
     let system = connection.identify_system().await.unwrap();
     assert_eq!(system, System { id: 7259, timeline: 3, flushed: Lsn::new(0x1_0000_00a0) });
     server.write(&row(&["slot", "0/64", "", "pgoutput"])).await;
-    assert_eq!(connection.create_slot("slot").await.unwrap(), Lsn::new(100));
+    assert_eq!(connection.create_slot("slot", false).await.unwrap(), Lsn::new(100));
     server.write(&row(&["00000003.history", "1\t0/10\tx\n2\t0/20\ty\n"])).await;
     assert_eq!(connection.timeline_history(3).await.unwrap().len(), 2);
     server.write(&row(&["nonsense"])).await;
     assert!(matches!(connection.identify_system().await, Err(Error::Protocol(_))));
     server.write(&error("42501")).await;
-    let refused = connection.create_slot("slot").await.unwrap_err();
+    let refused = connection.create_slot("slot", false).await.unwrap_err();
     assert_eq!(refused.sql_state(), Some("42501"));
     assert_eq!(refused.retry(), crate::Retry::Operator);
     assert_eq!(refused.to_string(), "the server refused: no (SQLSTATE 42501); do it");

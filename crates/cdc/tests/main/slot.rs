@@ -159,6 +159,32 @@ async fn a_table_that_a_subscription_writes_to_is_refused() {
     }
 }
 
+/// Where standbys keep copies of slots, ours is one of them.
+#[tokio::test]
+async fn a_slot_is_kept_by_standbys_where_the_server_waits_for_them() {
+    for bin in versions() {
+        let mut cluster = Cluster::start(&bin).await;
+        let client = cluster.client().await;
+        let known = "select current_setting('synchronized_standby_slots', true) is not null";
+        let known: bool = client.query_one(known, &[]).await.unwrap().get(0);
+        if known {
+            client.execute("select pg_create_physical_replication_slot('standby')", &[]).await.unwrap();
+            client.batch_execute("alter system set synchronized_standby_slots = 'standby'").await.unwrap();
+            drop(client);
+            cluster.stop(crate::support::Stop::Fast).await;
+            cluster.run().await;
+        }
+        let mut follower = Follower::new(database(&cluster.url()));
+        follower.connected().await;
+        // Earlier versions have no such column.
+        let kept = "select coalesce((to_jsonb(s) ->> 'failover')::bool, false) from pg_replication_slots s \
+                    where slot_name = 'fhir_tail'";
+        let kept: bool = cluster.client().await.query_one(kept, &[]).await.unwrap().get(0);
+        assert_eq!(kept, known);
+        follower.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn who_finds_the_slot_taken_serves_nobody_until_it_is_free() {
     for bin in versions() {
