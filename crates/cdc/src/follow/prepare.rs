@@ -94,7 +94,6 @@ pub(super) async fn prepare(
         // A copy of the database that was made before the slot was, or without it, has none; by now it may stand
         // beyond the journal. Nothing tells it from a slot that was dropped.
         || (slot.is_none() && same_timeline && !known.gave_up_slot);
-
     // If we fail before the epoch is begun, the slot that we made by then says nothing of it.
     known.forked = fork;
     let remake = match (&slot, difference) {

@@ -228,6 +228,7 @@ impl Session {
         if matches!(reason, SessionError::TooMuchHeld { .. }) {
             // Now: the feed may be busy for as long as its disk hangs.
             self.give_up_slot = give_up_slot(&self.settings).await.is_err();
+            self.gave_up_slot |= !self.give_up_slot;
         }
         Published::Ended(match publishing.await {
             Ok(()) => Err(reason),

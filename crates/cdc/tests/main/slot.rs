@@ -373,6 +373,7 @@ async fn a_slot_that_holds_too_much_is_given_up_for_the_databases_sake() {
             client.query_one(held, &[]).await.unwrap().get::<_, bool>(0),
             "the new slot holds nothing old"
         );
+        assert!(!follower.journal().epochs[1].fork, "it was us who dropped it");
         insert(&client, 2).await;
         assert_eq!(follower.changes(2).await.last().unwrap(), "Insert 2 x");
         follower.stop().await;
