@@ -13,6 +13,7 @@ use crate::standby;
 use crate::streams::Streams;
 use crate::subscribe::Subscribe;
 use axum::Router;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, server::conn::http1};
@@ -65,7 +66,7 @@ impl Default for Settings {
 
 /// The server, listening. Connections wait until it [runs](Self::run).
 pub struct Server {
-    listeners: Vec<(Arc<TcpListener>, SocketAddr)>,
+    listeners: Vec<(TcpListener, SocketAddr)>,
     hosts: Hosts,
     streams: Arc<Streams>,
     metrics: Arc<Metrics>,
@@ -78,7 +79,7 @@ pub async fn bind(settings: Settings) -> Result<Server, ListenError> {
     let metrics = Arc::new(Metrics::new().map_err(ListenError::Metrics)?);
     let streams = Arc::new(Streams::new(settings.max_streams, Arc::clone(&metrics)));
     Ok(Server {
-        listeners: listeners.into_iter().map(|(listener, address)| (Arc::new(listener), address)).collect(),
+        listeners,
         hosts: Hosts::new(settings.public_urls),
         streams,
         metrics,
@@ -92,30 +93,24 @@ impl Server {
         self.listeners.iter().map(|(_, address)| *address)
     }
 
-    /// Answers that another process serves, until this is so; then every connection is closed, so that clients come
-    /// back to who serves now. `detail`: whom we stand by for, in a sentence for people.
+    /// Answers that another process serves, until this is so. `detail`: whom we stand by for, in a sentence for people.
     pub async fn stand_by<T>(&self, detail: &str, until: impl Future<Output = T>) -> T {
-        let (stopping, connections) = (CancellationToken::new(), TaskTracker::new());
-        // Also if this is dropped half way.
-        let _stop = stopping.clone().drop_guard();
         let serving = Serving {
             service: TowerToHyperService::new(standby::router(detail)),
             client_timeout: self.client_timeout,
-            connections: connections.clone(),
-            cut: stopping.clone(),
-            stopping: stopping.clone(),
+            // One answer each: nobody is kept here, nor cut off, when we take over.
+            keep_alive: false,
+            connections: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            cut: CancellationToken::new(),
         };
-        let accepting = TaskTracker::new();
-        for (listener, _) in &self.listeners {
-            accepting.spawn(accept(Arc::clone(listener), serving.clone()));
+        let accepting: FuturesUnordered<_> =
+            self.listeners.iter().map(|(listener, _)| accept(listener, serving.clone())).collect();
+        tokio::select! {
+            answer = until => answer,
+            // They never end.
+            () = accepting.collect() => std::future::pending().await,
         }
-        let answer = until.await;
-        stopping.cancel();
-        accepting.close();
-        accepting.wait().await;
-        connections.close();
-        connections.wait().await;
-        answer
     }
 
     /// Serves until `shutdown` is cancelled and every connection has ended, at most ten seconds later.
@@ -134,13 +129,15 @@ impl Server {
         let serving = Serving {
             service: TowerToHyperService::new(router),
             client_timeout: self.client_timeout,
+            keep_alive: true,
             connections: connections.clone(),
             stopping: shutdown.clone(),
             cut: cut.clone(),
         };
         let accepting = TaskTracker::new();
         for (listener, _) in self.listeners {
-            accepting.spawn(accept(listener, serving.clone()));
+            let serving = serving.clone();
+            accepting.spawn(async move { accept(&listener, serving).await });
         }
         accepting.close();
         accepting.wait().await;
@@ -160,6 +157,8 @@ impl Server {
 struct Serving {
     service: TowerToHyperService<Router>,
     client_timeout: Duration,
+    /// Whether a connection is for more than one request.
+    keep_alive: bool,
     connections: TaskTracker,
     stopping: CancellationToken,
     /// Cancelled when there is no more time for those that do not read.
@@ -167,7 +166,7 @@ struct Serving {
 }
 
 /// Accepts connections until the service stops.
-async fn accept(listener: Arc<TcpListener>, serving: Serving) {
+async fn accept(listener: &TcpListener, serving: Serving) {
     let Serving { connections, stopping, .. } = &serving;
     while let Some(accepted) = stopping.run_until_cancelled(listener.accept()).await {
         match accepted {
@@ -184,7 +183,7 @@ async fn accept(listener: Arc<TcpListener>, serving: Serving) {
 
 /// Serves one connection.
 async fn serve(stream: TcpStream, peer: SocketAddr, serving: Serving) {
-    let Serving { service, client_timeout, stopping, cut, .. } = serving;
+    let Serving { service, client_timeout, keep_alive, stopping, cut, .. } = serving;
     let service = Named { service, peer };
     // Events are small and each is waited for: none may wait for the next.
     if let Err(error) = stream.set_nodelay(true) {
@@ -194,6 +193,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, serving: Serving) {
     stream.set_write_timeout(Some(client_timeout));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(keep_alive)
         .header_read_timeout(HEADERS_WITHIN)
         .max_header_size(MAX_HEADER_BYTES)
         .max_buf_size(MAX_HEADER_BYTES)
