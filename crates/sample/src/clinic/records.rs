@@ -1,0 +1,431 @@
+//! What the clinic reads at its start: the patients, and what is known of them.
+
+use super::{Clinic, Gap, Patient};
+use crate::chart::Numbers;
+use crate::codes::{self, hl7};
+use crate::dates::parse_day;
+use crate::gap::{Ids, Status};
+use crate::measure::{Evidence, Finding, Measure, VACCINES, Year};
+use crate::random::Random;
+use crate::staff::{Belonging, Doctor, PAYERS};
+use crate::subject::{Chronic, Diagnosis, Sex, Subject};
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// Resources that the clinic has to see, each type in the order in which they were written.
+#[derive(Clone, Copy, Debug)]
+pub struct Needed {
+    /// Their type.
+    pub resource_type: &'static str,
+    /// Codes of which one is in their text; without any all are needed.
+    pub codes: &'static [&'static str],
+}
+
+/// What [`Records::add`] is to be given.
+pub const NEEDED: &[Needed] = &[
+    Needed { resource_type: "Practitioner", codes: &[] },
+    Needed { resource_type: "Patient", codes: &[] },
+    Needed { resource_type: "Group", codes: &[] },
+    Needed { resource_type: "Condition", codes: &["59621000", "44054006", "55822004", "195967001"] },
+    Needed { resource_type: "Procedure", codes: &["73761001", "24623002", "385763009"] },
+    Needed { resource_type: "Observation", codes: &["85354-9", "4548-4", "29771-3"] },
+    Needed { resource_type: "Immunization", codes: &[] },
+    Needed { resource_type: "MeasureReport", codes: &[] },
+    Needed { resource_type: "DetectedIssue", codes: &[] },
+];
+
+/// Why a clinic cannot be run on what was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unfit {
+    /// There is nobody, or nobody to treat them.
+    Empty,
+    /// This patient is not marked as test data.
+    NotOurs(String),
+    /// This resource cannot be read.
+    Unreadable {
+        /// Such as `Patient/17`.
+        resource: String,
+        /// What is wrong; no content.
+        problem: String,
+    },
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => f.write_str("there are no sample patients in the database"),
+            Self::NotOurs(id) => write!(
+                f,
+                "Patient/{id} is not marked as test data (meta.security with HTEST): sample data must not be mixed \
+                 with that of real people. Use a database of its own"
+            ),
+            Self::Unreadable { resource, problem } => write!(f, "{resource} cannot be read: {problem}"),
+        }
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+/// What was read so far.
+#[derive(Default)]
+pub struct Records {
+    doctors: Vec<Doctor>,
+    patients: Vec<Patient>,
+    by_reference: HashMap<String, usize>,
+    members: BTreeMap<String, Vec<String>>,
+    /// Reports by their ids: whose, of what, and what closed it.
+    reports: HashMap<String, (usize, Measure, Year, Vec<String>)>,
+    /// The newest report of each, and its issue.
+    newest: BTreeMap<(usize, Measure, Year), String>,
+    issues: HashMap<String, (String, Status)>,
+}
+
+impl Records {
+    /// Takes a resource in. [`NEEDED`] says which, and in which order.
+    pub fn add(&mut self, resource_type: &str, id: &str, content: &str) -> Result<(), Unfit> {
+        let unreadable = |error: serde_json::Error| Unfit::Unreadable {
+            resource: format!("{resource_type}/{id}"),
+            // Its Display may repeat a value.
+            problem: format!("{:?} error in column {}", error.classify(), error.column()),
+        };
+        match resource_type {
+            "Practitioner" => self.practitioner(id, serde_json::from_str(content).map_err(unreadable)?),
+            "Patient" => self.patient(id, serde_json::from_str(content).map_err(unreadable)?)?,
+            "Group" => self.group(id, serde_json::from_str(content).map_err(unreadable)?),
+            "MeasureReport" => self.report(id, serde_json::from_str(content).map_err(unreadable)?),
+            "DetectedIssue" => self.issue(id, serde_json::from_str(content).map_err(unreadable)?),
+            _ => self.entry(resource_type, id, &serde_json::from_str(content).map_err(unreadable)?),
+        }
+        Ok(())
+    }
+
+    /// The clinic. `run` must be another one each time, and the same for the same state of the database if its steps
+    /// are to be the same: its ids begin with it.
+    pub fn clinic(self, seed: u64, run: u64) -> Result<Clinic, Unfit> {
+        if self.patients.is_empty() || self.doctors.is_empty() {
+            return Err(Unfit::Empty);
+        }
+        let Self { doctors, mut patients, mut members, newest, reports, issues, .. } = self;
+        for ((patient, measure, year), report) in newest {
+            let Some((issue, status)) = issues.get(&report).cloned() else { continue };
+            let by = reports.get(&report).map(|(.., by)| by.clone()).unwrap_or_default();
+            patients[patient].gaps.insert((measure, year), Gap { ids: Ids { report, issue }, status, by });
+        }
+        let belongings = (0..doctors.len()).map(Belonging::CareTeam);
+        let members = belongings
+            .chain((0..PAYERS.len()).map(Belonging::Payer))
+            .map(|belonging| {
+                let id = belonging.id(&doctors);
+                let patients = members.remove(&id).unwrap_or_default();
+                (id, (belonging, patients))
+            })
+            .collect();
+        Ok(Clinic {
+            random: Random::part(seed, run),
+            numbers: Numbers::new(format!("s{run}")),
+            doctors,
+            members,
+            patients,
+            observed: VecDeque::new(),
+            performed: VecDeque::new(),
+        })
+    }
+
+    fn practitioner(&mut self, id: &str, read: Practitioner) {
+        let name = read.name.into_iter().next().unwrap_or_default();
+        let words = name.prefix.into_iter().chain(name.given).chain(name.family).collect::<Vec<_>>();
+        self.doctors.push(Doctor { id: id.to_owned(), name: words.join(" ") });
+    }
+
+    fn patient(&mut self, id: &str, read: ReadPatient) -> Result<(), Unfit> {
+        if !read.meta.security.iter().any(|coding| coding.code == hl7::TEST_DATA.code) {
+            return Err(Unfit::NotOurs(id.to_owned()));
+        }
+        let name = read.name.into_iter().next().unwrap_or_default();
+        let first = name.given.into_iter().next();
+        let name = first.into_iter().chain(name.family).collect::<Vec<_>>().join(" ");
+        let doctor = read.general_practitioner.first().and_then(|doctor| {
+            self.doctors.iter().position(|it| doctor.reference.strip_prefix("Practitioner/") == Some(&it.id))
+        });
+        let (Some(birth), Some(doctor)) = (parse_day(&read.birth_date), doctor) else { return Ok(()) };
+        let sex = if read.gender == "female" { Sex::Female } else { Sex::Male };
+        self.by_reference.insert(format!("Patient/{id}"), self.patients.len());
+        self.patients.push(Patient {
+            subject: Subject { id: id.to_owned(), name, sex, birth, doctor, diagnoses: Vec::new() },
+            evidence: Vec::new(),
+            gaps: BTreeMap::new(),
+            taken: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn group(&mut self, id: &str, read: ReadGroup) {
+        let patients = read.member.into_iter().filter_map(|member| {
+            Some(member.entity.reference.strip_prefix("Patient/")?.to_owned())
+        });
+        self.members.insert(id.to_owned(), patients.collect());
+    }
+
+    fn report(&mut self, id: &str, read: Report) {
+        let patient = self.by_reference.get(&read.subject.reference).copied();
+        let measure = Measure::of_canonical(&read.measure);
+        let year = parse_day(&read.period.start).map(|day| Year(day.year()));
+        let (Some(patient), Some(measure), Some(year)) = (patient, measure, year) else { return };
+        let numerator = |it: &Evaluated| it.extension.iter().any(|criteria| criteria.value == "numerator");
+        let met = read.group.iter().flat_map(|group| &group.population).any(|population| {
+            population.count > 0 && population.code.has("numerator")
+        });
+        let by = read.evaluated_resource.into_iter().filter(|it| met && numerator(it));
+        let by = by.map(|it| it.reference).collect();
+        self.reports.insert(id.to_owned(), (patient, measure, year, by));
+        // They come in the order in which they were written.
+        self.newest.insert((patient, measure, year), id.to_owned());
+    }
+
+    fn issue(&mut self, id: &str, read: Issue) {
+        let status = read.modifier_extension.iter().find_map(|extension| {
+            extension.value.coding.iter().find_map(|coding| Status::of_code(&coding.code))
+        });
+        let detail = read.evidence.into_iter().flat_map(|evidence| evidence.detail).next();
+        let report =
+            detail.and_then(|detail| Some(detail.reference.strip_prefix("MeasureReport/")?.to_owned()));
+        if let (Some(status), Some(report)) = (status, report) {
+            self.issues.insert(report, (id.to_owned(), status));
+        }
+    }
+
+    /// What happened to a patient.
+    fn entry(&mut self, resource_type: &str, id: &str, read: &Entry) {
+        let of = read.subject.as_ref().or(read.patient.as_ref());
+        let Some(patient) = of.and_then(|of| self.by_reference.get(&of.reference)).copied() else { return };
+        let Some(on) = read.day().and_then(parse_day) else { return };
+        if read.status == "entered-in-error" {
+            return;
+        }
+        let resource = format!("{resource_type}/{id}");
+        if resource_type == "Condition" {
+            let chronic = read.code().and_then(|code| Chronic::ALL.into_iter().find(|it| code.has(it.concept().code())));
+            if let Some(chronic) = chronic {
+                let diagnosis = Diagnosis { chronic, condition: resource, since: on };
+                self.patients[patient].subject.diagnoses.push(diagnosis);
+            }
+        } else if let Some(finding) = read.finding() {
+            self.patients[patient].evidence.push(Evidence { finding, resource, on });
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Practitioner {
+    #[serde(default)]
+    name: Vec<Name>,
+}
+
+#[derive(Deserialize, Default)]
+struct Name {
+    family: Option<String>,
+    #[serde(default)]
+    given: Vec<String>,
+    #[serde(default)]
+    prefix: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadPatient {
+    #[serde(default)]
+    meta: ReadMeta,
+    #[serde(default)]
+    name: Vec<Name>,
+    #[serde(default)]
+    gender: String,
+    #[serde(default)]
+    birth_date: String,
+    #[serde(default)]
+    general_practitioner: Vec<Ref>,
+}
+
+#[derive(Deserialize, Default)]
+struct ReadMeta {
+    #[serde(default)]
+    security: Vec<Code>,
+}
+
+#[derive(Deserialize)]
+struct Code {
+    #[serde(default)]
+    code: String,
+}
+
+#[derive(Deserialize, Default)]
+struct Codes {
+    #[serde(default)]
+    coding: Vec<Code>,
+}
+
+impl Codes {
+    fn has(&self, code: &str) -> bool {
+        self.coding.iter().any(|coding| coding.code == code)
+    }
+}
+
+#[derive(Deserialize, Default)]
+struct Ref {
+    #[serde(default)]
+    reference: String,
+}
+
+#[derive(Deserialize)]
+struct ReadGroup {
+    #[serde(default)]
+    member: Vec<ReadMember>,
+}
+
+#[derive(Deserialize)]
+struct ReadMember {
+    entity: Ref,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    #[serde(default)]
+    subject: Ref,
+    measure: String,
+    period: ReadPeriod,
+    #[serde(default)]
+    group: Vec<ReadReportGroup>,
+    #[serde(default)]
+    evaluated_resource: Vec<Evaluated>,
+}
+
+#[derive(Deserialize)]
+struct ReadPeriod {
+    #[serde(default)]
+    start: String,
+}
+
+#[derive(Deserialize)]
+struct ReadReportGroup {
+    #[serde(default)]
+    population: Vec<ReadPopulation>,
+}
+
+#[derive(Deserialize)]
+struct ReadPopulation {
+    #[serde(default)]
+    code: Codes,
+    #[serde(default)]
+    count: u32,
+}
+
+#[derive(Deserialize)]
+struct Evaluated {
+    #[serde(default)]
+    extension: Vec<Criteria>,
+    #[serde(default)]
+    reference: String,
+}
+
+#[derive(Deserialize)]
+struct Criteria {
+    #[serde(default, rename = "valueString")]
+    value: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Issue {
+    #[serde(default)]
+    modifier_extension: Vec<ReadStatus>,
+    #[serde(default)]
+    evidence: Vec<ReadEvidence>,
+}
+
+#[derive(Deserialize)]
+struct ReadStatus {
+    #[serde(default, rename = "valueCodeableConcept")]
+    value: Codes,
+}
+
+#[derive(Deserialize)]
+struct ReadEvidence {
+    #[serde(default)]
+    detail: Vec<Ref>,
+}
+
+/// A Condition, a Procedure, an Observation or an Immunization.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    #[serde(default)]
+    status: String,
+    code: Option<Codes>,
+    vaccine_code: Option<Codes>,
+    subject: Option<Ref>,
+    patient: Option<Ref>,
+    onset_date_time: Option<String>,
+    effective_date_time: Option<String>,
+    occurrence_date_time: Option<String>,
+    performed_date_time: Option<String>,
+    performed_period: Option<ReadPeriod>,
+    value_quantity: Option<Amount>,
+    #[serde(default)]
+    component: Vec<ReadComponent>,
+}
+
+#[derive(Deserialize)]
+struct Amount {
+    value: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadComponent {
+    #[serde(default)]
+    code: Codes,
+    value_quantity: Option<Amount>,
+}
+
+impl Entry {
+    fn code(&self) -> Option<&Codes> {
+        self.code.as_ref().or(self.vaccine_code.as_ref())
+    }
+
+    fn day(&self) -> Option<&str> {
+        self.onset_date_time
+            .as_ref()
+            .or(self.effective_date_time.as_ref())
+            .or(self.occurrence_date_time.as_ref())
+            .or(self.performed_date_time.as_ref())
+            .or(self.performed_period.as_ref().map(|period| &period.start))
+            .map(String::as_str)
+    }
+
+    fn finding(&self) -> Option<Finding> {
+        let code = self.code()?;
+        let is = |concept: crate::resources::Concept| code.has(concept.code());
+        let part = |concept: crate::resources::Concept| {
+            let component = self.component.iter().find(|it| it.code.has(concept.code()))?;
+            Some(component.value_quantity.as_ref()?.value)
+        };
+        if self.vaccine_code.is_some() {
+            return VACCINES.iter().position(|(vaccine, _, _)| is(*vaccine)).map(Finding::Vaccine);
+        }
+        if is(codes::COLONOSCOPY) {
+            Some(Finding::Colonoscopy)
+        } else if is(codes::MAMMOGRAPHY) {
+            Some(Finding::Mammography)
+        } else if is(codes::HOSPICE) {
+            Some(Finding::Hospice)
+        } else if is(codes::STOOL_TEST) {
+            Some(Finding::StoolTest)
+        } else if is(codes::HBA1C) {
+            self.value_quantity.as_ref().map(|amount| Finding::Hba1c(amount.value))
+        } else if is(codes::BLOOD_PRESSURE) {
+            Some(Finding::BloodPressure(part(codes::SYSTOLIC)?, part(codes::DIASTOLIC)?))
+        } else {
+            None
+        }
+    }
+}
