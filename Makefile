@@ -2,10 +2,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos lint
+.PHONY: help demo run test chaos lint
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+demo: ## See it run: sample data, a clinic at work, the service and its page; ARGS='--fresh --rate 50'
+	@cargo build --release --locked -p fhir-tail
+	@set -e; bin="$$(scripts/postgres-binaries one)"; \
+	case "$$bin" in */fhir-tail/postgres-*|*/.cache/postgres-*) export FHIR_TAIL_POSTGRES_BIN="$$bin" ;; esac; \
+	exec target/release/fhir-tail demo $(ARGS)
 
 run: ## The service on a Postgres of its own; its data stays in your data directory
 	@cargo build --release --locked -p fhir-tail

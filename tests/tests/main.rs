@@ -11,6 +11,7 @@ mod contract;
 mod crowd;
 mod documents;
 mod forks;
+mod demo;
 mod harness;
 mod load;
 mod operations;
@@ -23,6 +24,7 @@ mod standby;
 mod tail;
 mod tail_answers;
 mod tail_download;
+mod simulate;
 mod transactions;
 mod wire;
 
@@ -43,6 +45,8 @@ fn main() -> std::process::ExitCode {
             tail_download::cases(),
             tail_answers::cases(),
             check::cases(),
+            demo::cases(),
+            simulate::cases(),
             clients::cases(),
             contract::cases(),
             documents::cases(),

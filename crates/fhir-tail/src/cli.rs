@@ -1,7 +1,10 @@
 //! The command line.
 
+use crate::demo::{DEMO_HELP, DemoCommand};
 use crate::load::{LOAD_HELP, LoadOptions};
+use crate::sample::{SAMPLE_HELP, SampleOptions};
 use crate::settings::{CommonOptions, FollowOptions, ServeOptions};
+use crate::simulate::{ClinicOptions, SIMULATE_HELP};
 use crate::tail::{TAIL_HELP, TailOptions};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -23,6 +26,10 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// See it run: a Postgres of its own, sample data, a clinic at work, the service and its page
+    #[command(after_help = DEMO_HELP)]
+    Demo(Box<DemoCommand>),
+
     /// Run the service: stream the database's changes over HTTP
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<ServeCommand>),
@@ -46,6 +53,14 @@ pub(crate) enum Command {
     /// Follow a service and write what comes as NDJSON, losing nothing
     #[command(after_help = TAIL_HELP)]
     Tail(TailOptions),
+
+    /// Write into the database as a busy clinic does, beside sample data
+    #[command(after_help = SIMULATE_HELP)]
+    Simulate(ClinicOptions),
+
+    /// Write sample data to standard output, as NDJSON
+    #[command(after_help = SAMPLE_HELP)]
+    Sample(SampleOptions),
 }
 
 #[derive(Args)]

@@ -8,6 +8,7 @@
 mod check;
 mod cli;
 mod data_dir;
+mod demo;
 mod load;
 mod logging;
 mod migrate;
@@ -16,14 +17,17 @@ mod place;
 mod postgres;
 mod ready;
 mod received;
+mod sample;
 mod serve;
 mod settings;
 mod signals;
+mod simulate;
 mod supervisor;
 mod tail;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
+use demo::Demonstration;
 use output::{complain, say};
 use settings::{Environment, InvalidSettings, ServeOptions, Settings};
 use signals::Signals;
@@ -49,6 +53,10 @@ fn main() -> ExitCode {
 
 fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
     let (options, rest) = match command {
+        Command::Demo(demo) => {
+            let demonstration = Demonstration { fresh: demo.fresh, clinic: demo.clinic };
+            (demo.options, Task::Demo(demonstration))
+        }
         Command::Serve(serve) => (serve.options, Task::Serve { check_config: serve.check_config }),
         Command::Check(check) => {
             let options = ServeOptions { follow: check.options, ..ServeOptions::default() };
@@ -58,6 +66,9 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate(migrate) => (ServeOptions::default(), Task::Migrate { restamp: migrate.restamp }),
         Command::Load(options) => (ServeOptions::default(), Task::Load(options)),
         Command::Tail(options) => (ServeOptions::default(), Task::Tail(options)),
+        Command::Simulate(options) => (ServeOptions::default(), Task::Simulate(options)),
+        // It needs no settings and leaves none to be wrong.
+        Command::Sample(options) => return sample::run(&options).map(|()| ExitCode::SUCCESS),
     };
     let root = nix::unistd::Uid::effective().is_root();
     let settings = Settings::read(common, options, &environment(), root)?;
@@ -65,17 +76,20 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         say(format_args!("{}", settings.effective().trim_end()));
         return Ok(ExitCode::SUCCESS);
     }
+    let settings = if let Task::Demo(_) = rest { settings.of_a_demo()? } else { settings };
     logging::start(&settings);
     let runtime = tokio::runtime::Runtime::new()?;
     // Whether all is well: an answer that it is not is no error of ours.
     let result = runtime.block_on(async {
         match rest {
-            Task::Serve { .. } => serve::run(settings).await.map(|()| true),
+            Task::Serve { .. } => serve::run(settings, None).await.map(|()| true),
+            Task::Demo(demonstration) => serve::run(settings, Some(demonstration)).await.map(|()| true),
             Task::Check { json } => unless_stopped(check::run(&settings, json)).await,
             Task::Ready(address) => unless_stopped(ready::run(&settings, address)).await,
             Task::Migrate { restamp } => {
                 unless_stopped(migrate::run(&settings, restamp)).await.map(|()| true)
             }
+            Task::Simulate(options) => simulate::run(&settings, options).await.map(|()| true),
             Task::Load(options) => unless_stopped(load::run(&settings, options)).await.map(|()| true),
             Task::Tail(options) => tail::run(options).await.map(|()| true),
         }
@@ -96,11 +110,13 @@ async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) -> any
 /// What to do, once the settings are read.
 enum Task {
     Serve { check_config: bool },
+    Demo(Demonstration),
     Check { json: bool },
     Ready(Option<SocketAddr>),
     Migrate { restamp: bool },
     Load(load::LoadOptions),
     Tail(tail::TailOptions),
+    Simulate(simulate::ClinicOptions),
 }
 
 /// The environment, as far as it is text: nothing else can be a setting.

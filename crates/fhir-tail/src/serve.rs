@@ -1,6 +1,8 @@
-//! `fhir-tail serve`: everything put together, and taken apart again in order.
+//! `fhir-tail serve`: everything put together, and taken apart again in order. A demo is the same with sample data
+//! and a clinic at work.
 
 use crate::data_dir::DataDir;
+use crate::demo::{self, Demonstration};
 use crate::migrate;
 use crate::output::say;
 use crate::place::search;
@@ -8,6 +10,7 @@ use crate::postgres::Embedded;
 use crate::received::{Counting, Received};
 use crate::settings::Settings;
 use crate::signals::Signals;
+use crate::simulate;
 use crate::supervisor::{Supervisor, blocking};
 use anyhow::Context as _;
 use cdc::{Database, SERVICE_ROLE};
@@ -15,11 +18,14 @@ use feed::{Feed, Lsn, Publisher, Source};
 use nix::sys::stat::{Mode, umask};
 use sse_api::{EventStream, Server, SourceSnapshot};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// How long the clinic of a demo has: what it is writing is taken back.
+const CLINIC_WITHIN: Duration = Duration::from_secs(5);
 /// How long the streams have to end: the server cuts off those that do not read before that.
 const STREAMS_WITHIN: Duration = Duration::from_secs(10);
 /// How long the reader of the log has to make durable what it read, and to acknowledge it.
@@ -38,11 +44,11 @@ const CONCURRENT_PAGES: usize = 4;
 const HELD_BYTES: usize = 64 << 20;
 
 /// Serves until a signal or a failure.
-pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
+pub(crate) async fn run(settings: Settings, demonstration: Option<Demonstration>) -> anyhow::Result<()> {
     umask(Mode::from_bits_truncate(0o077));
     let mut signals = Signals::new()?;
     let prepared = tokio::select! {
-        prepared = Prepared::new(&settings) => prepared?,
+        prepared = Prepared::new(&settings, demonstration) => prepared?,
         signal = signals.next() => {
             tracing::info!(signal, "stopped before the service had started");
             return Ok(());
@@ -55,6 +61,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
 struct Prepared {
     embedded: Option<Embedded>,
     database: Database,
+    demonstration: Option<Demonstration>,
     feed: Feed,
     publisher: Publisher,
     server: Server,
@@ -63,7 +70,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    async fn new(settings: &Settings) -> anyhow::Result<Self> {
+    async fn new(settings: &Settings, demonstration: Option<Demonstration>) -> anyhow::Result<Self> {
         // Before anything is started that takes long: a port in use is the usual failure.
         let server = sse_api::bind(sse_api::Settings {
             listen: settings.listen.clone(),
@@ -77,8 +84,14 @@ impl Prepared {
         let (embedded, database) = match &settings.database {
             Some(database) => (None, database.clone()),
             None => {
+                if demonstration.is_some_and(|demonstration| demonstration.fresh) {
+                    demo::begin_anew(&data_dir, &search(settings)).await?;
+                }
                 let embedded = Embedded::start(&data_dir, &search(settings)).await?;
                 migrate::apply(&embedded.administrator()?).await?;
+                if let Some(Demonstration { clinic, .. }) = demonstration {
+                    demo::populate(&embedded.administrator()?, clinic).await?;
+                }
                 embedded.allow_login(SERVICE_ROLE).await?;
                 let database = embedded.as_role(SERVICE_ROLE)?;
                 (Some(embedded), database)
@@ -93,13 +106,14 @@ impl Prepared {
         };
         let (feed, publisher) =
             blocking(move || Feed::open(options, Arc::new(EventStream)).context("cannot start")).await?;
-        Ok(Self { embedded, database, feed, publisher, server, data_dir })
+        Ok(Self { embedded, database, demonstration, feed, publisher, server, data_dir })
     }
 
     async fn serve(self, settings: &Settings, signals: &mut Signals) -> anyhow::Result<()> {
-        let Self { embedded, database, feed, publisher, server, data_dir } = self;
+        let Self { embedded, database, demonstration, feed, publisher, server, data_dir } = self;
         let mut supervisor = Supervisor::default();
         // The order in which they end.
+        let clinic = supervisor.stage("clinic", CLINIC_WITHIN);
         let streams = supervisor.stage("streams", STREAMS_WITHIN);
         let intake = supervisor.stage("intake", INTAKE_WITHIN);
         let postgres = supervisor.stage("postgres", POSTGRES_WITHIN);
@@ -126,11 +140,16 @@ impl Prepared {
             }
         });
         let psql = embedded.as_ref().map(|embedded| embedded.reach().psql_url());
+        let place = demonstration.map(|_| data_dir.path().to_owned());
         supervisor.spawn(
             streams,
             "the announcement",
-            announce(addresses, psql, told, supervisor.token(streams)),
+            announce(addresses, psql, place, told, supervisor.token(streams)),
         );
+        if let (Some(Demonstration { clinic: options, .. }), Some(embedded)) = (demonstration, &embedded) {
+            let work = simulate::work(embedded.administrator()?, options, supervisor.token(clinic));
+            supervisor.spawn(clinic, "the clinic", work);
+        }
         if let Some(embedded) = embedded {
             supervisor.spawn(postgres, "the embedded Postgres", keep(embedded, supervisor.token(postgres)));
         }
@@ -171,14 +190,20 @@ fn listening(addresses: impl IntoIterator<Item = SocketAddr>) {
 async fn announce(
     addresses: Vec<SocketAddr>,
     psql: Option<String>,
+    demo: Option<PathBuf>,
     mut told: watch::Receiver<cdc::SourceStatus>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let connected = tokio::time::timeout(ANNOUNCE_WITHIN, told.wait_for(|status| status.connected));
     if stop.run_until_cancelled(connected).await.is_some() {
-        listening(addresses);
-        if let Some(psql) = psql {
-            say(format_args!("psql: {psql}"));
+        match (demo, psql) {
+            (Some(data_dir), Some(psql)) => demo::announce(&addresses, &psql, &data_dir),
+            (_, psql) => {
+                listening(addresses);
+                if let Some(psql) = psql {
+                    say(format_args!("psql: {psql}"));
+                }
+            }
         }
     }
     stop.cancelled().await;

@@ -110,7 +110,9 @@ fn a_wrong_command_line_and_wrong_settings_end_with_2() {
 fn help_names_the_commands_and_the_variables() {
     let (code, stdout, _) = output(&["--help"]);
     assert_eq!(code, Some(0));
-    for part in ["serve", "migrate", "load", "FHIR_TAIL_DATA_DIR", "--database-url"] {
+    for part in
+        ["demo", "serve", "migrate", "load", "simulate", "sample", "FHIR_TAIL_DATA_DIR", "--database-url"]
+    {
         assert!(stdout.contains(part), "{part} in {stdout}");
     }
 }
@@ -122,6 +124,24 @@ fn the_settings_in_effect_are_printed_without_passwords() {
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.contains("me@db.example"), "{stdout}");
     assert!(!stdout.contains("hunter2") && !stderr.contains("hunter2"), "{stdout}{stderr}");
+}
+
+#[test]
+fn sample_data_is_the_same_for_the_same_seed_and_day() {
+    let arguments = ["sample", "--patients", "3", "--seed", "7", "--as-of", "2026-11-25"];
+    let (code, first, stderr) = output(&arguments);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(output(&arguments).1, first);
+    assert!(first.lines().count() > 50 && first.lines().all(|line| line.starts_with("{\"resourceType\":\"")));
+    let (code, _, stderr) = output(&["sample", "--as-of", "yesterday"]);
+    assert!(code == Some(2) && stderr.contains("yesterday"), "{stderr}");
+}
+
+#[test]
+fn a_demo_does_not_touch_a_database_of_yours() {
+    let (code, _, stderr) = output(&["demo", "--database-url", "postgres://me@db.example/fhir"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("--database-url") && stderr.contains("fhir-tail simulate"), "{stderr}");
 }
 
 #[test]

@@ -61,7 +61,10 @@ pub(crate) struct Body {
 
 impl Body {
     pub(crate) fn of(subject: &Subject) -> Self {
-        let mut random = Random::part(u64::from(stable_hash(subject.id.bytes().chain(subject.birth.to_string().bytes()))), 0);
+        let mut random = Random::part(
+            u64::from(stable_hash(subject.id.bytes().chain(subject.birth.to_string().bytes()))),
+            0,
+        );
         let random = &mut random;
         let has = |chronic| subject.diagnosis(chronic).is_some();
         let tall = if subject.sex == Sex::Male { 1.035 } else { 0.965 };

@@ -88,7 +88,13 @@ impl Chart<'_> {
     }
 
     /// Something is measured.
-    pub(crate) fn observe(&mut self, visit: &Visit, category: Concept, code: Concept, reading: Reading) -> Observation {
+    pub(crate) fn observe(
+        &mut self,
+        visit: &Visit,
+        category: Concept,
+        code: Concept,
+        reading: Reading,
+    ) -> Observation {
         let laboratory = category == hl7::LABORATORY;
         let mut observation = Observation {
             head: self.head("Observation"),
@@ -114,7 +120,12 @@ impl Chart<'_> {
     }
 
     /// What is measured at every visit; a child's blood pressure from three years on.
-    pub(crate) fn vital_signs(&mut self, visit: &Visit, body: &Body, random: &mut Random) -> Vec<Observation> {
+    pub(crate) fn vital_signs(
+        &mut self,
+        visit: &Visit,
+        body: &Body,
+        random: &mut Random,
+    ) -> Vec<Observation> {
         let day = day_of(visit.at);
         let years = self.subject.age(day);
         let (height, weight) = (body.height(day), body.weight(day, random));
@@ -139,7 +150,13 @@ impl Chart<'_> {
     }
 
     /// Something is measured in the laboratory.
-    pub(crate) fn laboratory(&mut self, visit: &Visit, code: Concept, value: f64, unit: &'static str) -> Observation {
+    pub(crate) fn laboratory(
+        &mut self,
+        visit: &Visit,
+        code: Concept,
+        value: f64,
+        unit: &'static str,
+    ) -> Observation {
         self.observe(visit, hl7::LABORATORY, code, Reading::Quantity(value, unit))
     }
 

@@ -72,11 +72,8 @@ pub(crate) const AMLODIPINE: Concept = concept!(RXNORM, "197361", "Amlodipine 5 
 pub(crate) const HYDROCHLOROTHIAZIDE: Concept =
     concept!(RXNORM, "310798", "Hydrochlorothiazide 25 MG Oral Tablet");
 pub(crate) const SIMVASTATIN: Concept = concept!(RXNORM, "312961", "Simvastatin 20 MG Oral Tablet");
-pub(crate) const FLUTICASONE: Concept = concept!(
-    RXNORM,
-    "895994",
-    "120 ACTUAT Fluticasone propionate 0.044 MG/ACTUAT Metered Dose Inhaler"
-);
+pub(crate) const FLUTICASONE: Concept =
+    concept!(RXNORM, "895994", "120 ACTUAT Fluticasone propionate 0.044 MG/ACTUAT Metered Dose Inhaler");
 pub(crate) const ACETAMINOPHEN: Concept = concept!(RXNORM, "313782", "Acetaminophen 325 MG Oral Tablet");
 pub(crate) const ACETAMINOPHEN_CHEWABLE: Concept =
     concept!(RXNORM, "313820", "Acetaminophen 160 MG Chewable Tablet");
@@ -173,11 +170,8 @@ pub(crate) mod hl7 {
         "encounter-diagnosis",
         "Encounter Diagnosis"
     );
-    pub(crate) const PERFORMER: Concept = coded!(
-        "http://terminology.hl7.org/CodeSystem/v3-ParticipationType",
-        "PPRF",
-        "primary performer"
-    );
+    pub(crate) const PERFORMER: Concept =
+        coded!("http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "PPRF", "primary performer");
     pub(crate) const PROVIDER: Concept =
         coded!("http://terminology.hl7.org/CodeSystem/organization-type", "prov", "Healthcare Provider");
     pub(crate) const PAYER: Concept =
@@ -186,16 +180,10 @@ pub(crate) mod hl7 {
         coded!("http://terminology.hl7.org/CodeSystem/v2-0203", "MR", "Medical record number");
     pub(crate) const CREATE: Concept =
         coded!("http://terminology.hl7.org/CodeSystem/v3-DataOperation", "CREATE", "create");
-    pub(crate) const AUTHOR: Concept = coded!(
-        "http://terminology.hl7.org/CodeSystem/provenance-participant-type",
-        "author",
-        "Author"
-    );
-    pub(crate) const ASSEMBLER: Concept = coded!(
-        "http://terminology.hl7.org/CodeSystem/provenance-participant-type",
-        "assembler",
-        "Assembler"
-    );
+    pub(crate) const AUTHOR: Concept =
+        coded!("http://terminology.hl7.org/CodeSystem/provenance-participant-type", "author", "Author");
+    pub(crate) const ASSEMBLER: Concept =
+        coded!("http://terminology.hl7.org/CodeSystem/provenance-participant-type", "assembler", "Assembler");
     pub(crate) const CARE_GAP: Concept =
         coded!("http://terminology.hl7.org/CodeSystem/v3-ActCode", "CAREGAP", "Caregap");
     pub(crate) const PROPORTION: Concept =

@@ -7,7 +7,9 @@ use crate::measure::{Evidence, Judgement, Measure, Year};
 use crate::resources::quality::{
     DetectedIssue, Evidence as Detail, MeasureReport, ReportGroup, ReportPopulation, Score,
 };
-use crate::resources::{Coding, Concept, Day, Extension, Head, Meta, Period, Reference, Time, Value, written};
+use crate::resources::{
+    Coding, Concept, Day, Extension, Head, Meta, Period, Reference, Time, Value, written,
+};
 use crate::staff::{CLINIC, REPORTING};
 use crate::subject::Subject;
 use jiff::Timestamp;
@@ -33,9 +35,7 @@ impl Status {
         }
         const SYSTEM: &str = "http://hl7.org/fhir/uv/deqm/CodeSystem/deqm-gaps-status";
         match self {
-            Self::Open => {
-                status(&[Coding { system: SYSTEM, code: "open-gap", display: Some("Open Gap") }])
-            }
+            Self::Open => status(&[Coding { system: SYSTEM, code: "open-gap", display: Some("Open Gap") }]),
             Self::Closed => {
                 status(&[Coding { system: SYSTEM, code: "closed-gap", display: Some("Closed Gap") }])
             }
@@ -44,11 +44,9 @@ impl Status {
                 code: "prospective-gap",
                 display: Some("Prospective Gap"),
             }]),
-            Self::NotApplicable => status(&[Coding {
-                system: SYSTEM,
-                code: "not-applicable",
-                display: Some("Not Applicable"),
-            }]),
+            Self::NotApplicable => {
+                status(&[Coding { system: SYSTEM, code: "not-applicable", display: Some("Not Applicable") }])
+            }
         }
     }
 

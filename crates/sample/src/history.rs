@@ -44,7 +44,8 @@ pub(crate) fn write(chart: &mut Chart<'_>, today: Date, random: &mut Random) {
         chart.problem(diagnosis);
     }
     let occasions = plan(subject, today, random);
-    let last_review = occasions.iter().rposition(|(_, it)| matches!(it, Occasion::Annual | Occasion::FollowUp));
+    let last_review =
+        occasions.iter().rposition(|(_, it)| matches!(it, Occasion::Annual | Occasion::FollowUp));
     for (number, (day, occasion)) in occasions.iter().enumerate() {
         let latest = last_review == Some(number);
         happen(chart, &body, *day, *occasion, latest, random);
@@ -153,7 +154,13 @@ fn happen(
         }
         Occasion::Illness => {
             let visit = chart.visit(codes::SYMPTOM, at, 15, CLINIC);
-            ill(chart, body, &visit, Some(office_hours(days_after(day, random.between(7, 14)), random)), random);
+            ill(
+                chart,
+                body,
+                &visit,
+                Some(office_hours(days_after(day, random.between(7, 14)), random)),
+                random,
+            );
         }
         Occasion::Colonoscopy => {
             let visit = chart.visit(codes::OUTPATIENT_PROCEDURE, at, 60, HOSPITAL);

@@ -149,12 +149,7 @@ impl Measure {
     }
 
     /// What the evidence says of that year.
-    pub(crate) fn judge<'a>(
-        self,
-        subject: &Subject,
-        evidence: &'a [Evidence],
-        year: Year,
-    ) -> Judgement<'a> {
+    pub(crate) fn judge<'a>(self, subject: &Subject, evidence: &'a [Evidence], year: Year) -> Judgement<'a> {
         let until = |evidence: &&Evidence| evidence.on <= year.end();
         let hospice = evidence.iter().filter(until).find(|evidence| evidence.finding == Finding::Hospice);
         if let Some(hospice) = hospice {
@@ -314,8 +309,11 @@ mod tests {
     const YEAR: Year = Year(2026);
 
     fn woman(birth: Date) -> Subject {
-        let diagnoses = [Chronic::Diabetes, Chronic::Hypertension]
-            .map(|chronic| Diagnosis { chronic, condition: "Condition/c".to_owned(), since: date(2020, 5, 1) });
+        let diagnoses = [Chronic::Diabetes, Chronic::Hypertension].map(|chronic| Diagnosis {
+            chronic,
+            condition: "Condition/c".to_owned(),
+            since: date(2020, 5, 1),
+        });
         Subject {
             id: "p".to_owned(),
             name: "Ann".to_owned(),

@@ -67,7 +67,8 @@ impl Population {
             out: &mut out,
         };
         history::write(&mut chart, self.today, &mut random);
-        let registered = chart.out.iter().filter(|it| it.resource_type == "Condition" || it.resource_type == "Patient");
+        let registered =
+            chart.out.iter().filter(|it| it.resource_type == "Condition" || it.resource_type == "Patient");
         let target = registered.map(|it| Reference::to(it.reference())).collect();
         chart.provenance(target, midnight(self.today));
         self.gaps(&person, &evidence, &mut random, &mut out);

@@ -192,8 +192,10 @@ mod tests {
 
     #[test]
     fn no_two_doctors_share_a_family_name() {
-        let mut names: Vec<_> =
-            doctors(3, 100_000).iter().map(|(doctor, _)| doctor.name.rsplit(' ').next().unwrap().to_owned()).collect();
+        let mut names: Vec<_> = doctors(3, 100_000)
+            .iter()
+            .map(|(doctor, _)| doctor.name.rsplit(' ').next().unwrap().to_owned())
+            .collect();
         let all = names.len();
         names.sort();
         names.dedup();

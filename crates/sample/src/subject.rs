@@ -31,7 +31,8 @@ pub(crate) enum Chronic {
 }
 
 impl Chronic {
-    pub(crate) const ALL: [Self; 4] = [Self::Hypertension, Self::Diabetes, Self::Hyperlipidemia, Self::Asthma];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Hypertension, Self::Diabetes, Self::Hyperlipidemia, Self::Asthma];
 
     pub(crate) fn concept(self) -> Concept {
         match self {

@@ -17,7 +17,9 @@ pub enum ListenError {
     )]
     NotLoopback(SocketAddr),
     /// The operating system refused.
-    #[error("cannot listen on {address}: is another program there? choose another port (0 for a free one)")]
+    #[error(
+        "cannot listen on {address}: is another program there? choose another port with --listen (0 for a free one)"
+    )]
     Bind {
         /// The address.
         address: SocketAddr,

@@ -31,7 +31,7 @@ use anyhow::{Context as _, bail};
 use cdc::Database;
 use input::Inputs;
 use report::Report;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How many batches may wait for the database.
@@ -86,6 +86,11 @@ pub(crate) async fn run(settings: &Settings, options: LoadOptions) -> anyhow::Re
     let closed = place.close().await;
     say(format_args!("{}", result?));
     closed
+}
+
+/// Loads one file into a database that has the tables; the summary.
+pub(crate) async fn load_file(path: &Path, database: &Database) -> anyhow::Result<String> {
+    load_into(Inputs::of(&[path.to_owned()])?, false, database).await
 }
 
 /// Loads into a database that has the tables; the summary.

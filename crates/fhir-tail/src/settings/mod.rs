@@ -132,6 +132,23 @@ impl Settings {
         })
     }
 
+    /// The same for a demo: a Postgres of its own whatever else is set, in a folder of its own, and quiet.
+    pub(crate) fn of_a_demo(mut self) -> Result<Self, InvalidSettings> {
+        if self.database.take().is_some() && self.origin("database-url") == Origin::Flag("database-url") {
+            let message = "a demo runs on a Postgres of its own: leave this out, or use 'fhir-tail simulate' to have \
+                           a clinic write to that database";
+            return Err(InvalidSettings(vec![Problem {
+                origin: Origin::Flag("database-url"),
+                message: message.to_owned(),
+            }]));
+        }
+        self.data_dir.push("demo");
+        if self.origin("log-level") == Origin::Default {
+            "warn".clone_into(&mut self.log_level);
+        }
+        Ok(self)
+    }
+
     /// What is followed in this database, and by what names.
     pub(crate) fn followed(&self, database: Database) -> cdc::Settings {
         cdc::Settings {

@@ -197,9 +197,8 @@ impl Clinic {
         let deletable = |observation: &Observation| {
             reading_of(observation).is_some_and(|reading| finding_of(observation.code, reading).is_none())
         };
-        let candidates: Vec<usize> = (0..self.observed.len())
-            .filter(|at| deletable(&self.observed[*at].1))
-            .collect();
+        let candidates: Vec<usize> =
+            (0..self.observed.len()).filter(|at| deletable(&self.observed[*at].1)).collect();
         if candidates.is_empty() {
             return Vec::new();
         }

@@ -79,10 +79,9 @@ impl Clinic {
         }
         let mut spare = evidence.len() - KEPT / 2;
         evidence.retain(|it| {
-            let replaced = matches!(
-                it.finding,
-                Finding::Visit | Finding::BloodPressure(..) | Finding::Hba1c(_)
-            ) && spare > 0;
+            let replaced =
+                matches!(it.finding, Finding::Visit | Finding::BloodPressure(..) | Finding::Hba1c(_))
+                    && spare > 0;
             spare -= usize::from(replaced);
             !replaced
         });

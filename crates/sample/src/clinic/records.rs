@@ -160,9 +160,10 @@ impl Records {
     }
 
     fn group(&mut self, id: &str, read: ReadGroup) {
-        let patients = read.member.into_iter().filter_map(|member| {
-            Some(member.entity.reference.strip_prefix("Patient/")?.to_owned())
-        });
+        let patients = read
+            .member
+            .into_iter()
+            .filter_map(|member| Some(member.entity.reference.strip_prefix("Patient/")?.to_owned()));
         self.members.insert(id.to_owned(), patients.collect());
     }
 
@@ -172,9 +173,11 @@ impl Records {
         let year = parse_day(&read.period.start).map(|day| Year(day.year()));
         let (Some(patient), Some(measure), Some(year)) = (patient, measure, year) else { return };
         let numerator = |it: &Evaluated| it.extension.iter().any(|criteria| criteria.value == "numerator");
-        let met = read.group.iter().flat_map(|group| &group.population).any(|population| {
-            population.count > 0 && population.code.has("numerator")
-        });
+        let met = read
+            .group
+            .iter()
+            .flat_map(|group| &group.population)
+            .any(|population| population.count > 0 && population.code.has("numerator"));
         let by = read.evaluated_resource.into_iter().filter(|it| met && numerator(it));
         let by = by.map(|it| it.reference).collect();
         self.reports.insert(id.to_owned(), (patient, measure, year, by));
@@ -204,7 +207,9 @@ impl Records {
         }
         let resource = format!("{resource_type}/{id}");
         if resource_type == "Condition" {
-            let chronic = read.code().and_then(|code| Chronic::ALL.into_iter().find(|it| code.has(it.concept().code())));
+            let chronic = read
+                .code()
+                .and_then(|code| Chronic::ALL.into_iter().find(|it| code.has(it.concept().code())));
             if let Some(chronic) = chronic {
                 let diagnosis = Diagnosis { chronic, condition: resource, since: on };
                 self.patients[patient].subject.diagnoses.push(diagnosis);

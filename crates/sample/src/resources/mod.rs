@@ -109,7 +109,11 @@ pub(crate) struct Decimal(pub(crate) f64);
 impl Serialize for Decimal {
     #[allow(clippy::cast_possible_truncation, reason = "readings are small, and this one is whole")]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.0.fract() == 0.0 { serializer.serialize_i64(self.0 as i64) } else { self.0.serialize(serializer) }
+        if self.0.fract() == 0.0 {
+            serializer.serialize_i64(self.0 as i64)
+        } else {
+            self.0.serialize(serializer)
+        }
     }
 }
 

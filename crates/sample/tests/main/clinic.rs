@@ -45,7 +45,7 @@ fn key(write: &Write) -> String {
 fn what_it_writes_is_fhir_and_everything_happens() {
     let mut store = population(1, 100);
     let before = store.check_gaps();
-    let happened = work(&mut store, 1, 1_000, 3_000);
+    let happened = work(&mut store, 1, 1_000, 2_000);
     for event in [
         Event::Illness,
         Event::Review,
@@ -74,11 +74,11 @@ fn gaps_close_in_both_ways_and_open_again() {
     let mut store = population(3, 100);
     let mut clinic = store.clinic(3, 1);
     let status = |store: &Store, issue: &str| {
-        let issue = store.get(issue)?;
+        let issue = store.get(issue).filter(|it| it["resourceType"] == "DetectedIssue")?;
         Some(text(&issue["modifierExtension"][0]["valueCodeableConcept"]["coding"][0]["code"]))
     };
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    for number in 0..3_000 {
+    for number in 0..2_000 {
         let step = clinic.step(noon().checked_add(number.seconds()).unwrap());
         for write in &step.writes {
             let reference = key(write);
@@ -112,12 +112,12 @@ fn gaps_close_in_both_ways_and_open_again() {
 
 #[test]
 fn a_gap_that_closes_has_what_closed_it_in_the_same_transaction_or_before() {
-    let mut store = population(9, 60);
+    let mut store = population(9, 40);
     let mut clinic = store.clinic(9, 1);
-    for number in 0..800 {
+    for number in 0..500 {
         let step = clinic.step(noon().checked_add(number.seconds()).unwrap());
         step.writes.iter().for_each(|write| store.write(write));
-        if number % 40 == 0 {
+        if number % 100 == 99 {
             store.check_gaps();
             store.check_references();
         }
@@ -140,13 +140,14 @@ fn a_year_that_begins_opens_gaps_that_were_ahead() {
     let mut store = population(1, 150);
     let mut clinic = store.clinic(1, 1);
     let new_year: Timestamp = "2027-01-01T09:00:00Z".parse().unwrap();
-    for number in 0..2_500 {
+    for number in 0..1_800 {
         let step = clinic.step(new_year.checked_add(number.seconds()).unwrap());
         step.writes.iter().for_each(|write| store.write(write));
     }
     let statuses = store.check_gaps();
     assert!(!statuses.contains_key("prospective-gap") || statuses["prospective-gap"] < 5, "{statuses:?}");
-    let of_this_year = store.all("MeasureReport").iter().filter(|it| it["period"]["start"] == "2027-01-01").count();
+    let of_this_year =
+        store.all("MeasureReport").iter().filter(|it| it["period"]["start"] == "2027-01-01").count();
     assert!(of_this_year > 50, "{of_this_year}");
     store.check_references();
 }
@@ -193,7 +194,7 @@ fn it_refuses_data_that_is_not_marked_as_a_test() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
 
     #[test]
     fn it_holds_together_whatever_the_seed(seed in any::<u64>(), run in 1u64..1 << 40) {

@@ -218,7 +218,9 @@ impl Store {
         let [entry] = &by[..] else {
             assert_eq!(measure_of(measure), "childhood-immunization", "{of}");
             let times = |code: &str| codes.iter().filter(|it| *it == code).count();
-            for (vaccine, least) in [("20", 4), ("10", 3), ("03", 1), ("49", 3), ("08", 3), ("21", 1), ("133", 4)] {
+            for (vaccine, least) in
+                [("20", 4), ("10", 3), ("03", 1), ("49", 3), ("08", 3), ("21", 1), ("133", 4)]
+            {
                 assert!(times(vaccine) >= least, "{of}: {vaccine}");
             }
             return;
