@@ -19,12 +19,12 @@ mod random;
 mod readme;
 mod replay;
 mod resume;
+mod simulate;
 mod slot;
 mod standby;
 mod tail;
 mod tail_answers;
 mod tail_download;
-mod simulate;
 mod transactions;
 mod wire;
 

@@ -68,6 +68,25 @@ impl Status {
     }
 }
 
+/// Whether next year's gap is to be announced, if there will be one; `this`: how this year's stands. What is open need
+/// not be announced, and what has to be done each year goes without saying.
+pub(crate) fn announced(
+    measure: Measure,
+    this: Option<Status>,
+    next: Year,
+    subject: &Subject,
+    evidence: &[Evidence],
+) -> bool {
+    let of_interest = match measure {
+        Measure::Colorectal | Measure::Breast => this == Some(Status::Closed),
+        Measure::Childhood => this.is_none(),
+        Measure::Hba1c | Measure::BloodPressure => false,
+    };
+    of_interest
+        && measure.concerns(subject, next)
+        && matches!(measure.judge(subject, evidence, next), Judgement::Unmet(_))
+}
+
 /// The ids of a report and its issue.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Ids {

@@ -4,7 +4,7 @@ use crate::Resource;
 use crate::chart::{Chart, Numbers};
 use crate::codes::hl7;
 use crate::dates::{days_after, first_of, midnight};
-use crate::gap::{Ids, Status, assess};
+use crate::gap::{Ids, announced, assess};
 use crate::history;
 use crate::measure::{Evidence, Measure, Year};
 use crate::person::Person;
@@ -96,17 +96,7 @@ impl Population {
             }
             let now = midnight(self.today);
             let status = measure.concerns(subject, this).then(|| assessed(this, now));
-            // What is open need not be announced; what has to be done each year goes without saying.
-            let announced = match measure {
-                Measure::Colorectal | Measure::Breast => status == Some(Status::Closed),
-                Measure::Childhood => status.is_none(),
-                Measure::Hba1c | Measure::BloodPressure => false,
-            };
-            let judgement = measure.judge(subject, evidence, next);
-            if announced
-                && measure.concerns(subject, next)
-                && Status::of(&judgement, next, now) == Status::Prospective
-            {
+            if announced(measure, status, next, subject, evidence) {
                 assessed(next, now);
             }
         }

@@ -83,9 +83,11 @@ impl Clinic {
 
     /// Does what closes a gap of somebody's.
     fn closing(&mut self, now: Timestamp, out: &mut Vec<Resource>) {
+        // Few come before it is time.
+        let ahead = self.random.chance(0.1);
         let Some((patient, measure, year)) = self.somebody(|patient| {
             patient.gaps.iter().find(|((measure, year), gap)| {
-                let attended = matches!(gap.status, Status::Open | Status::Prospective);
+                let attended = gap.status == Status::Open || (ahead && gap.status == Status::Prospective);
                 attended && closable(patient, *measure, *year, now)
             })
         }) else {

@@ -3,7 +3,7 @@
 use super::{Clinic, Gap, Patient};
 use crate::Resource;
 use crate::dates::day_of;
-use crate::gap::{Ids, Status, assess};
+use crate::gap::{Ids, Status, announced, assess};
 use crate::measure::{Finding, Judgement, Measure, Year};
 use jiff::Timestamp;
 
@@ -42,6 +42,12 @@ impl Clinic {
             }
             if first && !self.patients[patient].gaps.contains_key(&(measure, this)) {
                 self.assess(patient, measure, this, true, now, out);
+            }
+            let next = Year(this.0 + 1);
+            let Patient { subject, evidence, gaps, .. } = &self.patients[patient];
+            let status = gaps.get(&(measure, this)).map(|gap| gap.status);
+            if !gaps.contains_key(&(measure, next)) && announced(measure, status, next, subject, evidence) {
+                self.assess(patient, measure, next, true, now, out);
             }
         }
         self.forget(patient);

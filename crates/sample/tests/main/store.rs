@@ -110,8 +110,8 @@ impl Store {
     }
 
     /// Gaps and reports agree, with each other and with the evidence.
-    pub(crate) fn check_gaps(&self) -> BTreeMap<String, usize> {
-        let mut statuses = BTreeMap::new();
+    pub(crate) fn check_gaps(&self) -> Statuses {
+        let mut statuses = Statuses::default();
         let measures: BTreeSet<String> = self
             .all("Measure")
             .iter()
@@ -147,7 +147,7 @@ impl Store {
             let issue = &issues[&format!("MeasureReport/{}", text(&report["id"]))];
             let status = text(&issue["modifierExtension"][0]["valueCodeableConcept"]["coding"][0]["code"]);
             self.check_gap(&patient, &measure, &start, &report, &status);
-            *statuses.entry(status).or_default() += 1;
+            *statuses.0.entry((status, start)).or_default() += 1;
         }
         statuses
     }
@@ -239,6 +239,20 @@ impl Store {
             }
             (measure, code) => panic!("{measure} by {code}"),
         }
+    }
+}
+
+/// How many gaps have which status, for periods that begin on which day.
+#[derive(Default, Debug)]
+pub(crate) struct Statuses(BTreeMap<(String, String), usize>);
+
+impl Statuses {
+    pub(crate) fn of(&self, status: &str) -> usize {
+        self.0.iter().filter(|((of, _), _)| of == status).map(|(_, count)| count).sum()
+    }
+
+    pub(crate) fn from(&self, status: &str, start: &str) -> usize {
+        self.0.get(&(status.to_owned(), start.to_owned())).copied().unwrap_or_default()
     }
 }
 
