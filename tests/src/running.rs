@@ -27,7 +27,8 @@ impl Running {
 
     /// What follows this at the beginning of a line of its output, blanks aside.
     pub async fn line(&mut self, prefix: &str, limit: Duration) -> Result<String> {
-        let waiting = until(&format!("a line with {prefix}"), limit, || {
+        let what = format!("a line with {prefix}");
+        let waiting = until(&what, limit, || {
             let alive = self.process.must_run();
             let written = std::fs::read_to_string(&self.output);
             async move {

@@ -51,6 +51,24 @@ fn nothing_said_is_safe() {
 }
 
 #[test]
+fn a_demo_has_a_folder_and_a_database_of_its_own() {
+    let mut environment = nobody();
+    environment.insert("DATABASE_URL".to_owned(), "postgres://me@db.example/fhir".to_owned());
+    let demo = read(CommonOptions::default(), ServeOptions::default(), &environment).of_a_demo().unwrap();
+    assert!(demo.database.is_none());
+    assert_eq!(demo.data_dir, Path::new("/nonexistent/.local/share/fhir-tail/demo"));
+    assert_eq!(demo.log_level, "warn");
+
+    let common = CommonOptions {
+        database_url: Some("postgres://me@db.example/fhir".to_owned()),
+        log_level: Some("debug".to_owned()),
+        ..CommonOptions::default()
+    };
+    let refusal = read(common, ServeOptions::default(), &environment).of_a_demo().err().unwrap();
+    assert!(refusal.to_string().contains("fhir-tail simulate"), "{refusal}");
+}
+
+#[test]
 fn flags_win_over_variables_and_those_over_the_file() {
     let (_file, mut common) = with_file("slot = 'file'\npublication = 'file'\nretention-age = '3d'\n");
     common.data_dir = Some("/flag".to_owned());
