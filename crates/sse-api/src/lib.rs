@@ -11,6 +11,7 @@ mod host;
 mod listen;
 mod metrics;
 mod notices;
+mod page;
 mod pages;
 mod place;
 mod refusal;

@@ -1,5 +1,4 @@
-//! What people and tools read to find their way: the front page, the list of URLs and the
-//! CapabilityStatement.
+//! What people and tools read to find their way: the list of URLs and the CapabilityStatement.
 
 use crate::asking::weight;
 use crate::routes::content;
@@ -8,15 +7,9 @@ use fhir::{Instant, ResourceType, canonical};
 use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 
-pub(crate) const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-
-/// The page at the root.
-pub(crate) const ROOT: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>fhir-tail</title>\n\
-<h1>fhir-tail</h1>\n<p>Changes of FHIR resources as a stream of Server-Sent Events.</p>\n<ul>\n\
-<li><a href=\"/fhir/\">Streams</a>\n<li><a href=\"/fhir/metadata\">CapabilityStatement</a>\n\
-<li><a href=\"/health/ready\">Readiness</a>\n<li><a href=\"/metrics\">Metrics</a>\n</ul>\n";
 
 /// What there is: path and meaning.
 const URLS: [(&str, &str); 3] = [

@@ -4,6 +4,7 @@ use crate::export::export;
 use crate::health::readiness;
 use crate::host::{BadHost, Hosts};
 use crate::metrics::{self, Metrics};
+use crate::page;
 use crate::pages;
 use crate::place::Place;
 use crate::refusal::{FHIR_JSON, Refusal};
@@ -40,8 +41,7 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// The routes.
 pub(crate) fn router<F: Subscribe>(api: Arc<Api<F>>) -> Router {
-    Router::new()
-        .route("/", get(front_page))
+    page::routes()
         .route("/metrics", get(scrape::<F>))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready::<F>))
@@ -106,10 +106,6 @@ async fn fhir<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request) ->
         }
         _ => only_reading().await,
     }
-}
-
-async fn front_page() -> Response {
-    content(pages::HTML, pages::ROOT)
 }
 
 pub(crate) async fn live() -> Response {

@@ -14,9 +14,46 @@ async fn the_front_is_for_people() {
     let browser = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
     let response = service.answer("GET", "/fhir/", &[browser]).await;
     assert!(response.header("content-type").unwrap().starts_with("text/html"));
-    let response = service.answer("GET", "/", &[browser]).await;
-    assert!(response.header("content-type").unwrap().starts_with("text/html"));
-    assert!(response.text().contains("href=\"/fhir/\""));
+}
+
+#[tokio::test]
+async fn the_page_keeps_to_itself() {
+    let service = Service::start().await;
+    for (path, media_type) in
+        [("/", "text/html"), ("/page/main.js", "text/javascript"), ("/page/style.css", "text/css")]
+    {
+        let response = service.answer("GET", path, &[]).await;
+        assert_eq!(response.status, 200);
+        assert!(response.header("content-type").unwrap().starts_with(media_type));
+        let policy = response.header("content-security-policy").unwrap();
+        for rule in
+            ["default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"]
+        {
+            assert!(policy.split("; ").any(|there| there == rule), "{policy}");
+        }
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(response.header("referrer-policy"), Some("no-referrer"));
+        assert_eq!(response.header("cache-control"), Some("no-cache"));
+    }
+    assert_eq!(service.answer("GET", "/page/", &[]).await.status, 404);
+    assert_eq!(service.answer("GET", "/page/index.html", &[]).await.status, 404);
+    assert_eq!(service.answer("GET", "/", &["Host: elsewhere.example"]).await.status, 400);
+    assert_eq!(service.answer("POST", "/", &[]).await.status, 405);
+}
+
+#[tokio::test]
+async fn a_browser_that_has_the_page_does_not_get_it_again() {
+    let service = Service::start().await;
+    let first = service.answer("GET", "/", &[]).await;
+    let tag = first.header("etag").unwrap();
+    for (asked, status) in
+        [(tag.to_owned(), 304), (format!("\"other\", W/{tag}"), 304), ("\"other\"".to_owned(), 200)]
+    {
+        let response = service.answer("GET", "/", &[&format!("If-None-Match: {asked}")]).await;
+        assert_eq!(response.status, status, "{asked}");
+        assert_eq!(response.header("etag"), Some(tag));
+        assert_eq!(response.body.is_empty(), status == 304);
+    }
 }
 
 #[tokio::test]
