@@ -1,93 +1,245 @@
-//! A real browser, driven by WebDriver (<https://www.w3.org/TR/webdriver2/>) through chromedriver.
+//! A real browser, driven by WebDriver BiDi (<https://www.w3.org/TR/webdriver-bidi/>): Chromium through chromedriver,
+//! Firefox by itself. One page each.
 
 use crate::process::Process;
-use crate::{Context, SOON, until};
-use anyhow::{Context as _, Result};
+use crate::{Context, SOON, until, within};
+use anyhow::{Context as _, Result, bail};
+use futures_util::{SinkExt as _, StreamExt as _};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-/// A headless Chromium with one page. Call [`close`](Self::close) at the end.
+/// Which browser.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// Debian's `chromium`, with `chromium-driver`.
+    Chromium,
+    /// Debian's `firefox-esr`.
+    Firefox,
+}
+
+impl Engine {
+    /// Why it cannot be used here, if it cannot.
+    pub fn missing(self) -> Option<String> {
+        self.program().is_none().then(|| format!("{} is not installed", self.programs()[0]))
+    }
+
+    /// What speaks the protocol, by its usual names.
+    fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Chromium => &["chromedriver"],
+            Self::Firefox => &["firefox-esr", "firefox"],
+        }
+    }
+
+    fn program(self) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH")?;
+        let in_path = |name: &&str| {
+            std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+        };
+        self.programs().iter().find_map(in_path)
+    }
+
+    /// What it writes before the port that it listens on.
+    fn before_port(self) -> &'static str {
+        match self {
+            Self::Chromium => "started successfully on port ",
+            Self::Firefox => "WebDriver BiDi listening on ws://127.0.0.1:",
+        }
+    }
+
+    fn command(self, home: &std::path::Path) -> Result<Command> {
+        let mut command = Command::new(self.program().with_context(|| format!("no {self:?}"))?);
+        // Whatever they keep, they keep in the test's folder.
+        command.env("HOME", home);
+        match self {
+            Self::Chromium => command.arg("--port=0"),
+            Self::Firefox => {
+                let profile = home.join("profile");
+                std::fs::create_dir(&profile)?;
+                std::fs::write(profile.join("user.js"), FIREFOX)?;
+                command
+                    .args(["--headless", "--no-remote", "--remote-debugging-port=0", "--profile"])
+                    .arg(profile)
+            }
+        };
+        Ok(command)
+    }
+
+    /// What a session of it is asked for.
+    fn capabilities(self, home: &std::path::Path) -> Value {
+        match self {
+            Self::Chromium => {
+                let profile = format!("--user-data-dir={}", home.join("profile").display());
+                let arguments: Vec<&str> = CHROMIUM.iter().copied().chain([profile.as_str()]).collect();
+                json!({"alwaysMatch": {"goog:chromeOptions": {"args": arguments}}})
+            }
+            Self::Firefox => json!({}),
+        }
+    }
+}
+
+/// Headless, as any user, and without a word to anybody.
+const CHROMIUM: &[&str] = &[
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+];
+
+/// The same for Firefox.
+const FIREFOX: &str = r#"
+user_pref("network.proxy.type", 0);
+user_pref("network.captive-portal-service.enabled", false);
+user_pref("network.connectivity-service.enabled", false);
+user_pref("app.update.auto", false);
+user_pref("app.normandy.enabled", false);
+user_pref("datareporting.policy.dataSubmissionEnabled", false);
+user_pref("services.settings.server", "data:,#remote-settings-dummy/v1");
+"#;
+
+/// The Tab key, for [`Browser::press`].
+pub const TAB: &str = "\u{e004}";
+/// The Enter key.
+pub const ENTER: &str = "\u{e007}";
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// A headless browser with one page. It ends when this is dropped.
 pub struct Browser {
-    session: String,
-    http: reqwest::Client,
-    /// Ends the browser with itself.
-    _driver: Process,
+    connection: Mutex<(Socket, u64)>,
+    page: String,
+    _process: Process,
 }
 
 impl Browser {
-    /// chromedriver: `FHIR_TAIL_TEST_CHROMEDRIVER`, else in `PATH`.
-    pub fn driver() -> Option<PathBuf> {
-        let named = std::env::var_os("FHIR_TAIL_TEST_CHROMEDRIVER").map(PathBuf::from);
-        let path: OsString = std::env::var_os("PATH").unwrap_or_default();
-        let found = || {
-            std::env::split_paths(&path).map(|folder| folder.join("chromedriver")).find(|file| file.is_file())
-        };
-        named.or_else(found)
-    }
-
     /// Starts it.
-    pub async fn start(context: &Context) -> Result<Self> {
-        let driver = Self::driver().context("no chromedriver")?;
-        let (output, log) =
-            (context.directory().join("chromedriver.out"), context.directory().join("chromedriver.log"));
-        let mut command = Command::new(driver);
-        command.arg("--port=0");
-        let mut driver = Process::start("chromedriver", Signal::SIGTERM, &mut command, Some(&output), &log)?;
-        let port = until("chromedriver", SOON, || {
-            let alive = driver.must_run();
-            let output = std::fs::read_to_string(&output);
+    pub async fn start(context: &Context, engine: Engine) -> Result<Self> {
+        let home = context.directory().join("browser");
+        std::fs::create_dir(&home)?;
+        let (output, log) = (home.join("out"), context.directory().join("browser.log"));
+        let mut command = engine.command(&home)?;
+        let mut process = Process::start("the browser", Signal::SIGTERM, &mut command, Some(&output), &log)?;
+        let port = until("the browser", SOON, || {
+            let alive = process.must_run();
+            let written = [&output, &log].map(std::fs::read_to_string);
             async move {
                 alive?;
-                Ok(port(&output?))
+                let [output, log] = written;
+                Ok(port(engine.before_port(), &(output? + &log?)))
             }
         })
         .await?;
-        let http = reqwest::Client::builder().no_proxy().build()?;
-        let root = format!("http://127.0.0.1:{port}/session");
-        let arguments = [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-proxy-server",
-        ];
-        let wanted = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": {"args": arguments}}}});
-        let session = post(&http, &root, &wanted).await?;
-        let id = session["sessionId"].as_str().with_context(|| format!("no session: {session}"))?;
-        Ok(Self { session: format!("{root}/{id}"), http, _driver: driver })
+        let (socket, _) = connect_async(format!("ws://127.0.0.1:{port}/session")).await?;
+        let mut browser =
+            Self { connection: Mutex::new((socket, 0)), page: String::new(), _process: process };
+        browser.call("session.new", json!({"capabilities": engine.capabilities(&home)})).await?;
+        let tree = browser.call("browsingContext.getTree", json!({})).await?;
+        browser.page = tree["contexts"][0]["context"].as_str().context("no page")?.to_owned();
+        Ok(browser)
     }
 
-    /// Opens a page.
+    /// Opens a page, and waits until it is loaded.
     pub async fn open(&self, url: &str) -> Result<()> {
-        post(&self.http, &format!("{}/url", self.session), &json!({"url": url})).await.map(drop)
-    }
-
-    /// Runs a script in the page; what it returns.
-    pub async fn run(&self, script: &str) -> Result<Value> {
-        let body = json!({"script": script, "args": []});
-        post(&self.http, &format!("{}/execute/sync", self.session), &body).await
-    }
-
-    /// Closes the browser.
-    pub async fn close(self) -> Result<()> {
-        self.http.delete(&self.session).send().await?.error_for_status()?;
+        self.call("browsingContext.navigate", json!({"context": self.page, "url": url, "wait": "complete"}))
+            .await?;
         Ok(())
     }
+
+    /// Runs the body of an async function in the page; what it returns.
+    pub async fn run(&self, script: &str) -> Result<Value> {
+        let expression =
+            format!("(async () => JSON.stringify((await (async () => {{{script}}})()) ?? null))()");
+        let target = json!({"context": self.page});
+        let parameters = json!({"expression": expression, "target": target, "awaitPromise": true});
+        let answer = self.call("script.evaluate", parameters).await?;
+        match answer["result"]["value"].as_str() {
+            Some(text) => Ok(serde_json::from_str(text)?),
+            None => bail!("the page throws: {}", answer["exceptionDetails"]["text"]),
+        }
+    }
+
+    /// Waits until this, the body of a function, returns true.
+    pub async fn sees(&self, what: &str, script: &str) -> Result<()> {
+        let seen = until(what, SOON, || async { Ok((self.run(script).await? == true).then_some(())) }).await;
+        match seen {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let text = self.run("return document.body.innerText").await?;
+                Err(error.context(format!("the page has: {}", text.as_str().unwrap_or_default())))
+            }
+        }
+    }
+
+    /// Presses keys, one after the other.
+    pub async fn press(&self, keys: &str) -> Result<()> {
+        let actions: Vec<Value> = keys
+            .chars()
+            .flat_map(|key| {
+                ["keyDown", "keyUp"].map(|action| json!({"type": action, "value": key.to_string()}))
+            })
+            .collect();
+        let keyboard = json!([{"type": "key", "id": "keyboard", "actions": actions}]);
+        self.call("input.performActions", json!({"context": self.page, "actions": keyboard})).await?;
+        Ok(())
+    }
+
+    /// Gives the page a size in CSS pixels.
+    pub async fn resize(&self, width: u32, height: u32) -> Result<()> {
+        let viewport = json!({"width": width, "height": height});
+        self.call("browsingContext.setViewport", json!({"context": self.page, "viewport": viewport})).await?;
+        Ok(())
+    }
+
+    /// As if its user liked it `dark` or `light`. Chromium only: the standard has no word for it yet.
+    pub async fn prefer(&self, scheme: &str) -> Result<()> {
+        let session =
+            self.call("goog:cdp.getSession", json!({"context": self.page})).await?["session"].take();
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        let parameters = json!({"method": "Emulation.setEmulatedMedia", "params": {"features": features}, "session": session});
+        self.call("goog:cdp.sendCommand", parameters).await?;
+        Ok(())
+    }
+
+    async fn call(&self, method: &str, parameters: Value) -> Result<Value> {
+        let mut connection = self.connection.lock().await;
+        let (socket, id) = &mut *connection;
+        *id += 1;
+        let id = *id;
+        let command = json!({"id": id, "method": method, "params": parameters});
+        let answer = async {
+            socket.send(Message::text(command.to_string())).await?;
+            while let Some(message) = socket.next().await {
+                let Message::Text(text) = message? else { continue };
+                let mut answer: Value = serde_json::from_str(&text)?;
+                if answer["id"] != id {
+                    continue;
+                }
+                if answer["type"] == "error" {
+                    bail!("{}: {}", answer["error"], answer["message"]);
+                }
+                return Ok(answer["result"].take());
+            }
+            bail!("the browser has closed the connection")
+        };
+        within(method, SOON, answer).await
+    }
 }
 
-fn port(output: &str) -> Option<u16> {
-    let line = output.lines().find(|line| line.contains("started successfully on port "))?;
-    line.rsplit(' ').next()?.trim_end_matches('.').parse().ok()
-}
-
-async fn post(http: &reqwest::Client, url: &str, body: &Value) -> Result<Value> {
-    let request = http.post(url).header("Content-Type", "application/json").body(body.to_string());
-    let text = request.send().await?.text().await?;
-    let mut answer: Value = serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?;
-    let value = answer["value"].take();
-    anyhow::ensure!(value.get("error").is_none(), "WebDriver: {value}");
-    Ok(value)
+fn port(before: &str, output: &str) -> Option<u16> {
+    let (_, after) = output.split_once(before)?;
+    // The whole number: what follows it has been written too.
+    let end = after.find(|letter: char| !letter.is_ascii_digit())?;
+    after[..end].parse().ok()
 }

@@ -1,17 +1,12 @@
 //! `EventSource` in a browser: no headers of its own, coming back by itself, and never from any status but 200.
 
 use anyhow::{Context as _, Result, ensure};
-use tests::{Browser, Case, Context, Heard, SOON, Site, What, cases, until};
+use tests::{Browser, Case, Context, Engine, Heard, SOON, Site, What, cases, until};
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = cases![once a_page_that_listens];
-    cases.iter_mut().for_each(|case| case.skip = missing);
+    cases.iter_mut().for_each(|case| case.skip = || Engine::Chromium.missing());
     cases
-}
-
-fn missing() -> Option<String> {
-    let found = Browser::driver().is_some_and(|driver| driver.is_file());
-    (!found).then(|| "chromedriver is not installed".to_owned())
 }
 
 const LISTEN: &str = "
@@ -52,10 +47,6 @@ impl Page {
         result.with_context(|| format!("{:#?}", self.heard))
     }
 
-    async fn is_so(&self, what: &str, script: &str) -> Result<()> {
-        until(what, SOON, || async { Ok((self.browser.run(script).await? == true).then_some(())) }).await
-    }
-
     async fn hear_of(&mut self, id: &str) -> Result<()> {
         self.hear(id, |heard| heard.iter().any(|heard| heard.what.key().is_some_and(|key| key.id == id)))
             .await
@@ -66,7 +57,7 @@ async fn a_page_that_listens(context: Context) -> Result<()> {
     let mut site = Site::start(&context).await?;
     site.put("Patient", "before").await?;
     let address = site.server.listening()?;
-    let mut page = Page { browser: Browser::start(&context).await?, heard: vec![] };
+    let mut page = Page { browser: Browser::start(&context, Engine::Chromium).await?, heard: vec![] };
     // Of our own origin: to another the browser would not show anything.
     page.browser.open(&format!("http://{address}/fhir/")).await?;
     page.browser.run(LISTEN).await?;
@@ -94,12 +85,12 @@ async fn a_page_that_listens(context: Context) -> Result<()> {
     site.server.start_on(address.port()).await?;
     page.browser.run(LISTEN_ANEW).await?;
     let refused = "return window.anew.some(([type, data]) => type === 'OperationOutcome' && data.includes('transient'))";
-    page.is_so("a refusal that passes", refused).await?;
+    page.browser.sees("a refusal that passes", refused).await?;
     site.cluster.start_again().await?;
     site.sql = site.cluster.connect().await?;
     site.put("Patient", "end").await?;
     page.hear_of("end").await?;
-    page.is_so("the state", "return window.anew.some(([type]) => type === 'Encounter')").await?;
+    page.browser.sees("the state", "return window.anew.some(([type]) => type === 'Encounter')").await?;
 
     let said = |what: &What| match what {
         What::Resource { key, .. } => Some(key.id.clone()),
@@ -108,5 +99,5 @@ async fn a_page_that_listens(context: Context) -> Result<()> {
     };
     let got: Vec<String> = page.heard.iter().filter_map(|heard| said(&heard.what)).collect();
     ensure!(got == ["before", "live", "missed", "-missed", "again", "end"], "{:#?}", page.heard);
-    page.browser.close().await
+    Ok(())
 }

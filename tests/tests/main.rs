@@ -15,6 +15,7 @@ mod forks;
 mod harness;
 mod load;
 mod operations;
+mod page;
 mod random;
 mod readme;
 mod replay;
@@ -52,6 +53,7 @@ fn main() -> std::process::ExitCode {
             documents::cases(),
             readme::cases(),
             browser::cases(),
+            page::cases(),
             random::cases(),
             chaos::cases(),
         ]

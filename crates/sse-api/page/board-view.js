@@ -5,7 +5,9 @@ import { STATUSES } from "./gaps.js";
 import { Course } from "./measured.js";
 import { count, timeOfDay } from "./numbers.js";
 
-const SHOWN_FLIPS = 12;
+const SHOWN_FLIPS = 7;
+/** A sparkline is at least so many gaps high, so that one gap is not a mountain. */
+const LEAST_SPAN = 6;
 
 export class BoardView {
   #board;
@@ -80,8 +82,7 @@ export class BoardView {
   #flip(flip, fresh) {
     const [start, end] = flip.period.split(" to ");
     const change = element("span", { class: "change" });
-    if (flip.from) change.append(badge(flip.from), element("span", { class: "arrow", "aria-label": "became" }, "→"));
-    change.append(badge(flip.to ?? "removed"));
+    change.append(badge(flip.from ?? "new"), element("span", { class: "arrow" }, "→"), badge(flip.to ?? "removed"));
     return element(
       "li",
       { class: fresh ? "fresh" : undefined },
@@ -147,8 +148,9 @@ class Row {
     if (key === this.drawn) return;
     this.drawn = key;
     const [least, most] = [Math.min(...values), Math.max(...values)];
+    const span = Math.max(LEAST_SPAN, most - least);
     const step = 120 / Math.max(1, values.length - 1);
-    const height = (value) => (most === least ? 14 : 25 - (22 * (value - least)) / (most - least));
+    const height = (value) => 14 - (22 * (value - (least + most) / 2)) / span;
     const points = values.map((value, index) => `${(index * step).toFixed(1)} ${height(value).toFixed(1)}`);
     const path = values.length > 1 ? `M${points.join("L")}` : `M0 14H120`;
     this.trend.setAttribute("d", path);

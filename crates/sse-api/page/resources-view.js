@@ -6,7 +6,7 @@ import { layOut } from "./json.js";
 import { count, timeOfDay } from "./numbers.js";
 import { summary } from "./summary.js";
 
-const SHOWN = 40;
+const SHOWN = 25;
 const KEPT = 200;
 /** Characters of resources that are kept, however large they are. */
 const KEPT_TEXT = 8_000_000;
