@@ -33,7 +33,7 @@ READERS ?= 50
 chaos: ## Faults of every kind for TIME seconds (an hour), READERS readers (50), and SEED if given: who lost what?
 	@set -e; \
 	server="$$(scripts/postgres-binaries one)"; \
-	scripts/test-clients >/dev/null; \
+	scripts/test-clients clock; \
 	export FHIR_TAIL_TEST_POSTGRES_BIN="$$server" FHIR_TAIL_TEST_SECONDS=$(TIME) FHIR_TAIL_TEST_READERS=$(READERS); \
 	$(if $(SEED),export FHIR_TAIL_TEST_SEED=$(SEED);) \
 	cargo test --release --locked -p tests --test main -- chaos --nocapture

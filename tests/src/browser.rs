@@ -5,7 +5,8 @@ use crate::process::Process;
 use crate::{Context, SOON, until, within};
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Command;
@@ -116,11 +117,25 @@ pub const ENTER: &str = "\u{e007}";
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// A headless browser with one page. It ends when this is dropped.
+/// A headless browser with one page. Call [`close`](Self::close) at the end.
 pub struct Browser {
     connection: Mutex<(Socket, u64)>,
     page: String,
-    _process: Process,
+    home: PathBuf,
+    chromium: LeftBehind,
+    process: Process,
+}
+
+/// chromedriver leaves its Chromium behind when it is ended: this ends it too.
+struct LeftBehind(Option<Pid>);
+
+impl Drop for LeftBehind {
+    fn drop(&mut self) {
+        if let Some(id) = self.0 {
+            // It may have ended by itself.
+            let _ = kill(id, Signal::SIGKILL);
+        }
+    }
 }
 
 impl Browser {
@@ -142,12 +157,28 @@ impl Browser {
         })
         .await?;
         let (socket, _) = connect_async(format!("ws://127.0.0.1:{port}/session")).await?;
+        let connection = Mutex::new((socket, 0));
         let mut browser =
-            Self { connection: Mutex::new((socket, 0)), page: String::new(), _process: process };
-        browser.call("session.new", json!({"capabilities": engine.capabilities(&home)})).await?;
+            Self { connection, page: String::new(), home: home.clone(), chromium: LeftBehind(None), process };
+        let wanted = json!({"capabilities": engine.capabilities(&home)});
+        let session = browser.call("session.new", wanted).await?;
+        if let Some(id) = session["capabilities"]["goog:processID"].as_i64() {
+            browser.chromium = LeftBehind(Some(Pid::from_raw(id.try_into()?)));
+        }
         let tree = browser.call("browsingContext.getTree", json!({})).await?;
         browser.page = tree["contexts"][0]["context"].as_str().context("no page")?.to_owned();
         Ok(browser)
+    }
+
+    /// Closes it, and waits until it has let go of its folder.
+    pub async fn close(self) -> Result<()> {
+        self.call("browser.close", json!({})).await?;
+        drop(self.chromium);
+        drop(self.process);
+        until("the browser to let go of its folder", SOON, || async {
+            Ok(std::fs::remove_dir_all(&self.home).is_ok().then_some(()))
+        })
+        .await
     }
 
     /// Opens a page, and waits until it is loaded.

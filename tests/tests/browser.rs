@@ -99,5 +99,5 @@ async fn a_page_that_listens(context: Context) -> Result<()> {
     };
     let got: Vec<String> = page.heard.iter().filter_map(|heard| said(&heard.what)).collect();
     ensure!(got == ["before", "live", "missed", "-missed", "again", "end"], "{:#?}", page.heard);
-    Ok(())
+    page.browser.close().await
 }

@@ -187,7 +187,8 @@ async fn what_it_shows(context: Context) -> Result<()> {
     let latency = "return /^[\\d.,]+ (ms|s)$/.test(document.getElementById('latency').textContent)";
     browser.sees("a latency", latency).await?;
     let rates = "return [...document.querySelectorAll('#legend li')].some((item) => item.textContent.startsWith('DetectedIssue'))";
-    browser.sees("the chart's legend", rates).await
+    browser.sees("the chart's legend", rates).await?;
+    watched.browser.close().await
 }
 
 async fn what_can_be_done_with_it(context: Context) -> Result<()> {
@@ -251,7 +252,8 @@ async fn what_can_be_done_with_it(context: Context) -> Result<()> {
     let all = "return document.getElementById('url').textContent.endsWith('/fhir/$export?_type=Observation')
         && document.getElementById('since-problem').textContent === ''";
     browser.sees("the URL of everything", all).await?;
-    browser.sees("everything", "return document.querySelectorAll('#resources li').length === 5").await
+    browser.sees("everything", "return document.querySelectorAll('#resources li').length === 5").await?;
+    watched.browser.close().await
 }
 
 /// Thousands at once: the page goes on, and holds no more than it shows.
@@ -264,7 +266,8 @@ async fn a_flood(context: Context) -> Result<()> {
     watched.newest("after").await?;
     let counted = "return document.getElementById('events').textContent === '20,005'
         && document.querySelectorAll('#resources li').length === 25";
-    watched.browser.sees("all of them, counted", counted).await
+    watched.browser.sees("all of them, counted", counted).await?;
+    watched.browser.close().await
 }
 
 async fn it_comes_back_in_chromium(context: Context) -> Result<()> {
@@ -307,7 +310,7 @@ async fn it_comes_back(context: Context, engine: Engine) -> Result<()> {
             ensure!(shown.iter().filter(|shown| *shown == id).count() == 1, "{id} came twice: {shown:?}");
         }
     }
-    Ok(())
+    watched.browser.close().await
 }
 
 /// A reset: what changed and what was deleted meanwhile comes from the tables, and the page says what happened.
@@ -324,7 +327,8 @@ async fn a_journal_that_is_lost(context: Context) -> Result<()> {
     watched.browser.sees("what it missed", seen).await?;
     watched.counts("without what was deleted", [0, 0, 0]).await?;
     let said = "return document.getElementById('notice').textContent !== ''";
-    watched.browser.sees("the notice", said).await
+    watched.browser.sees("the notice", said).await?;
+    watched.browser.close().await
 }
 
 /// axe-core finds nothing serious, in light and in dark, wide and narrow, with something open and something wrong.
