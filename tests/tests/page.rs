@@ -172,6 +172,8 @@ async fn what_it_shows(context: Context) -> Result<()> {
     let text = r#"{"resourceType":"Observation","status":"final","b":"</script><i>","valueQuantity":{"value":1.50,"a":1e-7}}"#;
     write_text(sql, "Observation", "o1", text).await?;
     watched.newest("o1").await?;
+    let line = browser.run("return document.querySelector('#resources .what').textContent").await?;
+    ensure!(line == "1.50 · final", "{line}");
     browser.run("document.querySelector('#resources summary').click()").await?;
     browser.sees("its JSON", "return document.querySelector('#resources pre') !== null").await?;
     let json = browser.run("return document.querySelector('#resources pre').textContent").await?;

@@ -86,10 +86,13 @@ export class BoardView {
     return element(
       "li",
       { class: fresh ? "fresh" : undefined },
-      element("span", { class: "who" }, this.#gaps.nameOf(flip.patient)),
-      change,
-      element("span", { class: "which" }, `${this.#gaps.titleOf(flip.measure)}, ${yearOr(start, end)}`),
-      element("time", { datetime: flip.at }, timeOfDay(flip.at)),
+      element("p", {}, element("span", { class: "who" }, this.#gaps.nameOf(flip.patient)), change),
+      element(
+        "p",
+        {},
+        element("span", { class: "which" }, `${this.#gaps.titleOf(flip.measure)}, ${yearOr(start, end)}`),
+        element("time", { datetime: flip.at }, timeOfDay(flip.at)),
+      ),
     );
   }
 }

@@ -24,7 +24,7 @@ export class Board {
     this.subscription = new Subscription(streamUrl(document.baseURI, BOARD_TYPES, ""), BOARD_TYPES, {
       resource: (_type, text) => {
         this.heard += 1;
-        this.gaps.put(JSON.parse(text));
+        this.#put(text);
         this.#settleSoon();
       },
       deletion: ({ type, id }, _text, bundle) => {
@@ -34,6 +34,15 @@ export class Board {
       notice: ({ code }) => this.#notice(code),
       changed,
     });
+  }
+
+  /** A table takes any JSON: what is not as FHIR has it is no gap, and the stream goes on. */
+  #put(text) {
+    try {
+      this.gaps.put(JSON.parse(text));
+    } catch (error) {
+      console.warn("a resource that the board cannot read", error);
+    }
   }
 
   #notice(code) {

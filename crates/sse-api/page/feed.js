@@ -72,6 +72,7 @@ export class Feed {
     if (this.#asked.left === 0) return;
     this.#asked.left -= 1;
     const at = (meta ?? JSON.parse(text).meta)?.lastUpdated;
+    if (at === undefined) return;
     this.figures.latency.add(Date.now() - Date.parse(at));
     this.figures.upTo = at;
   }

@@ -58,7 +58,7 @@ export class Gaps {
       case "Measure":
         this.#keep(this.#measures, resource.id, {
           url: withoutVersion(resource.url),
-          title: resource.title || resource.name,
+          title: [resource.title, resource.name].find((text) => typeof text === "string"),
         });
         break;
       case "MeasureReport":

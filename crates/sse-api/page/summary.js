@@ -2,10 +2,17 @@
 
 import { conceptText, personName, referenced } from "./fhir.js";
 
-/** In a few words, for those types that have some; else whatever text or code there is. */
+/**
+ * In a few words, for those types that have some; else whatever text or code there is. A table takes any JSON: of what is
+ * not as FHIR has it, nothing is said.
+ */
 export function summary(resource) {
-  const words = [about(resource), value(resource), resource.status];
-  return words.filter((word) => typeof word === "string" && word !== "").join(" · ");
+  try {
+    const words = [about(resource), value(resource), resource.status];
+    return words.filter((word) => typeof word === "string" && word !== "").join(" · ");
+  } catch {
+    return "";
+  }
 }
 
 function about(resource) {
