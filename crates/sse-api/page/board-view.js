@@ -105,6 +105,9 @@ function yearOr(start, end) {
   return start === `${year}-01-01` && end === `${year}-12-31` ? year : [start, end].filter(Boolean).join(" to ");
 }
 
+/** Whether a title has all the words of a name: a measure's title often says the same as the end of its URL. */
+const says = (title, name) => name.split(/[^\p{L}\d]+/u).every((word) => title.toLowerCase().includes(word.toLowerCase()));
+
 /** One line of the table, whose cells are written when they change. */
 class Row {
   constructor() {
@@ -130,7 +133,7 @@ class Row {
 
   write(title, name, counts, course) {
     write(this.title, title);
-    write(this.name, name === title ? "" : name);
+    write(this.name, says(title, name) ? "" : name);
     STATUSES.forEach((status, index) => write(this.numbers[index], count(counts[status])));
     const all = STATUSES.reduce((sum, status) => sum + counts[status], 0);
     write(this.share, all > 0 ? `${Math.round((100 * counts.closed) / all)} %` : "–");
