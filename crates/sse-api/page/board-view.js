@@ -5,7 +5,7 @@ import { STATUSES } from "./gaps.js";
 import { Course } from "./measured.js";
 import { count, timeOfDay } from "./numbers.js";
 
-const SHOWN_FLIPS = 7;
+const SHOWN_FLIPS = 6;
 /** A sparkline is at least so many gaps high, so that one gap is not a mountain. */
 const LEAST_SPAN = 6;
 
