@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
 use std::process::Stdio;
 use tests::markdown::Document;
-use tests::{Browser, Case, Context, SOON, Site, cases, until, within};
+use tests::{Browser, Case, Context, Engine, SOON, Site, cases, until, within};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -20,10 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
         needs(cases![once python], || clients::missing("FHIR_TAIL_TEST_PYTHON")),
         needs(cases![once node], || clients::missing("FHIR_TAIL_TEST_NODE_MODULES")),
         needs(cases![once java], || documents::missing("java")),
-        needs(cases![once browser], || {
-            let found = Browser::driver().is_some_and(|driver| driver.is_file());
-            (!found).then(|| "chromedriver is not installed".to_owned())
-        }),
+        needs(cases![once browser], || Engine::Chromium.missing()),
     ]
     .concat()
 }
@@ -134,7 +131,7 @@ async fn browser(context: Context) -> Result<()> {
     let mut site = site(&context).await?;
     let address = site.server.listening()?;
     let snippet = snippet(&site, "js", "")?;
-    let browser = Browser::start(&context).await?;
+    let browser = Browser::start(&context, Engine::Chromium).await?;
     browser.open(&format!("http://{address}/fhir/")).await?;
     let handle = "window.heard = []; const handle = (type, resource) => window.heard.push(resource.id);";
     browser.run(&format!("{handle}\n{snippet}")).await?;
