@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo run test chaos lint
+.PHONY: help demo run test chaos fuzz lint
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -27,7 +27,7 @@ test: ## All tests, on the Postgres versions that can be had; fetches what is mi
 	echo "Postgres: $$servers" >&2; \
 	FHIR_TAIL_TEST_POSTGRES_BIN="$$servers" cargo test --workspace --locked
 
-TIME ?= 3600
+chaos: TIME ?= 3600
 READERS ?= 50
 
 chaos: ## Faults of every kind for TIME seconds (an hour), READERS readers (50), and SEED if given: who lost what?
@@ -38,7 +38,12 @@ chaos: ## Faults of every kind for TIME seconds (an hour), READERS readers (50),
 	$(if $(SEED),export FHIR_TAIL_TEST_SEED=$(SEED);) \
 	cargo test --release --locked -p tests --test main -- chaos --nocapture
 
+fuzz: TIME ?= 600
+fuzz: ## Looks for TIME seconds (600), all TARGETS together, for input that breaks a parser
+	@scripts/fuzz $(TIME) $(TARGETS)
+
 lint: ## Formatting, clippy and docs, warnings are errors
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --locked --no-deps --document-private-items

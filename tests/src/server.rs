@@ -228,9 +228,18 @@ impl Server {
 
     /// The most memory that it has had at any time since it started, in bytes (`VmHWM`).
     pub fn peak_memory(&self) -> Result<u64> {
+        self.status_of_process("VmHWM:")
+    }
+
+    /// The memory that it has now, in bytes (`VmRSS`).
+    pub fn memory(&self) -> Result<u64> {
+        self.status_of_process("VmRSS:")
+    }
+
+    fn status_of_process(&self, name: &str) -> Result<u64> {
         let id = self.process.as_ref().context("the server is not running")?.id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
         let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kilobytes * 1024)
     }

@@ -91,6 +91,14 @@ impl Site {
         .await
     }
 
+    /// The value of a metric that has no labels.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let mut response = http::get(self.server.listening()?, "/metrics", "").await?;
+        let text = String::from_utf8(response.body().await?)?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.with_context(|| format!("no metric {name}:\n{text}"))?.parse().map_err(Into::into)
+    }
+
     /// Puts a small resource.
     pub async fn put(&self, resource_type: &str, id: &str) -> Result<i64> {
         put(&self.sql, resource_type, id, 1).await

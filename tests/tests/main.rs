@@ -13,6 +13,7 @@ mod demo;
 mod documents;
 mod forks;
 mod harness;
+mod hostile;
 mod load;
 mod operations;
 mod page;
@@ -22,6 +23,7 @@ mod replay;
 mod resume;
 mod simulate;
 mod slot;
+mod slow;
 mod standby;
 mod tail;
 mod tail_answers;
@@ -35,6 +37,8 @@ fn main() -> std::process::ExitCode {
             harness::cases(),
             wire::cases(),
             replay::cases(),
+            hostile::cases(),
+            slow::cases(),
             resume::cases(),
             transactions::cases(),
             operations::cases(),

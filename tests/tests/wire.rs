@@ -19,10 +19,13 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-const EVENTS: &str = "Prefer: respond-eventsource\r\nAccept: application/fhir+json\r\n";
+pub(crate) const EVENTS: &str = "Prefer: respond-eventsource\r\nAccept: application/fhir+json\r\n";
 
 /// Reads frames until one satisfies.
-async fn frames(response: &mut Response, last: impl Fn(&Frame) -> bool) -> Result<(Vec<u8>, Vec<Frame>)> {
+pub(crate) async fn frames(
+    response: &mut Response,
+    last: impl Fn(&Frame) -> bool,
+) -> Result<(Vec<u8>, Vec<Frame>)> {
     let (mut bytes, mut parser, mut frames) = (Vec::new(), Parser::default(), Vec::new());
     let read = async {
         loop {
@@ -43,7 +46,7 @@ async fn frames(response: &mut Response, last: impl Fn(&Frame) -> bool) -> Resul
     Ok((bytes, frames))
 }
 
-fn says(frame: &Frame, code: &str) -> bool {
+pub(crate) fn says(frame: &Frame, code: &str) -> bool {
     frame.get("data").is_some_and(|data| data.contains(&format!(r#""code":"{code}""#)))
 }
 

@@ -143,11 +143,6 @@ impl Assembler {
         let batch = std::mem::take(&mut self.batch);
         (!batch.changes.is_empty() || batch.passed.is_some()).then_some(batch)
     }
-
-    /// How many rows the layout has skipped.
-    pub(crate) fn skipped(&self) -> u64 {
-        self.layout.skipped()
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ mod batch;
 pub mod check;
 pub mod database;
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod identity;
 pub mod layout;
 mod marks;

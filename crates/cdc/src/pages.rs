@@ -9,7 +9,7 @@ mod query;
 
 pub(crate) use query::present;
 
-use crate::layout::{SkippedRows, table_name};
+use crate::layout::{BadRow, BadRows, Reason, table_name};
 use crate::timestamptz::Timestamptz;
 use bytes::Bytes;
 use feed::{Kind, Page, PageRequest, PageRow, SourceError};
@@ -37,21 +37,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Pages {
     pool: Pool,
     on_disk: OnDisk,
-    skipped: Arc<SkippedRows>,
-}
-
-/// Why a row of a page cannot be streamed.
-#[derive(Debug, thiserror::Error)]
-enum BadRow {
-    #[error("a column cannot be read")]
-    Unreadable,
-    #[error(transparent)]
-    Resource(#[from] fhir::BadResource),
+    bad_rows: Arc<BadRows>,
 }
 
 impl Pages {
-    pub(crate) fn new(database: crate::Database, skipped: Arc<SkippedRows>) -> Self {
-        Self { pool: Pool::new(database), on_disk: OnDisk::default(), skipped }
+    pub(crate) fn new(database: crate::Database, bad_rows: Arc<BadRows>) -> Self {
+        Self { pool: Pool::new(database), on_disk: OnDisk::default(), bad_rows }
     }
 
     /// Reads a page.
@@ -75,9 +66,13 @@ impl Pages {
             for kind in kinds.into_iter().flatten() {
                 let statement = query::present(kind, since);
                 let types = client.query(&statement, &[]).await.map_err(|error| pool::failure(&error))?;
-                // A row of a type that FHIR does not have is not streamed.
-                let known = types.iter().filter_map(|row| row.try_get::<_, &str>(0).ok()?.parse().ok());
-                present.extend(known.map(|resource_type| (kind, resource_type)));
+                for row in &types {
+                    match row.try_get::<_, &str>(0).ok().and_then(|name| name.parse().ok()) {
+                        Some(resource_type) => present.push((kind, resource_type)),
+                        // Counted once for all rows of that type.
+                        None => self.meet(kind, None, &Reason::UnknownType)?,
+                    }
+                }
             }
             self.on_disk.after_all(&client).await?;
             Ok(present)
@@ -156,34 +151,47 @@ impl Pages {
         row: &BinaryCopyOutRow,
         building: &mut Building,
     ) -> Result<(), SourceError> {
-        let failed = |error: tokio_postgres::Error| pool::failure(&error);
-        let id: &str = row.try_get(0).map_err(failed)?;
-        let version_id: i64 = row.try_get(1).map_err(failed)?;
-        let Timestamptz(stamp) = row.try_get(2).map_err(failed)?;
+        // Without these two there is no place to go on from.
+        let id: &str = row.try_get(0).map_err(|_| unreadable("id"))?;
+        let Timestamptz(stamp) = row.try_get(2).map_err(|_| unreadable("last_updated"))?;
         let start = building.data.len();
-        let columns =
-            fhir::Columns { resource_type: request.resource_type, id, version_id, last_updated: stamp };
-        match write(request.kind, row, &columns, &mut building.data) {
+        let version_id = row.try_get::<Option<i64>>(1).ok().flatten();
+        match write(request, row, (id, version_id, stamp), &mut building.data) {
             Ok(()) => building.rows.push((stamp, id.into(), start..building.data.len())),
-            Err(reason) => self.skipped.note(table_name(request.kind), Some(version_id), &reason),
+            Err(reason) => self.meet(request.kind, version_id, &reason)?,
         }
         building.last = Some((stamp, id.into()));
         Ok(())
     }
+
+    fn meet(&self, kind: Kind, version: Option<i64>, reason: &Reason) -> Result<(), SourceError> {
+        let refused = |row: BadRow| SourceError::Refused(row.to_string());
+        self.bad_rows.meet(table_name(kind), version, reason).map_err(refused)
+    }
 }
 
+/// It will be as unreadable the next time.
+fn unreadable(column: &str) -> SourceError {
+    SourceError::Refused(format!(
+        "column {column} of a page cannot be read: is the database's encoding SQL_ASCII?"
+    ))
+}
+
+/// Writes a row with this id, version and stamp.
 fn write(
-    kind: Kind,
+    request: &PageRequest,
     row: &BinaryCopyOutRow,
-    columns: &fhir::Columns<'_>,
+    (id, version_id, last_updated): (&str, Option<i64>, fhir::Instant),
     out: &mut Vec<u8>,
-) -> Result<(), BadRow> {
-    match kind {
+) -> Result<(), Reason> {
+    let version_id = version_id.ok_or(Reason::Null("version_id"))?;
+    let columns = fhir::Columns { resource_type: request.resource_type, id, version_id, last_updated };
+    match request.kind {
         Kind::Upsert => {
-            let content: &str = row.try_get(3).map_err(|_| BadRow::Unreadable)?;
-            fhir::write_resource(content.as_bytes(), columns, out)?;
+            let content: Option<&str> = row.try_get(3).map_err(|_| Reason::Unreadable("content"))?;
+            fhir::write_resource(content.ok_or(Reason::Null("content"))?.as_bytes(), &columns, out)?;
         }
-        Kind::Deletion => fhir::write_deletion(columns, out)?,
+        Kind::Deletion => fhir::write_deletion(&columns, out)?,
     }
     Ok(())
 }

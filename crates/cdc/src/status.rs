@@ -24,8 +24,6 @@ pub struct SourceStatus {
     pub wal_limit_bytes: Option<u64>,
     /// What somebody should see to before the slot is given up, in sentences for people. Names no data.
     pub warnings: Vec<String>,
-    /// Rows that could not be streamed and were left out, since the start.
-    pub skipped_rows: u64,
     /// How often the connection was made again, since the start.
     pub reconnects: u64,
 }

@@ -1,7 +1,7 @@
 //! The tables as a replay sees them: marks and pages, behind [`feed::Source`].
 
 use crate::Database;
-use crate::layout::SkippedRows;
+use crate::layout::{BadRows, OnBadRow};
 use crate::marks::Marks;
 use crate::pages::Pages;
 use feed::{Answer, Kind, Page, PageRequest, Sample, Source};
@@ -13,21 +13,26 @@ use tokio_util::sync::CancellationToken;
 pub struct Tables {
     marks: Marks,
     pages: Pages,
-    skipped: Arc<SkippedRows>,
+    bad_rows: Arc<BadRows>,
 }
 
 impl Tables {
     /// Begins to sample marks, every second until `shutdown`, and feeds them to `feed`. Never fails: while the database is
     /// away, or refuses, those who ask are told so.
-    pub fn start(database: Database, feed: feed::Feed, shutdown: CancellationToken) -> Arc<Self> {
-        let skipped = Arc::new(SkippedRows::default());
+    pub fn start(
+        database: Database,
+        feed: feed::Feed,
+        on_bad_row: OnBadRow,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let bad_rows = Arc::new(BadRows::new(on_bad_row));
         let marks = Marks::start(database.clone(), feed, shutdown);
-        Arc::new(Self { marks, pages: Pages::new(database, Arc::clone(&skipped)), skipped })
+        Arc::new(Self { marks, pages: Pages::new(database, Arc::clone(&bad_rows)), bad_rows })
     }
 
     /// The rows that could not be streamed, to be shared with the layout that reads the log.
-    pub fn skipped_rows(&self) -> Arc<SkippedRows> {
-        Arc::clone(&self.skipped)
+    pub fn bad_rows(&self) -> Arc<BadRows> {
+        Arc::clone(&self.bad_rows)
     }
 
     /// Why no mark can be taken until somebody mends it, in a sentence for people.

@@ -9,6 +9,8 @@ mod change;
 mod feed;
 mod follow;
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod hub;
 mod id;
 mod journal;

@@ -50,8 +50,4 @@ impl<L: Layout> Layout for Counting<L> {
         }
         result
     }
-
-    fn skipped(&self) -> u64 {
-        self.layout.skipped()
-    }
 }

@@ -118,8 +118,9 @@ impl Prepared {
         let intake = supervisor.stage("intake", INTAKE_WITHIN);
         let postgres = supervisor.stage("postgres", POSTGRES_WITHIN);
 
-        let tables = cdc::Tables::start(database.clone(), feed.clone(), supervisor.token(intake));
-        let skipped = tables.skipped_rows();
+        let tables =
+            cdc::Tables::start(database.clone(), feed.clone(), settings.on_bad_row, supervisor.token(intake));
+        let bad_rows = tables.bad_rows();
         feed.set_source(Arc::clone(&tables) as Arc<dyn Source>);
         let (status, told) = watch::channel(cdc::SourceStatus::default());
         let received = Received::new();
@@ -128,7 +129,7 @@ impl Prepared {
         supervisor.spawn(intake, "the reader of the log", {
             let (followed, feed, stop) =
                 (settings.followed(database), feed.clone(), supervisor.token(intake));
-            let layout = Counting::new(cdc::layout::Native::new(skipped), received);
+            let layout = Counting::new(cdc::layout::Native::new(bad_rows), received);
             async move { Ok(cdc::run(followed, Box::new(layout), feed, publisher, status, stop).await?) }
         });
         let addresses: Vec<_> = server.local_addrs().collect();
@@ -232,7 +233,7 @@ fn snapshot(
             acked_lsn: known.then_some(status.acked_lsn),
             received_lsn: known.then_some(status.received_lsn),
             received: received.by_type(),
-            rows_skipped: status.skipped_rows,
+            rows_skipped: tables.bad_rows().count(),
             clock_steps: tables.clock_steps(),
             reconnects: status.reconnects,
             holding_back: tables.holding_back(),

@@ -6,6 +6,8 @@
 
 pub mod canonical;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod identity;
 mod instant;
 mod members;

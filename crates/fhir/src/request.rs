@@ -278,5 +278,8 @@ fn hinted(name: &str) -> String {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
+
 #[cfg(test)]
 mod tests;

@@ -270,6 +270,9 @@ fn name(content: &[u8], member: &Member) -> Name {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
+
 #[cfg(test)]
 mod tests;
 

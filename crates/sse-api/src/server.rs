@@ -33,6 +33,9 @@ const GRACE: Duration = Duration::from_secs(8);
 const HEADERS_WITHIN: Duration = Duration::from_secs(30);
 /// The longest headers. hyper buffers as much for a client that does not read.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// How much may wait in the kernel to be sent on one connection.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT_BYTES: u32 = 128 * 1024;
 /// How long to wait when no connection can be accepted, as when there are no file descriptors left.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -189,6 +192,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, serving: Serving) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
+    bound_unsent(&stream);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(client_timeout));
     let connection = http1::Builder::new()
@@ -209,6 +213,17 @@ async fn serve(stream: TcpStream, peer: SocketAddr, serving: Serving) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke");
     }
+}
+
+/// Bounds what waits in the kernel for a client that takes little. Its own bound is megabytes for each client, and a third of them
+/// has to be taken before anything can be written again: a slow client would look like one that takes nothing.
+fn bound_unsent(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
+        tracing::debug!(%error, "TCP_NOTSENT_LOWAT cannot be set");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = stream;
 }
 
 /// The service with the name of who is connected.

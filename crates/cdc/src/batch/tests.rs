@@ -10,7 +10,7 @@ struct Repeat;
 
 impl Layout for Repeat {
     fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError> {
-        if relation.name == "bad" { Err(LayoutError("no".to_owned())) } else { Ok(()) }
+        if relation.name == "bad" { Err(LayoutError::Table("no".to_owned())) } else { Ok(()) }
     }
 
     fn row(&mut self, row: &Row<'_>, position: Position, out: &mut Vec<Change>) -> Result<(), LayoutError> {

@@ -2,6 +2,7 @@
 
 use crate::batch::BatchError;
 use crate::database::{ConnectError, retry_of};
+use crate::layout::{BadRow, LayoutError};
 use crate::publication::PublicationError;
 use crate::replication;
 use crate::{Retry, SlotName};
@@ -24,6 +25,9 @@ pub enum RunError {
     /// Nothing can be made durable any more.
     #[error("the journal's thread has ended: see the log for why, and start the service again")]
     JournalStopped,
+    /// A row that nothing may go past.
+    #[error(transparent)]
+    BadRow(#[from] BadRow),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +48,7 @@ pub(super) enum SessionError {
     )]
     SlotOfAnother { slot: SlotName, owner: String },
     #[error(transparent)]
-    Batch(#[from] BatchError),
+    Batch(BatchError),
     #[error(transparent)]
     Publish(PublishError),
     #[error("the database is shutting down")]
@@ -67,11 +71,20 @@ pub(super) enum SessionError {
     TooMuchHeld { held: u64, limit: u64 },
 }
 
+impl From<BatchError> for SessionError {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Layout(LayoutError::BadRow(row)) => Self::Run(row.into()),
+            error => Self::Batch(error),
+        }
+    }
+}
+
 impl SessionError {
     /// Whether and when to begin another session.
     pub(super) fn retry(&self) -> Retry {
         match self {
-            Self::Run(RunError::OtherSystem { .. } | RunError::JournalStopped) => Retry::Never,
+            Self::Run(_) => Retry::Never,
             Self::Connect(error) => error.retry(),
             Self::Replication(error) => error.retry(),
             Self::Database(error) | Self::Publication(PublicationError::Database(error)) => retry_of(error),

@@ -192,11 +192,7 @@ impl Session {
             if let Err(error) = published {
                 return self.not_published(error);
             }
-            let skipped = self.assembler.skipped();
-            self.status.send_modify(|status| {
-                status.received_lsn = passed;
-                status.skipped_rows = skipped;
-            });
+            self.status.send_modify(|status| status.received_lsn = passed);
         }
     }
 

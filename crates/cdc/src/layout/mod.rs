@@ -1,11 +1,12 @@
 //! Layouts: how rows of the published tables become changes.
 
+mod bad_rows;
 mod native;
-mod skipped;
 
+pub(crate) use bad_rows::Reason;
+pub use bad_rows::{BadRow, BadRows, OnBadRow};
 pub use native::Native;
 pub(crate) use native::table_name;
-pub use skipped::SkippedRows;
 
 use crate::pgoutput::{Relation, Row};
 use feed::{Change, Position};
@@ -16,16 +17,17 @@ pub trait Layout: Send {
     fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError>;
 
     /// A row message; appends zero or more changes to `out`, `position.part` counting up. A row that cannot
-    /// be streamed is counted and skipped with a log line that names no content.
+    /// be streamed is what [`BadRows`] make of it.
     fn row(&mut self, row: &Row<'_>, position: Position, out: &mut Vec<Change>) -> Result<(), LayoutError>;
-
-    /// How many rows were skipped so far.
-    fn skipped(&self) -> u64 {
-        0
-    }
 }
 
-/// The published tables cannot be followed as they are. Names table, column and remedy.
+/// The published tables cannot be followed as they are.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct LayoutError(pub String);
+pub enum LayoutError {
+    /// A table has not the shape that it needs. Names table, column and remedy.
+    #[error("{0}")]
+    Table(String),
+    /// A row that nothing may go past.
+    #[error(transparent)]
+    BadRow(#[from] BadRow),
+}

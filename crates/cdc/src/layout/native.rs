@@ -3,7 +3,7 @@
 //! An insert or an update of `fhir.resource` is the resource, one of `fhir.tombstone` is its deletion; a
 //! delete on either means nothing (the tombstone was written before, or is taken away again).
 
-use super::{Layout, LayoutError, SkippedRows};
+use super::{BadRows, Layout, LayoutError, Reason};
 use crate::pgoutput::{Column, Op, Relation, Row, Tuple};
 use crate::timestamptz;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ pub struct Native {
     tables: HashMap<u32, Option<Table>>,
     /// Where a change is written before its length is known.
     room: Vec<u8>,
-    skipped: Arc<SkippedRows>,
+    bad_rows: Arc<BadRows>,
 }
 
 /// A table of the layout, and where its columns are.
@@ -32,29 +32,10 @@ struct Table {
     columns: [usize; COLUMNS.len()],
 }
 
-/// Why a row cannot be streamed.
-#[derive(Debug, thiserror::Error)]
-enum BadRow {
-    #[error("column {0} is null")]
-    Null(&'static str),
-    #[error("column {0} is missing from the row")]
-    Missing(&'static str),
-    #[error("column {0} is not in the log (a large value that was left alone): are the triggers enabled?")]
-    Unchanged(&'static str),
-    #[error("column {0} is in binary form")]
-    Binary(&'static str),
-    #[error("column {0} cannot be read")]
-    Unreadable(&'static str),
-    #[error("resource_type is none of FHIR R4")]
-    UnknownType,
-    #[error(transparent)]
-    Resource(#[from] fhir::BadResource),
-}
-
 impl Native {
-    /// `skipped` counts the rows that cannot be streamed.
-    pub fn new(skipped: Arc<SkippedRows>) -> Self {
-        Self { tables: HashMap::new(), room: Vec::new(), skipped }
+    /// `bad_rows` decide about the rows that cannot be streamed.
+    pub fn new(bad_rows: Arc<BadRows>) -> Self {
+        Self { tables: HashMap::new(), room: Vec::new(), bad_rows }
     }
 }
 
@@ -77,7 +58,7 @@ impl Layout for Native {
         let mut columns = [0; COLUMNS.len()];
         for (place, wanted) in columns.iter_mut().zip(COLUMNS) {
             *place = relation.columns.iter().position(|column| column.name == wanted).ok_or_else(|| {
-                LayoutError(format!(
+                LayoutError::Table(format!(
                     "table fhir.{} has no column {wanted} in the log: if it was renamed, rename it back; if \
                      the publication has a list of columns, add it there",
                     relation.name
@@ -90,7 +71,7 @@ impl Layout for Native {
 
     fn row(&mut self, row: &Row<'_>, position: Position, out: &mut Vec<Change>) -> Result<(), LayoutError> {
         let Some(table) = self.tables.get(&row.relation_id) else {
-            return Err(LayoutError(format!(
+            return Err(LayoutError::Table(format!(
                 "rows of the table with oid {} came before its columns were announced, or after they \
                  could not be understood: start the replication connection again",
                 row.relation_id
@@ -109,7 +90,7 @@ impl Layout for Native {
                 // One allocation of exactly this length: changes wait in queues and in the journal.
                 data: Bytes::copy_from_slice(&self.room),
             }),
-            Err(reason) => self.skipped.note(table_name(table.kind), version(table, new), &reason),
+            Err(reason) => self.bad_rows.meet(table_name(table.kind), version(table, new), &reason)?,
         }
         self.room.clear();
         if self.room.capacity() > KEPT_ROOM {
@@ -133,7 +114,7 @@ fn change(
     new: Tuple<'_>,
     old: Option<Tuple<'_>>,
     room: &mut Vec<u8>,
-) -> Result<(ResourceType, Instant), BadRow> {
+) -> Result<(ResourceType, Instant), Reason> {
     let text = |which: usize| {
         let (index, name) = (table.columns[which], COLUMNS[which]);
         let column = match (new.get(index), old) {
@@ -142,24 +123,24 @@ fn change(
         };
         match column {
             Some(Column::Text(value)) => Ok(value),
-            Some(Column::Null) => Err(BadRow::Null(name)),
-            Some(Column::UnchangedToast) => Err(BadRow::Unchanged(name)),
-            Some(Column::Binary(_)) => Err(BadRow::Binary(name)),
-            None => Err(BadRow::Missing(name)),
+            Some(Column::Null) => Err(Reason::Null(name)),
+            Some(Column::UnchangedToast) => Err(Reason::Unchanged(name)),
+            Some(Column::Binary(_)) => Err(Reason::Binary(name)),
+            None => Err(Reason::Missing(name)),
         }
     };
     let read =
-        |which: usize| std::str::from_utf8(text(which)?).map_err(|_| BadRow::Unreadable(COLUMNS[which]));
-    let resource_type = read(0)?.parse().map_err(|_| BadRow::UnknownType)?;
-    let last_updated = timestamptz::parse(text(3)?).ok_or(BadRow::Unreadable(COLUMNS[3]))?;
+        |which: usize| std::str::from_utf8(text(which)?).map_err(|_| Reason::Unreadable(COLUMNS[which]));
+    let resource_type = read(0)?.parse().map_err(|_| Reason::UnknownType)?;
+    let last_updated = timestamptz::parse(text(3)?).ok_or(Reason::Unreadable(COLUMNS[3]))?;
     let columns = fhir::Columns {
         resource_type,
         id: read(1)?,
-        version_id: read(2)?.parse().map_err(|_| BadRow::Unreadable(COLUMNS[2]))?,
+        version_id: read(2)?.parse().map_err(|_| Reason::Unreadable(COLUMNS[2]))?,
         last_updated,
     };
     match table.kind {
-        Kind::Upsert => fhir::write_resource(text(4)?, &columns, room)?,
+        Kind::Upsert => fhir::write_resource(read(4)?.as_bytes(), &columns, room)?,
         Kind::Deletion => fhir::write_deletion(&columns, room)?,
     }
     Ok((resource_type, last_updated))

@@ -1,6 +1,15 @@
-//! Messages to bytes, as the server writes them: for tests, so that what is decoded can be compared byte by byte.
+//! Messages to bytes, as the server writes them: for tests and fuzzers, so that what is decoded can be compared byte by byte.
 
 use super::{Column, Message, ReplicaIdentity, Row, Tuple};
+
+/// What was decoded had no more than these can hold.
+fn count16(count: usize) -> u16 {
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
+fn count32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
 
 fn string(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
@@ -17,7 +26,7 @@ fn lsn(at: feed::Lsn, out: &mut Vec<u8>) {
 
 /// A tuple in bytes.
 pub(crate) fn tuple(columns: &[Column<'_>]) -> Vec<u8> {
-    let mut out = u16::try_from(columns.len()).unwrap().to_be_bytes().to_vec();
+    let mut out = count16(columns.len()).to_be_bytes().to_vec();
     for column in columns {
         let (kind, value) = match column {
             Column::Null => (b'n', None),
@@ -27,7 +36,7 @@ pub(crate) fn tuple(columns: &[Column<'_>]) -> Vec<u8> {
         };
         out.push(kind);
         if let Some(value) = value {
-            out.extend_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());
+            out.extend_from_slice(&count32(value.len()).to_be_bytes());
             out.extend_from_slice(value);
         }
     }
@@ -40,6 +49,7 @@ fn put_tuple(kind: u8, value: &Tuple<'_>, out: &mut Vec<u8>) {
 }
 
 /// The bytes of an insert.
+#[cfg(test)]
 pub(crate) fn insert(relation_id: u32, columns: &[Column<'_>]) -> Vec<u8> {
     [b"I".as_slice(), &relation_id.to_be_bytes(), b"N", &tuple(columns)].concat()
 }
@@ -76,7 +86,7 @@ pub(crate) fn encode(message: &Message<'_>) -> Vec<u8> {
                 ReplicaIdentity::Full => b'f',
                 ReplicaIdentity::Index => b'i',
             });
-            out.extend_from_slice(&u16::try_from(relation.columns.len()).unwrap().to_be_bytes());
+            out.extend_from_slice(&count16(relation.columns.len()).to_be_bytes());
             for column in &relation.columns {
                 out.push(u8::from(column.key));
                 string(&column.name, &mut out);
@@ -93,7 +103,7 @@ pub(crate) fn encode(message: &Message<'_>) -> Vec<u8> {
         Message::Row(row) => encode_row(row, &mut out),
         Message::Truncate(truncate) => {
             out.push(b'T');
-            out.extend_from_slice(&u32::try_from(truncate.relation_ids.len()).unwrap().to_be_bytes());
+            out.extend_from_slice(&count32(truncate.relation_ids.len()).to_be_bytes());
             out.push(truncate.flags);
             for id in &truncate.relation_ids {
                 out.extend_from_slice(&id.to_be_bytes());
@@ -103,7 +113,7 @@ pub(crate) fn encode(message: &Message<'_>) -> Vec<u8> {
             out.extend_from_slice(&[b'M', emitted.flags]);
             lsn(emitted.lsn, &mut out);
             string(emitted.prefix, &mut out);
-            out.extend_from_slice(&u32::try_from(emitted.content.len()).unwrap().to_be_bytes());
+            out.extend_from_slice(&count32(emitted.content.len()).to_be_bytes());
             out.extend_from_slice(emitted.content);
         }
     }

@@ -5,7 +5,7 @@
 //! message and the offset, never a panic.
 
 mod decode;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod encode;
 mod reader;
 mod tuple;

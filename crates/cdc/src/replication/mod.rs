@@ -8,6 +8,8 @@ mod codec;
 mod connection;
 mod error;
 mod feedback;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 mod login;
 mod startup;
 mod stream;

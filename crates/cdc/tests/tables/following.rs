@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, TestDatabase};
 use crate::log;
-use cdc::layout::{Layout, LayoutError, Native, SkippedRows};
+use cdc::layout::{BadRows, Layout, LayoutError, Native};
 use cdc::pgoutput::Message;
 use feed::{Change, Kind, Position};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// The changes of what the test has written since [`log::begin`], and how many rows were skipped.
 async fn changes(database: &TestDatabase) -> Result<(Vec<Change>, u64), LayoutError> {
     let client = database.client().await;
-    let skipped = Arc::new(SkippedRows::default());
+    let skipped = Arc::new(BadRows::default());
     let mut layout = Native::new(Arc::clone(&skipped));
     let mut changes = Vec::new();
     for message in log::read(&client, &database.name).await {

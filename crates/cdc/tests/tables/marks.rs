@@ -3,6 +3,7 @@
 use crate::cluster::{Cluster, TestDatabase, text};
 use bytes::BytesMut;
 use cdc::Tables;
+use cdc::layout::OnBadRow;
 use feed::{Feed, Framing, Options, Sample, Source, SourceError};
 use fhir::ResourceType;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub(crate) fn start(database: &TestDatabase, user: &str) -> Running {
     };
     let (feed, publisher) = Feed::open(options, Arc::new(NoFrames)).unwrap();
     let shutdown = CancellationToken::new();
-    let tables = Tables::start(database.database(user), feed.clone(), shutdown.clone());
+    let tables = Tables::start(database.database(user), feed.clone(), OnBadRow::Skip, shutdown.clone());
     Running { tables, feed, _publisher: publisher, _shutdown: shutdown.drop_guard(), _directory: directory }
 }
 

@@ -128,7 +128,7 @@ async fn rows_that_cannot_be_streamed_are_passed_over() {
     let (rows, pages) = read(&running, basic(Kind::Upsert)).await;
     // The first page has nothing to send, and a cursor.
     assert_eq!((rows.len(), pages), (1399, 3));
-    assert_eq!(running.tables.skipped_rows().count(), 1101);
+    assert_eq!(running.tables.bad_rows().count(), 1101);
 }
 
 #[tokio::test]

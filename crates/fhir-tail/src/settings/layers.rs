@@ -12,7 +12,7 @@ pub(crate) type Environment = BTreeMap<String, String>;
 
 /// Every setting by its name: that of the flag, and of the key in the file. The environment variable is
 /// `FHIR_TAIL_` and the name in capitals.
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 16] = [
     "database-url",
     "data-dir",
     "postgres-bin",
@@ -21,6 +21,7 @@ pub(super) const KEYS: [&str; 15] = [
     "insecure-no-auth",
     "max-streams",
     "client-timeout",
+    "on-bad-row",
     "slot",
     "publication",
     "max-wal-held",

@@ -18,6 +18,7 @@ pub(crate) use layers::{Environment, Origin, Problem};
 pub(crate) use options::{CommonOptions, FollowOptions, ServeOptions};
 pub(crate) use values::LogFormat;
 
+use cdc::layout::OnBadRow;
 use cdc::{Database, SlotName, TableName};
 use layers::Layers;
 use sse_api::PublicUrl;
@@ -36,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) insecure_no_auth: bool,
     pub(crate) max_streams: usize,
     pub(crate) client_timeout: Age,
+    pub(crate) on_bad_row: OnBadRow,
     pub(crate) slot: SlotName,
     pub(crate) publication: String,
     pub(crate) max_wal_held: ByteSize,
@@ -98,6 +100,7 @@ impl Settings {
         let public_urls = layers.read_list("public-url", str::parse);
         let max_streams = layers.read("max-streams", values::positive).unwrap_or(20_000);
         let client_timeout = layers.read("client-timeout", str::parse).unwrap_or(Age(60));
+        let on_bad_row = layers.read("on-bad-row", str::parse).unwrap_or_default();
         let publication = layers.read_or("publication", values::DEFAULT_PUBLICATION, values::identifier);
         let max_wal_held = layers.read("max-wal-held", str::parse).unwrap_or(ByteSize(10 << 30));
         let retention_bytes = layers.read("retention-bytes", str::parse).unwrap_or(ByteSize(10 << 30));
@@ -121,6 +124,7 @@ impl Settings {
             insecure_no_auth,
             max_streams,
             client_timeout,
+            on_bad_row,
             slot,
             publication,
             max_wal_held,
@@ -200,6 +204,7 @@ fn flags(common: CommonOptions, serve: ServeOptions) -> BTreeMap<&'static str, V
         ("insecure-no-auth", serve.insecure_no_auth),
         ("max-streams", serve.max_streams),
         ("client-timeout", serve.client_timeout),
+        ("on-bad-row", serve.on_bad_row),
         ("slot", serve.follow.slot),
         ("publication", serve.follow.publication),
         ("max-wal-held", serve.follow.max_wal_held),

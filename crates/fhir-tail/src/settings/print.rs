@@ -22,6 +22,7 @@ impl Settings {
         self.line(&mut out, "insecure-no-auth", &self.insecure_no_auth);
         self.line(&mut out, "max-streams", &self.max_streams);
         self.line(&mut out, "client-timeout", &quoted(&self.client_timeout.to_string()));
+        self.line(&mut out, "on-bad-row", &quoted(&self.on_bad_row.to_string()));
         self.line(&mut out, "slot", &quoted(self.slot.as_str()));
         self.line(&mut out, "publication", &quoted(&self.publication));
         self.line(&mut out, "max-wal-held", &quoted(&self.max_wal_held.to_string()));

@@ -48,6 +48,7 @@ fn nothing_said_is_safe() {
     assert_eq!(settings.retention_age.to_string(), "7d");
     assert_eq!(settings.retention_bytes.to_string(), "10GiB");
     assert_eq!(settings.max_streams, 20_000);
+    assert_eq!(settings.on_bad_row, OnBadRow::Skip);
 }
 
 #[test]
@@ -241,4 +242,13 @@ fn what_is_printed_can_be_given_back() {
     };
     assert_eq!(values(&first), values(&second));
     assert!(first.contains("retention-bytes = \"3GiB\"  # --retention-bytes"), "{first}");
+}
+
+#[test]
+fn about_a_bad_row_there_are_two_things_to_do() {
+    let serve =
+        |policy: &str| ServeOptions { on_bad_row: Some(policy.to_owned()), ..ServeOptions::default() };
+    assert_eq!(read(CommonOptions::default(), serve("stop"), &nobody()).on_bad_row, OnBadRow::Stop);
+    let found = problems(CommonOptions::default(), serve("halt"), &nobody());
+    assert_eq!(found, ["--on-bad-row: 'halt' is nothing to do about a bad row: use skip or stop"]);
 }

@@ -1,3 +1,4 @@
+use super::model::holds;
 use super::*;
 use proptest::prelude::*;
 
@@ -162,17 +163,6 @@ proptest! {
         ),
         handling in prop_oneof![Just(Handling::Strict), Just(Handling::Lenient)],
     ) {
-        match ExportRequest::parse(Level::System, query.clone(), handling) {
-            Ok(request) => {
-                prop_assert!(!request.filter.types.is_empty());
-                if handling == Handling::Strict {
-                    prop_assert!(request.ignored.iter().all(|name| name == "_outputFormat"));
-                    prop_assert!(request.ignored_types.is_empty());
-                }
-                let asked = query.iter().any(|(name, _)| name == "_type");
-                prop_assert_eq!(request.filter != Filter::everything(), asked);
-            }
-            Err(outcome) => prop_assert!(!outcome.issues().is_empty()),
-        }
+        holds(&Level::System, &query, handling);
     }
 }

@@ -1,11 +1,5 @@
+use super::model::COLUMNS;
 use super::*;
-
-pub(super) const COLUMNS: Columns<'static> = Columns {
-    resource_type: ResourceType::PATIENT,
-    id: "p1",
-    version_id: 7,
-    last_updated: Instant::from_unix_micros(1_700_000_000_123_456),
-};
 
 fn written(content: &str) -> Result<String, BadResource> {
     let mut out = b"before".to_vec();

@@ -80,14 +80,14 @@ fn a_relation_that_lost_a_column_is_an_error_and_its_rows_are_none() {
 
 #[test]
 fn a_large_value_left_alone_is_taken_from_the_old_row_if_that_is_whole() {
-    let skipped = Arc::new(SkippedRows::default());
-    let mut layout = Native::new(Arc::clone(&skipped));
+    let bad_rows = Arc::new(BadRows::default());
+    let mut layout = Native::new(Arc::clone(&bad_rows));
     layout.relation(&relation(&COLUMNS)).unwrap();
     let mut new = good();
     new[4] = Column::UnchangedToast;
     assert_eq!(update(&mut layout, Some(&good()), &new).unwrap().len(), 1);
     assert_eq!(update(&mut layout, None, &new).unwrap().len(), 0);
-    assert_eq!(skipped.count(), 1);
+    assert_eq!(bad_rows.count(), 1);
 }
 
 fn column() -> impl Strategy<Value = Option<Vec<u8>>> {
@@ -103,12 +103,12 @@ fn column() -> impl Strategy<Value = Option<Vec<u8>>> {
 proptest! {
     #[test]
     fn every_row_is_streamed_or_counted(columns in proptest::collection::vec(column(), 0..8)) {
-        let skipped = Arc::new(SkippedRows::default());
-        let mut layout = Native::new(Arc::clone(&skipped));
+        let bad_rows = Arc::new(BadRows::default());
+        let mut layout = Native::new(Arc::clone(&bad_rows));
         layout.relation(&relation(&COLUMNS)).unwrap();
         let tuple: Vec<Column<'_>> =
             columns.iter().map(|value| value.as_deref().map_or(Column::Null, Column::Text)).collect();
         let changes = update(&mut layout, None, &tuple).unwrap();
-        prop_assert_eq!(changes.len() as u64 + skipped.count(), 1);
+        prop_assert_eq!(changes.len() as u64 + bad_rows.count(), 1);
     }
 }

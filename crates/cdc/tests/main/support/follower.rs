@@ -126,7 +126,7 @@ impl Layout for Docs {
     fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError> {
         match relation.columns.iter().any(|column| column.name == "body") {
             true => Ok(()),
-            false => Err(LayoutError(format!("table {} has no column body: add it", relation.name))),
+            false => Err(LayoutError::Table(format!("table {} has no column body: add it", relation.name))),
         }
     }
 

@@ -1,0 +1,137 @@
+//! Rows that cannot be streamed: counted, told of without what they hold, and passed over or the end of it all.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is done about a row that cannot be streamed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnBadRow {
+    /// It is passed over, and everything else goes on.
+    #[default]
+    Skip,
+    /// Nothing goes past it: the log is not followed beyond it, and a replay that meets it ends.
+    Stop,
+}
+
+impl FromStr for OnBadRow {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "skip" => Ok(Self::Skip),
+            "stop" => Ok(Self::Stop),
+            _ => Err(format!("'{text}' is nothing to do about a bad row: use skip or stop")),
+        }
+    }
+}
+
+impl fmt::Display for OnBadRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Skip => "skip",
+            Self::Stop => "stop",
+        })
+    }
+}
+
+/// Why a row cannot be streamed. Says what is wrong, never what it holds.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Reason {
+    #[error("column {0} is null")]
+    Null(&'static str),
+    #[error("column {0} is missing from the row")]
+    Missing(&'static str),
+    #[error("column {0} is not in the log (a large value that was left alone): are the triggers enabled?")]
+    Unchanged(&'static str),
+    #[error("column {0} is in binary form")]
+    Binary(&'static str),
+    #[error("column {0} cannot be read")]
+    Unreadable(&'static str),
+    #[error("resource_type is none of FHIR R4")]
+    UnknownType,
+    #[error(transparent)]
+    Resource(#[from] fhir::BadResource),
+}
+
+/// A row that nothing may go past. The version number leads an operator to it, and nobody else.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a row of {table}{} cannot be streamed: {reason}. Mend or delete it; the version that is in the log already \
+     is passed by starting once with --on-bad-row skip",
+    .version.map(|version| format!(" (version_id {version})")).unwrap_or_default()
+)]
+pub struct BadRow {
+    table: &'static str,
+    version: Option<i64>,
+    reason: String,
+}
+
+/// The bad rows that were met, and what is done about them. Shared by the log's layout and the pages.
+#[derive(Debug, Default)]
+pub struct BadRows {
+    policy: OnBadRow,
+    met: AtomicU64,
+}
+
+impl BadRows {
+    /// None yet.
+    pub fn new(policy: OnBadRow) -> Self {
+        Self { policy, met: AtomicU64::new(0) }
+    }
+
+    /// How many were met since the start. One that is met again, by a replay for instance, counts again.
+    pub fn count(&self) -> u64 {
+        self.met.load(Ordering::Relaxed)
+    }
+
+    /// Counts one; an error if nothing may go past it. Of those that are passed over the first, the second, the
+    /// fourth and so on are logged, so that a table full of them does not fill the log.
+    pub(crate) fn meet(
+        &self,
+        table: &'static str,
+        version: Option<i64>,
+        reason: &Reason,
+    ) -> Result<(), BadRow> {
+        let count = self.met.fetch_add(1, Ordering::Relaxed) + 1;
+        match self.policy {
+            OnBadRow::Skip => {
+                if count.is_power_of_two() {
+                    tracing::warn!(
+                        table, version_id = version, %reason, skipped = count, "a row cannot be streamed and is left out"
+                    );
+                }
+                Ok(())
+            }
+            OnBadRow::Stop => Err(BadRow { table, version, reason: reason.to_string() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stops_says_where_why_and_what_to_do() {
+        let skipping = BadRows::default();
+        assert!(skipping.meet("fhir.resource", Some(7), &Reason::UnknownType).is_ok());
+        assert!(skipping.meet("fhir.resource", None, &Reason::UnknownType).is_ok());
+        assert_eq!(skipping.count(), 2);
+        let stopping = BadRows::new(OnBadRow::Stop);
+        let told = stopping.meet("fhir.resource", Some(7), &Reason::Null("content")).unwrap_err().to_string();
+        assert!(told.starts_with(
+            "a row of fhir.resource (version_id 7) cannot be streamed: column content is null."
+        ));
+        assert!(told.contains("--on-bad-row skip"), "{told}");
+        assert_eq!(stopping.count(), 1);
+    }
+
+    #[test]
+    fn a_policy_is_read_as_it_is_written() {
+        for policy in [OnBadRow::Skip, OnBadRow::Stop] {
+            assert_eq!(policy.to_string().parse(), Ok(policy));
+        }
+        assert!("halt".parse::<OnBadRow>().unwrap_err().contains("use skip or stop"));
+    }
+}

@@ -1,0 +1,16 @@
+//! What holds of any input: the bodies of the fuzz targets, which also run as property tests over generated input. Not
+//! part of the crate as it is used.
+
+use crate::Handling;
+use crate::{request, resource};
+
+/// A resource as it is stored.
+pub fn splice(content: &[u8]) {
+    resource::model::holds(content);
+}
+
+/// The parameters of a request, decoded. The number stands for the path and for how strictly they are taken.
+pub fn query(number: u8, pairs: &[(String, String)]) {
+    let handling = if number & 0x80 == 0 { Handling::Strict } else { Handling::Lenient };
+    request::model::holds(&request::model::level(number), pairs, handling);
+}

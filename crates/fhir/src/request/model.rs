@@ -1,0 +1,44 @@
+//! What holds of any query, for the property tests and the fuzzer.
+
+use super::{ExportRequest, Handling, Level};
+use crate::{Filter, ResourceType, TypeSet};
+
+/// Whatever a client asks: it is refused with a reason, or understood within the bounds that the rest relies on.
+pub(crate) fn holds(level: &Level, query: &[(String, String)], handling: Handling) {
+    let types = match level {
+        Level::Type(only) => [*only].into_iter().collect(),
+        _ => TypeSet::all(),
+    };
+    match ExportRequest::parse(level.clone(), query.iter().map(|(name, value)| (name, value)), handling) {
+        Ok(request) => {
+            let asked = query.iter().any(|(name, _)| name == "_type");
+            let filter = &request.filter;
+            assert!(!filter.types.is_empty(), "it asks for nothing");
+            assert!(
+                filter.types.iter().all(|resource_type| types.contains(resource_type)),
+                "beyond its path"
+            );
+            assert!(asked || *filter == Filter { types }, "it was not asked for less");
+            assert!((2..=60).contains(&request.heartbeat.as_secs()), "a heartbeat out of bounds");
+            assert!(request.last_event_id.as_deref() != Some(""), "an empty id is none");
+            if handling == Handling::Strict {
+                assert!(request.ignored.iter().all(|name| name == "_outputFormat"), "something was ignored");
+                assert!(request.ignored_types.is_empty(), "a type was ignored");
+            }
+        }
+        Err(outcome) => {
+            assert!(!outcome.issues().is_empty(), "refused without a reason");
+            assert!(serde_json::from_str::<serde_json::Value>(&outcome.to_json()).is_ok(), "no JSON");
+        }
+    }
+}
+
+/// The levels, by a number.
+pub(crate) fn level(number: u8) -> Level {
+    match number % 4 {
+        0 => Level::System,
+        1 => Level::AllPatients,
+        2 => Level::Patient("p1".to_owned()),
+        _ => Level::Type(ResourceType::PATIENT),
+    }
+}
