@@ -29,6 +29,9 @@ enum Body {
     Ended,
 }
 
+/// How much is read at once, at least.
+const READ: usize = 16 << 10;
+
 /// Sends a request line and headers (lines, without the empty one), and reads the head of the answer.
 pub async fn send(address: SocketAddr, request: &str) -> Result<Response> {
     let mut socket = TcpStream::connect(address).await.context("cannot connect to the server")?;
@@ -151,7 +154,13 @@ impl Response {
         Ok(self.bytes.is_empty() && self.read().await? == 0)
     }
 
+    /// Takes one byte off the socket, and forgets it; whether there was one.
+    pub async fn take_byte(&mut self) -> Result<bool> {
+        Ok(self.socket.read(&mut [0]).await? > 0)
+    }
+
     async fn read(&mut self) -> Result<usize> {
+        self.bytes.reserve(READ);
         Ok(self.socket.read_buf(&mut self.bytes).await?)
     }
 

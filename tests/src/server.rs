@@ -148,10 +148,11 @@ impl Server {
         self.process.as_ref().context("the server is not running")?.signal(Signal::SIGCONT)
     }
 
-    /// The URL of another database from its next start on.
-    pub fn point_at(&mut self, database_url: &str) {
-        if let Some(url) = self.arguments.iter_mut().skip_while(|flag| *flag != "--database-url").nth(1) {
-            database_url.clone_into(url);
+    /// Sets the value of a flag for the next start.
+    pub fn set(&mut self, flag: &str, value: &str) {
+        match self.arguments.iter().position(|argument| argument == flag) {
+            Some(at) => self.arguments[at + 1] = value.to_owned(),
+            None => self.arguments.extend([flag.to_owned(), value.to_owned()]),
         }
     }
 

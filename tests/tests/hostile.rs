@@ -5,7 +5,7 @@ use crate::wire::{EVENTS, frames, says};
 use anyhow::{Context as _, Result, ensure};
 use std::collections::BTreeSet;
 use tests::sse::Frame;
-use tests::{Case, Client, Context, Reader, SOON, Server, Site, Subscribe, cases, http, within};
+use tests::{Case, Client, Context, Reader, SOON, Site, Subscribe, cases, http, within};
 use tokio_postgres::error::SqlState;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -35,7 +35,7 @@ fn unusual() -> Vec<(&'static str, &'static str, String, String)> {
     let mut all = Vec::new();
     for (resource_type, id, rest) in [
         ("Patient", "line-ends", ",\r\n\"a\"\n:\r[1,\n2]\r\n}\n"),
-        ("Patient", "separators", ",\"a\":\"\u{2028}\u{2029}\u{85}\u{b}\u{feff}\"}"),
+        ("Patient", "separators", ",\"a\":\"\u{2028}\u{2029}\u{85}\u{7f}\u{feff}\"}"),
         ("Patient", "escapes", ",\"a\":\"\\u0000\\r\\n\\u2028\\/\",\"\\u0000\":1}"),
         ("Patient", "surrogates", ",\"a\":\"\\ud83d\\ude00\",\"b\":[\"\\ud83d\\ude00\"]}"),
         (
@@ -222,15 +222,15 @@ async fn nothing_goes_past_a_bad_row_if_told_so(context: Context) -> Result<()> 
         ensure!(!log.contains(SECRET) && !log.contains("panicked"), "{log}");
     }
     // Passed once, nothing else is missing.
-    let mut skipping =
-        Server::new(context.directory(), &site.cluster.url("fhir_tail"), &["--on-bad-row", "skip"])?;
-    skipping.start().await?;
-    reader.connect(skipping.listening()?).await?;
+    site.server.set("--on-bad-row", "skip");
+    site.server.start().await?;
+    reader.connect(site.server.listening()?).await?;
     reader.hear("what came after", SOON, |reader| reader.heard_of("good-2")).await?;
     ensure!(!reader.noticed("reset") && reader.about("good-2").count() == 1, "{}", reader.tail());
-    skipping.terminate(SOON).await?;
+    site.server.terminate(SOON).await?;
 
     // It lies behind now, but in a replay's way: that one ends, and the others do not.
+    site.server.set("--on-bad-row", "stop");
     site.server.start().await?;
     reader.connect(site.server.listening()?).await?;
     site.put("Patient", "good-3").await?;

@@ -123,7 +123,7 @@ async fn a_journal_of_another_cluster_is_refused(context: Context) -> Result<()>
     let other = Cluster::initialised(&at, &[]).await?;
     Binary::find()?.succeed(&["migrate", "--database-url", &other.url("postgres")])?;
     other.connect().await?.batch_execute("alter role fhir_tail login").await?;
-    site.server.point_at(&other.url("fhir_tail"));
+    site.server.set("--database-url", &other.url("fhir_tail"));
     // It may have said where it listens before it saw the cluster.
     if site.server.start().await.is_ok() {
         ensure!(!site.server.exited(SOON).await?.success(), "it serves another cluster's journal");
@@ -134,7 +134,7 @@ async fn a_journal_of_another_cluster_is_refused(context: Context) -> Result<()>
         "{log}"
     );
     // The journal is as it was.
-    site.server.point_at(&site.cluster.url("fhir_tail"));
+    site.server.set("--database-url", &site.cluster.url("fhir_tail"));
     site.server.start().await?;
     site.put("Patient", "q").await?;
     reader.connect(site.server.listening()?).await?;
