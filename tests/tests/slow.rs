@@ -109,7 +109,7 @@ async fn fill(site: &Site, count: usize) -> Result<()> {
     site.settle().await
 }
 
-/// Reads so many bytes of a stream, or to its end (or what was there when it was cut off).
+/// Reads so many bytes of a stream, or up to its notice `live`, or to its end.
 async fn take(response: &mut http::Response, parser: &mut Parser, bytes: usize) -> Result<Taken> {
     let mut taken = Taken::default();
     while taken.bytes < bytes {
@@ -123,6 +123,10 @@ async fn take(response: &mut http::Response, parser: &mut Parser, bytes: usize) 
             sse::Item::Frame(frame) => Some(frame),
             sse::Item::Comment(_) => None,
         }));
+        // Nothing more than heartbeats may come after this.
+        if taken.frames.iter().any(|frame| says(frame, "live")) {
+            break;
+        }
     }
     Ok(taken)
 }
@@ -151,8 +155,10 @@ async fn who_takes_too_little_is_let_go_of_and_who_is_slow_is_not(context: Conte
 
     let (mut parser, mut frames) = (Parser::default(), Vec::new());
     let mut trickled = 0;
-    while !frames.iter().any(|frame| says(frame, "live")) {
+    let mut live = false;
+    while !live {
         let taken = take(&mut slow, &mut parser, 50_000).await?;
+        live = taken.frames.iter().any(|frame| says(frame, "live"));
         ensure!(!taken.ended, "the slow one was let go of after {} frames", frames.len());
         frames.extend(taken.frames);
         // The pace of its reading: about 200 KB a second.
@@ -265,7 +271,7 @@ async fn replays_wait_for_their_turn_with_heartbeats(context: Context) -> Result
                 match item {
                     sse::Item::Comment(_) => comments += 1,
                     sse::Item::Frame(frame) => {
-                        ensure!(says(&frame, "start"), "nothing was to come yet: {frame:?}")
+                        ensure!(says(&frame, "start"), "nothing was to come yet: {frame:?}");
                     }
                 }
             }
