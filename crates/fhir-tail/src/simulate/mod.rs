@@ -54,7 +54,7 @@ const LATE: Duration = Duration::from_secs(1);
 
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate >= 0.01 && rate <= 100_000.0 => Ok(rate),
+        Ok(rate) if (0.01..=100_000.0).contains(&rate) => Ok(rate),
         _ => Err("a number of resources a second from 0.01 to 100000 is expected, such as 10".to_owned()),
     }
 }
