@@ -36,6 +36,27 @@ pub(crate) async fn ahead(client: &Client) -> Result<i64, tokio_postgres::Error>
     Ok(total)
 }
 
+/// The newest stamp that there is, by the same steps; `None` without any rows, or in another layout.
+pub(crate) async fn newest(client: &Client) -> Result<Option<Instant>, tokio_postgres::Error> {
+    let mut newest = None;
+    for kind in [Kind::Upsert, Kind::Deletion] {
+        let table = table_name(kind);
+        let there = client.query_one("select to_regclass($1) is not null", &[&table]).await?;
+        if !there.try_get::<_, bool>(0)? {
+            continue;
+        }
+        let sql = format!(
+            "select max(last_updated) from ({}) present(name) cross join lateral (\
+                 select r.last_updated from {table} r where r.resource_type = present.name \
+                  order by r.last_updated desc limit 1) newest",
+            present(kind, None),
+        );
+        let stamp: Option<Timestamptz> = client.query_one(&sql, &[]).await?.try_get(0)?;
+        newest = newest.max(stamp.map(|Timestamptz(stamp)| stamp));
+    }
+    Ok(newest)
+}
+
 /// Rows could not be given new stamps; all is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum RestampError {

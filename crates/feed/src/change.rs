@@ -20,9 +20,14 @@ impl Position {
     /// Before every change.
     pub const ZERO: Self = Self { commit_lsn: Lsn::ZERO, ordinal: 0, part: 0 };
 
-    /// Before every change that commits after `lsn`.
-    pub const fn before(lsn: Lsn) -> Self {
+    /// The first that a change which commits at `lsn` may have.
+    pub const fn first_at(lsn: Lsn) -> Self {
         Self { commit_lsn: lsn, ordinal: 0, part: 0 }
+    }
+
+    /// Before every change that commits at or after `lsn`. Nothing commits right before it: no record is that short.
+    pub const fn before(lsn: Lsn) -> Self {
+        Self::first_at(Lsn::new(lsn.get().saturating_sub(1)))
     }
 }
 

@@ -20,6 +20,8 @@ const CLOCK_MARGIN: Duration = Duration::from_millis(100);
 /// How often W is looked at while a replay waits for it to pass the beginning of the journal.
 const WAIT_FOR_W: Duration = Duration::from_millis(200);
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5);
+const PURGED: &str = "deletions that the client has not heard of were purged from the database";
+const STEPPED_BACK: &str = "the database's clock has stepped back behind what the client has";
 /// Taken from the budget before a page is asked for, given back as far as it is smaller.
 const PAGE_BYTES: usize = 512 << 10;
 
@@ -43,24 +45,34 @@ pub(crate) struct HandOver {
 /// How the pages end.
 pub(crate) enum Paged {
     Done(HandOver),
-    /// Tombstones that they had to tell of were purged.
-    Purged(EventId),
+    /// They cannot tell all that changed since then, and why: only everything would do.
+    Impossible(EventId, &'static str),
 }
 
 impl Replay<'_> {
     /// From the request's beginning, or a reset's.
-    pub(crate) async fn run(&self, since: Option<Instant>, id: &EventId) -> Result<Paged, SourceError> {
+    pub(crate) async fn run(
+        &self,
+        since: Option<Instant>,
+        id: &EventId,
+        reset: bool,
+    ) -> Result<Paged, SourceError> {
         let source = self.shared.source(self.out).await;
         let (epoch, mut sample) = self.first_mark(&*source).await?;
         let (w, l) = (sample.mark.w, sample.mark.l);
         if let (Some(since), Some(purged)) = (since, sample.tombstones_purged)
             && since < purged
         {
-            return Ok(Paged::Purged(id.clone()));
+            return Ok(Paged::Impossible(id.clone(), PURGED));
         }
         if let Some(since) = since
             && since >= w
         {
+            // A client may ask for what is to come. But what an id says was safe has been, unless the clock stepped
+            // back: then what has changed since may be stamped before it.
+            if reset && since > w {
+                return Ok(Paged::Impossible(id.clone(), STEPPED_BACK));
+            }
             return Ok(Paged::Done(HandOver { epoch, split: Mark { w: since, l }, w }));
         }
         let mut round = Round { epoch, since, mark: sample.mark };
@@ -68,7 +80,7 @@ impl Replay<'_> {
         loop {
             passed = self.pages(&*source, round, None, passed).await?;
             if self.purged_meanwhile(&*source, round).await? {
-                return Ok(Paged::Purged(passed));
+                return Ok(Paged::Impossible(passed, PURGED));
             }
             if sample.taken.elapsed() <= ROUND_WORTH {
                 return Ok(Paged::Done(round.hand_over()));
@@ -89,7 +101,7 @@ impl Replay<'_> {
         let round = Round { epoch: place.epoch, since: place.since, mark: place.mark };
         let passed = self.pages(&*source, round, Some(place.cursor), id).await?;
         if self.purged_meanwhile(&*source, round).await? {
-            return Ok(Paged::Purged(passed));
+            return Ok(Paged::Impossible(passed, PURGED));
         }
         Ok(Paged::Done(round.hand_over()))
     }

@@ -27,8 +27,8 @@ struct Standing {
 
 /// What a subscriber does next.
 enum Step {
-    /// Reads the tables from the beginning of a round.
-    Replay { since: Option<Instant>, id: EventId },
+    /// Reads the tables from the beginning of a round. After a reset `since` is not what the client asked for.
+    Replay { since: Option<Instant>, id: EventId, reset: bool },
     /// Reads the rest of a round.
     Resume(Replaying),
     /// Follows the feed.
@@ -42,7 +42,7 @@ impl Subscriber {
     pub(crate) async fn run(self, begin: Begin) -> SourceError {
         self.epoch_known().await;
         let mut step = match begin {
-            Begin::Since(since) => Step::Replay { since, id: EventId::beginning() },
+            Begin::Since(since) => Step::Replay { since, id: EventId::beginning(), reset: false },
             Begin::After { id, since } => match self.admit(id, since).await {
                 Ok(step) => step,
                 Err(error) => return error,
@@ -86,9 +86,9 @@ impl Subscriber {
                 let all = all || since.is_none();
                 let notice = if all { Notice::ResetAll { reason } } else { Notice::Reset { reason } };
                 self.out.send(Item::Notice(notice), id.clone()).await;
-                Ok(Step::Replay { since: if all { None } else { since }, id })
+                Ok(Step::Replay { since: if all { None } else { since }, id, reset: true })
             }
-            Step::Replay { since, id } => Ok(self.paged(replay.run(since, &id).await?).await),
+            Step::Replay { since, id, reset } => Ok(self.paged(replay.run(since, &id, reset).await?).await),
             Step::Resume(place) => Ok(self.paged(replay.resume(place).await?).await),
             Step::Follow(from) => {
                 let Standing { epoch, position, w, .. } = from;
@@ -102,10 +102,7 @@ impl Subscriber {
     async fn paged(&self, paged: Paged) -> Step {
         match paged {
             Paged::Done(hand_over) => self.hand_over(hand_over).await,
-            Paged::Purged(id) => {
-                let reason = "deletions that the client has not heard of were purged from the database";
-                Step::Reset { since: None, id, reason, all: true }
-            }
+            Paged::Impossible(id, reason) => Step::Reset { since: None, id, reason, all: true },
         }
     }
 
@@ -125,7 +122,7 @@ impl Subscriber {
             Ok(Ok((found, Some(state))))
                 if state.epoch == epoch
                     && state.floor.stamp <= mark.w
-                    && state.floor.position.commit_lsn <= mark.l =>
+                    && state.floor.position.commit_lsn < mark.l =>
             {
                 let position = found.unwrap_or(head);
                 Step::Follow(Standing { epoch, position, w, split: Some(mark) })
@@ -160,7 +157,7 @@ impl Subscriber {
             return Ok(Step::Reset { since, id, reason, all: false });
         };
         Ok(match id.0.clone() {
-            Place::Beginning => Step::Replay { since, id },
+            Place::Beginning => Step::Replay { since, id, reset: false },
             Place::Live { epoch, position, w } => {
                 let from = Standing { epoch, position, w, split: None };
                 self.go_on(&on_disk, from, since, id).await?

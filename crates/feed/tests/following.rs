@@ -447,6 +447,40 @@ async fn what_commits_right_where_the_log_ended_for_the_mark_is_told_by_the_feed
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_commits_right_where_the_slot_begins_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = Feed::open(options(directory.path(), 1 << 20), Arc::new(Lines)).unwrap();
+    let first = batch(1, ResourceType::PATIENT);
+    let start = first.transactions[0].commit_lsn;
+    publisher.begin_epoch(origin(1), start, instant(100), false).await.unwrap();
+    feed.set_source(Arc::new(Empty { mark: Mark { w: instant(200), l: start }, purged: None }));
+    let mut early = feed.subscribe(Filter::everything(), Begin::Since(None));
+    while notice(&mut early).await != (Notice::Live { transaction_time: instant(200) }) {}
+    publisher.publish(first).await.unwrap();
+    assert_eq!(numbers(&mut early, 1).await, [1]);
+    publisher.durable().wait_for(|lsn| *lsn >= start).await.unwrap();
+    let mut late = feed.subscribe(Filter::everything(), Begin::Since(None));
+    assert_eq!(numbers(&mut late, 1).await, [1]);
+}
+
+/// Another epoch, in which the clock stands before what the id says was safe.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_from_ahead_of_the_clock_is_one_of_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    let mut subscription = feed.subscribe(Filter::everything(), Begin::Since(None));
+    assert_eq!(notice(&mut subscription).await, Notice::Live { transaction_time: instant(200) });
+    let id = subscription.id();
+    publisher.begin_epoch(origin(1), Lsn::new(20), instant(120), false).await.unwrap();
+    let mark = Mark { w: instant(150), l: Lsn::new(20) };
+    feed.set_source(Arc::new(Empty { mark, purged: None }));
+    let mut resumed = feed.subscribe(Filter::everything(), Begin::After { id: Some(id), since: None });
+    assert!(matches!(notice(&mut resumed).await, Notice::Reset { .. }));
+    assert!(matches!(notice(&mut resumed).await, Notice::ResetAll { .. }));
+    assert_eq!(notice(&mut resumed).await, Notice::Live { transaction_time: instant(150) });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_resumes_before_any_mark_was_passed_is_told_when_the_journal_began() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, mut publisher) = open(directory.path(), 1 << 20).await;

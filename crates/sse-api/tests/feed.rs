@@ -70,7 +70,7 @@ fn patient(id: &str, lsn: u64) -> Batch {
     let commit_lsn = Lsn::new(lsn);
     let stamp = Instant::from_unix_micros(i64::try_from(lsn).unwrap() * 100);
     let change = Change {
-        position: Position::before(commit_lsn),
+        position: Position::first_at(commit_lsn),
         stamp,
         resource_type: ResourceType::PATIENT,
         kind: Kind::Upsert,

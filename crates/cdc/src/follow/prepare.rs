@@ -10,6 +10,7 @@ use crate::publication;
 use crate::replication::{self, APPLICATION_NAME, Channel, Connection, System};
 use crate::sink::{Epoch, Sink};
 use crate::slot::{self, Slot};
+use crate::stamps;
 use feed::{Lsn, Origin};
 use fhir::Instant;
 use std::time::Duration;
@@ -118,8 +119,11 @@ pub(super) async fn prepare(
         Some(reason) => {
             tracing::info!(reason, %start, fork, "a new epoch begins");
             let origin = Origin { system: system.id, timeline: system.timeline, identity: identity.text() };
-            // After the slot was made: what was stamped before is in the tables when W has passed it.
-            Some(Epoch { origin, start, since: clock(client).await?, fork })
+            // After the slot was made: what was stamped before is in the tables when W has passed it. If the clock has
+            // stepped back, what is there may be stamped after it.
+            let clock = clock(client).await?;
+            let since = stamps::newest(client).await?.map_or(clock, |newest| newest.max(clock));
+            Some(Epoch { origin, start, since, fork })
         }
     };
     let status_interval = status_interval(client).await?;

@@ -215,7 +215,7 @@ impl Segment {
 
     /// The header of the first block whose last entry commits at or after a place in the log.
     fn at(&self, lsn: Lsn) -> Result<Option<Header>, JournalError> {
-        let from = key(HEADER, Position::before(lsn));
+        let from = key(HEADER, Position::first_at(lsn));
         let next = self.keyspace.range(from..vec![HEADER + 1]).next();
         next.map(|guard| Header::decode(&guard.value()?)).transpose()
     }
@@ -234,7 +234,7 @@ impl Segment {
             }
         }
         // Blocks of one transaction share their place in the log: walk back is impossible, walk on is not.
-        let start = key(HEADER, Position::before(Lsn::new(low.saturating_sub(1))));
+        let start = key(HEADER, Position::before(Lsn::new(low)));
         for guard in self.keyspace.range(start..vec![HEADER + 1]) {
             let header = Header::decode(&guard.value()?)?;
             if beyond(&header) {
