@@ -68,6 +68,7 @@ impl Body {
         let random = &mut random;
         let has = |chronic| subject.diagnosis(chronic).is_some();
         let tall = if subject.sex == Sex::Male { 1.035 } else { 0.965 };
+        let height = random.uniform(0.95, 1.05) * tall;
         let heavy = if has(Chronic::Diabetes) { 1.4 } else { 1.2 };
         let mut trend = |(least, most): (f64, f64), yearly: f64, scatter: f64| Trend {
             level: random.uniform(least, most),
@@ -95,8 +96,9 @@ impl Body {
             hdl: trend((38.0, 66.0), 0.1, 3.0),
             triglycerides: trend((70.0, 190.0), 1.0, 15.0),
             creatinine: trend((0.65, 1.15), 0.01, 0.05),
-            height: random.uniform(0.95, 1.05) * tall,
-            weight: random.uniform(0.85, 1.25),
+            height,
+            // What is tall weighs more: the body mass index is what differs between people.
+            weight: random.uniform(0.85, 1.25) * height.powi(2),
         }
         .heavier(heavy)
     }
@@ -132,10 +134,11 @@ impl Body {
         rounded(self.growth(on).1 * self.weight * random.near(1.0, 0.01), 1)
     }
 
-    /// Beats a minute.
-    pub(crate) fn pulse(&self, on: Date, random: &mut Random) -> f64 {
+    /// Beats a minute; in a fever more.
+    pub(crate) fn pulse(&self, on: Date, fever: bool, random: &mut Random) -> f64 {
         let young = (55.0 - 4.5 * years_between(self.birth, on)).max(0.0);
-        rounded(self.pulse.on(on, random) + young, 0)
+        let fever = if fever { random.near(14.0, 3.0) } else { 0.0 };
+        rounded(self.pulse.on(on, random) + young + fever, 0)
     }
 
     /// Degrees Celsius; in a fever more.

@@ -129,16 +129,15 @@ impl Chart<'_> {
         let day = day_of(visit.at);
         let years = self.subject.age(day);
         let (height, weight) = (body.height(day), body.weight(day, random));
-        let mut observed = Vec::new();
-        if years < 18 {
-            observed.push((codes::HEIGHT, Reading::Quantity(height, "cm")));
-        }
-        observed.push((codes::WEIGHT, Reading::Quantity(weight, "kg")));
+        let mut observed = vec![
+            (codes::HEIGHT, Reading::Quantity(height, "cm")),
+            (codes::WEIGHT, Reading::Quantity(weight, "kg")),
+        ];
         if years >= 18 {
             let index = crate::body::rounded(weight / (height / 100.0).powi(2), 1);
             observed.push((codes::BODY_MASS_INDEX, Reading::Quantity(index, "kg/m2")));
         }
-        observed.push((codes::HEART_RATE, Reading::Quantity(body.pulse(day, random), "/min")));
+        observed.push((codes::HEART_RATE, Reading::Quantity(body.pulse(day, false, random), "/min")));
         if years >= 3 {
             let (systolic, diastolic) = body.blood_pressure(day, random);
             observed.push((codes::BLOOD_PRESSURE, Reading::Pressure(systolic, diastolic)));
@@ -204,16 +203,22 @@ impl Chart<'_> {
         let day = day_of(visit.at);
         let glucose = body.glucose(day, random);
         let creatinine = body.creatinine(day, random);
-        let sodium = crate::body::rounded(random.near(140.0, 1.5), 0);
-        let potassium = crate::body::rounded(random.near(4.3, 0.25), 1);
+        let mut near = |mean, spread, digits| crate::body::rounded(random.near(mean, spread), digits);
+        let (urea, calcium) = (near(15.0, 2.5, 0), near(9.4, 0.2, 1));
+        let (sodium, potassium) = (near(140.0, 1.5, 0), near(4.3, 0.25, 1));
+        let (chloride, carbon_dioxide) = (near(103.0, 1.2, 0), near(25.5, 1.0, 0));
         self.panel(
             visit,
             codes::METABOLIC_PANEL,
             &[
                 (codes::GLUCOSE, glucose, "mg/dL"),
+                (codes::UREA_NITROGEN, urea, "mg/dL"),
                 (codes::CREATININE, creatinine, "mg/dL"),
+                (codes::CALCIUM, calcium, "mg/dL"),
                 (codes::SODIUM, sodium, "mmol/L"),
                 (codes::POTASSIUM, potassium, "mmol/L"),
+                (codes::CHLORIDE, chloride, "mmol/L"),
+                (codes::CARBON_DIOXIDE, carbon_dioxide, "mmol/L"),
             ],
         );
     }

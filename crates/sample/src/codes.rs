@@ -102,6 +102,10 @@ pub(crate) const GLUCOSE: Concept = concept!(LOINC, "2339-0", "Glucose");
 pub(crate) const CREATININE: Concept = concept!(LOINC, "38483-4", "Creatinine");
 pub(crate) const SODIUM: Concept = concept!(LOINC, "2947-0", "Sodium");
 pub(crate) const POTASSIUM: Concept = concept!(LOINC, "6298-4", "Potassium");
+pub(crate) const CHLORIDE: Concept = concept!(LOINC, "2069-3", "Chloride");
+pub(crate) const CARBON_DIOXIDE: Concept = concept!(LOINC, "20565-8", "Carbon Dioxide");
+pub(crate) const UREA_NITROGEN: Concept = concept!(LOINC, "6299-2", "Urea Nitrogen");
+pub(crate) const CALCIUM: Concept = concept!(LOINC, "49765-1", "Calcium");
 pub(crate) const METABOLIC_PANEL: Concept = concept!(LOINC, "51990-0", "Basic Metabolic Panel");
 pub(crate) const TOTAL_CHOLESTEROL: Concept = concept!(LOINC, "2093-3", "Total Cholesterol");
 pub(crate) const TRIGLYCERIDES: Concept = concept!(LOINC, "2571-8", "Triglycerides");
@@ -121,6 +125,10 @@ pub(crate) const HEPATITIS_B: Concept = concept!(CVX, "08", "Hep B, adolescent o
 pub(crate) const VARICELLA: Concept = concept!(CVX, "21", "varicella");
 pub(crate) const PNEUMOCOCCAL: Concept = concept!(CVX, "133", "Pneumococcal conjugate PCV 13");
 pub(crate) const ROTAVIRUS: Concept = concept!(CVX, "119", "rotavirus, monovalent");
+pub(crate) const HEPATITIS_A: Concept = concept!(CVX, "83", "Hep A, ped/adol, 2 dose");
+pub(crate) const TDAP: Concept = concept!(CVX, "115", "Tdap");
+pub(crate) const HPV: Concept = concept!(CVX, "165", "HPV9");
+pub(crate) const MENINGOCOCCAL: Concept = concept!(CVX, "114", "meningococcal MCV4P");
 pub(crate) const INFLUENZA: Concept =
     concept!(CVX, "140", "Influenza, seasonal, injectable, preservative free");
 

@@ -10,7 +10,7 @@ use crate::resources::Concept;
 use crate::resources::clinical::{MedicationRequest, Observation};
 use crate::staff::{CLINIC, HOSPITAL};
 use crate::subject::{Chronic, Sex, Subject};
-use jiff::civil::Date;
+use jiff::civil::{Date, Weekday};
 
 /// How far back ordinary visits go.
 const YEARS: i32 = 3;
@@ -28,12 +28,44 @@ enum Occasion {
     Hospice,
 }
 
-/// What brings people in: the condition, whom it can befall, and what is given for it.
+impl Occasion {
+    /// Whether chronic conditions are looked at.
+    fn reviews(self) -> bool {
+        matches!(self, Self::WellChild(_) | Self::Annual | Self::FollowUp)
+    }
+
+    /// Whether it is for them, at that day.
+    fn is_for(self, subject: &Subject, day: Date) -> bool {
+        let years = subject.age(day);
+        match self {
+            Self::WellChild(_) | Self::Annual | Self::Hospice => true,
+            Self::FollowUp => subject.diagnoses.iter().any(|diagnosis| diagnosis.since <= day),
+            Self::Illness => days_after(subject.birth, 90) <= day,
+            Self::Colonoscopy | Self::StoolTest => (45..=80).contains(&years),
+            Self::Mammography => (50..=76).contains(&years),
+        }
+    }
+}
+
+/// What brings people in: the condition, and whom it can befall.
 pub(crate) const ILLNESSES: [(Concept, std::ops::RangeInclusive<i16>); 4] = [
     (codes::SINUSITIS, 6..=120),
     (codes::PHARYNGITIS, 2..=120),
     (codes::BRONCHITIS, 4..=120),
     (codes::OTITIS, 0..=9),
+];
+
+/// Vaccines of childhood for which no measure asks, or not at that age, and the ages in months.
+const OTHER_VACCINES: [(Concept, &[i32]); 9] = [
+    (codes::ROTAVIRUS, &[2, 4]),
+    (codes::HEPATITIS_A, &[12, 18]),
+    (codes::DTAP, &[48]),
+    (codes::POLIO, &[48]),
+    (codes::MMR, &[48]),
+    (codes::VARICELLA, &[48]),
+    (codes::TDAP, &[132]),
+    (codes::HPV, &[132, 144]),
+    (codes::MENINGOCOCCAL, &[132, 192]),
 ];
 
 /// Writes it all, in the order of time. Nothing lies on today or after it.
@@ -44,11 +76,10 @@ pub(crate) fn write(chart: &mut Chart<'_>, today: Date, random: &mut Random) {
         chart.problem(diagnosis);
     }
     let occasions = plan(subject, today, random);
-    let last_review =
-        occasions.iter().rposition(|(_, it)| matches!(it, Occasion::Annual | Occasion::FollowUp));
+    let last_review = occasions.iter().rposition(|(_, it)| it.reviews());
     for (number, (day, occasion)) in occasions.iter().enumerate() {
         let latest = last_review == Some(number);
-        happen(chart, &body, *day, *occasion, latest, random);
+        happen(chart, &body, (*day, today), *occasion, latest, random);
     }
 }
 
@@ -64,7 +95,8 @@ fn plan(subject: &Subject, today: Date, random: &mut Random) -> Vec<(Date, Occas
         let yearly = (3..=i32::from(years)).rev().take(YEARS.unsigned_abs() as usize).map(|years| years * 12);
         for months in early.iter().copied().chain(yearly) {
             if random.chance(0.8 + 0.2 * diligence) {
-                let late = random.between(0, 12);
+                // Never early, even if it is brought forward from a weekend.
+                let late = random.between(2, 12);
                 plan.push((days_after(months_after(birth, months), late), Occasion::WellChild(months)));
             }
         }
@@ -75,14 +107,14 @@ fn plan(subject: &Subject, today: Date, random: &mut Random) -> Vec<(Date, Occas
                 plan.push((days_after(today, -first - 365 * year), Occasion::Annual));
             }
         }
-        if !subject.diagnoses.is_empty() {
-            let mut ago = random.between(5, 130);
-            while ago < 365 * YEARS {
-                if random.chance(diligence * 0.8) {
-                    plan.push((days_after(today, -ago), Occasion::FollowUp));
-                }
-                ago += random.between(90, 180);
+    }
+    if !subject.diagnoses.is_empty() {
+        let mut ago = random.between(5, 130);
+        while ago < 365 * YEARS {
+            if random.chance(diligence * 0.8) {
+                plan.push((days_after(today, -ago), Occasion::FollowUp));
             }
+            ago += random.between(90, 180);
         }
     }
     for _ in 0..random.between(0, 3) {
@@ -90,7 +122,6 @@ fn plan(subject: &Subject, today: Date, random: &mut Random) -> Vec<(Date, Occas
     }
     if years >= 46 {
         let ago = random.between(1, 3_900);
-        // Nobody has one before they are 45.
         if random.chance(0.6) && age(birth, days_after(today, -ago)) >= 45 {
             plan.push((days_after(today, -ago), Occasion::Colonoscopy));
         } else if random.chance(0.3) {
@@ -103,19 +134,35 @@ fn plan(subject: &Subject, today: Date, random: &mut Random) -> Vec<(Date, Occas
     if years >= 70 && random.chance(0.05) {
         plan.push((days_after(today, -random.between(1, 300)), Occasion::Hospice));
     }
-    plan.retain(|(day, occasion)| {
-        let known = *day > birth && *day < today;
-        let of_age = *occasion != Occasion::Mammography || age(birth, *day) >= 50;
-        known && of_age
-    });
+    for (day, _) in &mut plan {
+        *day = working_day(*day);
+    }
+    plan.retain(|(day, occasion)| *day > birth && *day < today && occasion.is_for(subject, *day));
     plan.sort_by_key(|(day, _)| *day);
+    // Nobody comes twice a day, and from then on the hospice cares for them.
+    plan.dedup_by_key(|(day, _)| *day);
+    if let Some(hospice) = plan.iter().position(|(_, it)| *it == Occasion::Hospice) {
+        plan.truncate(hospice + 1);
+    }
     plan
+}
+
+/// The day, or the Friday before its weekend.
+fn working_day(day: Date) -> Date {
+    days_after(
+        day,
+        match day.weekday() {
+            Weekday::Saturday => -1,
+            Weekday::Sunday => -2,
+            _ => 0,
+        },
+    )
 }
 
 fn happen(
     chart: &mut Chart<'_>,
     body: &Body,
-    day: Date,
+    (day, today): (Date, Date),
     occasion: Occasion,
     latest: bool,
     random: &mut Random,
@@ -132,13 +179,18 @@ fn happen(
                     chart.immunize(&visit, vaccine);
                 }
             }
-            if matches!(months, 2 | 4) {
-                chart.immunize(&visit, codes::ROTAVIRUS);
+            for (vaccine, ages) in OTHER_VACCINES {
+                if ages.contains(&months) && random.chance(0.95) {
+                    chart.immunize(&visit, vaccine);
+                }
             }
+            review(chart, body, &visit, day, latest, random);
             season(chart, &visit, day, months >= 6, random);
         }
         Occasion::Annual => {
-            let visit = chart.visit(codes::GENERAL_EXAMINATION, at, 45, CLINIC);
+            let grown = chart.subject.age(day) >= 18;
+            let kind = if grown { codes::GENERAL_EXAMINATION } else { codes::WELL_CHILD };
+            let visit = chart.visit(kind, at, 45, CLINIC);
             chart.vital_signs(&visit, body, random);
             chart.procedure(&visit, codes::MEDICATION_RECONCILIATION, None);
             if chart.subject.age(day) >= 40 {
@@ -154,13 +206,10 @@ fn happen(
         }
         Occasion::Illness => {
             let visit = chart.visit(codes::SYMPTOM, at, 15, CLINIC);
-            ill(
-                chart,
-                body,
-                &visit,
-                Some(office_hours(days_after(day, random.between(7, 14)), random)),
-                random,
-            );
+            // That of the last days has not passed yet.
+            let over = Some(days_after(day, random.between(7, 14))).filter(|over| *over < today);
+            let over = over.map(|over| office_hours(over, random));
+            ill(chart, body, &visit, over, random);
         }
         Occasion::Colonoscopy => {
             let visit = chart.visit(codes::OUTPATIENT_PROCEDURE, at, 60, HOSPITAL);
@@ -196,7 +245,7 @@ pub(crate) fn ill(
     let code = *random.pick(&possible);
     let fever = random.chance(0.6);
     let temperature = Reading::Quantity(Body::temperature(fever, random), "Cel");
-    let pulse = Reading::Quantity(body.pulse(day, random), "/min");
+    let pulse = Reading::Quantity(body.pulse(day, fever, random), "/min");
     let observed = vec![
         chart.observe(visit, hl7::VITAL_SIGNS, codes::TEMPERATURE, temperature),
         chart.observe(visit, hl7::VITAL_SIGNS, codes::HEART_RATE, pulse),
@@ -206,7 +255,10 @@ pub(crate) fn ill(
     let medication = match years {
         ..2 => None,
         2..12 => Some((codes::ACETAMINOPHEN_CHEWABLE, "1 tablet every 6 hours as needed")),
-        _ if random.chance(0.5) => Some((codes::ACETAMINOPHEN, "2 tablets every 6 hours as needed")),
+        // The other one is not for the old, nor for those with a high blood pressure.
+        _ if years >= 65 || chart.subject.has(Chronic::Hypertension, day) || random.chance(0.5) => {
+            Some((codes::ACETAMINOPHEN, "2 tablets every 6 hours as needed"))
+        }
         _ => Some((codes::IBUPROFEN, "2 tablets every 8 hours as needed, with food")),
     };
     if let Some(medication) = medication {

@@ -2,7 +2,7 @@
 
 use crate::Resource;
 use crate::codes::hl7;
-use crate::dates::{age, days_after, first_of, months_after};
+use crate::dates::{age, days_after, months_after};
 use crate::names::{FAMILY, GIVEN, STREETS, TOWNS};
 use crate::random::Random;
 use crate::resources::administrative::{Address, Contact, HumanName, Patient};
@@ -127,20 +127,27 @@ fn frequency(chronic: Chronic, years: i16) -> f64 {
         Chronic::Asthma => [0.09, 0.08, 0.07, 0.06],
     };
     match years {
-        // Nobody knows it of an infant.
-        ..5 => 0.0,
-        5..18 => child,
+        _ if years <= earliest(chronic) => 0.0,
+        ..18 => child,
         18..45 => young,
         45..65 => middle,
         _ => old,
     }
 }
 
+/// The age from which on it is looked for.
+fn earliest(chronic: Chronic) -> i16 {
+    match chronic {
+        Chronic::Asthma => 4,
+        Chronic::Hypertension => 25,
+        Chronic::Diabetes | Chronic::Hyperlipidemia => 30,
+    }
+}
+
 /// When it was found: in the last twelve years, at an age at which it is found.
 fn onset(chronic: Chronic, birth: Date, today: Date, random: &mut Random) -> Date {
-    let earliest = months_after(birth, 12 * if chronic == Chronic::Asthma { 4 } else { 18 });
-    let drawn = days_after(today, -random.between(30, 12 * 365));
-    drawn.max(earliest).min(days_after(today, -1)).max(first_of(birth.year()))
+    let earliest = months_after(birth, 12 * i32::from(earliest(chronic)));
+    days_after(today, -random.between(30, 12 * 365)).max(earliest)
 }
 
 fn slug(chronic: Chronic) -> &'static str {

@@ -34,7 +34,7 @@ impl Chronic {
     pub(crate) const ALL: [Self; 4] =
         [Self::Hypertension, Self::Diabetes, Self::Hyperlipidemia, Self::Asthma];
 
-    pub(crate) fn concept(self) -> Concept {
+    pub(crate) const fn concept(self) -> Concept {
         match self {
             Self::Hypertension => codes::HYPERTENSION,
             Self::Diabetes => codes::DIABETES,

@@ -162,7 +162,13 @@ impl Clinic {
         let patient = *patient;
         let Some(reading) = reading_of(observation) else { return };
         let reading = match reading {
-            Reading::Quantity(value, unit) => Reading::Quantity(rounded(value * factor, 1), unit),
+            // These would not be believed if they were far off.
+            Reading::Quantity(value, unit @ ("cm" | "kg" | "Cel")) => {
+                Reading::Quantity(rounded(value * (1.0 + (factor - 1.0) / 10.0), 1), unit)
+            }
+            Reading::Quantity(value, unit) => {
+                Reading::Quantity(rounded(value * factor, i32::from(unit != "/min")), unit)
+            }
             Reading::Pressure(systolic, diastolic) => {
                 Reading::Pressure(rounded(systolic * factor, 0), rounded(diastolic * factor, 0))
             }

@@ -12,6 +12,7 @@ pub use records::{NEEDED, Needed, Records, Unfit};
 
 use crate::Resource;
 use crate::chart::{Chart, Numbers};
+use crate::codes;
 use crate::dates::whole_seconds;
 use crate::gap::{Ids, Status};
 use crate::measure::{Evidence, Measure, Year};
@@ -169,7 +170,9 @@ impl Clinic {
 
     /// Remembers what may turn out to be wrong.
     fn remember(&mut self, patient: usize, observed: impl IntoIterator<Item = Observation>) {
-        self.observed.extend(observed.into_iter().map(|observation| (patient, observation)));
+        // What is computed of others is never entered.
+        let entered = observed.into_iter().filter(|it| it.code != codes::BODY_MASS_INDEX);
+        self.observed.extend(entered.map(|observation| (patient, observation)));
         while self.observed.len() > RECENT {
             self.observed.pop_front();
         }

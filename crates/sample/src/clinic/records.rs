@@ -26,9 +26,23 @@ pub const NEEDED: &[Needed] = &[
     Needed { resource_type: "Practitioner", codes: &[] },
     Needed { resource_type: "Patient", codes: &[] },
     Needed { resource_type: "Group", codes: &[] },
-    Needed { resource_type: "Condition", codes: &["59621000", "44054006", "55822004", "195967001"] },
-    Needed { resource_type: "Procedure", codes: &["73761001", "24623002", "385763009"] },
-    Needed { resource_type: "Observation", codes: &["85354-9", "4548-4", "29771-3"] },
+    Needed {
+        resource_type: "Condition",
+        codes: &[
+            Chronic::Hypertension.concept().code(),
+            Chronic::Diabetes.concept().code(),
+            Chronic::Hyperlipidemia.concept().code(),
+            Chronic::Asthma.concept().code(),
+        ],
+    },
+    Needed {
+        resource_type: "Procedure",
+        codes: &[codes::COLONOSCOPY.code(), codes::MAMMOGRAPHY.code(), codes::HOSPICE.code()],
+    },
+    Needed {
+        resource_type: "Observation",
+        codes: &[codes::BLOOD_PRESSURE.code(), codes::HBA1C.code(), codes::STOOL_TEST.code()],
+    },
     Needed { resource_type: "Immunization", codes: &[] },
     Needed { resource_type: "MeasureReport", codes: &[] },
     Needed { resource_type: "DetectedIssue", codes: &[] },
@@ -432,5 +446,86 @@ impl Entry {
         } else {
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Resource;
+    use crate::body::Body;
+    use crate::chart::{Chart, Reading};
+    use crate::staff::CLINIC;
+    use jiff::civil::date;
+
+    /// Whatever a chart counts as evidence is asked of the database, and is the same evidence when it is read.
+    #[test]
+    fn what_a_chart_counts_is_needed_and_read_back() {
+        let subject = Subject {
+            id: "p1".to_owned(),
+            name: "Ann Example".to_owned(),
+            sex: Sex::Female,
+            birth: date(1960, 2, 3),
+            doctor: 0,
+            diagnoses: Chronic::ALL
+                .iter()
+                .enumerate()
+                .map(|(number, chronic)| Diagnosis {
+                    chronic: *chronic,
+                    condition: format!("Condition/c{number}"),
+                    since: date(2020, 5, 1),
+                })
+                .collect(),
+        };
+        let (mut evidence, mut out) = (Vec::new(), Vec::new());
+        let mut chart = Chart {
+            subject: &subject,
+            doctor: &Doctor { id: "d1".to_owned(), name: "Dr. Bob Example".to_owned() },
+            numbers: &mut Numbers::new("n".to_owned()),
+            evidence: &mut evidence,
+            out: &mut out,
+        };
+        for diagnosis in &subject.diagnoses {
+            chart.problem(diagnosis);
+        }
+        let at = "2026-03-04T15:00:00Z".parse().unwrap();
+        let visit = chart.visit(codes::CHECK_UP, at, 20, CLINIC);
+        chart.vital_signs(&visit, &Body::of(&subject), &mut Random::part(1, 1));
+        chart.laboratory(&visit, codes::HBA1C, 7.1, "%");
+        chart.observe(&visit, hl7::LABORATORY, codes::STOOL_TEST, Reading::Concept(codes::NEGATIVE));
+        let procedures = [
+            (codes::COLONOSCOPY, Finding::Colonoscopy),
+            (codes::MAMMOGRAPHY, Finding::Mammography),
+            (codes::HOSPICE, Finding::Hospice),
+        ];
+        for (code, finding) in procedures {
+            chart.procedure(&visit, code, Some(finding));
+        }
+        for (vaccine, ..) in VACCINES {
+            chart.immunize(&visit, vaccine);
+        }
+
+        let mut records = Records::default();
+        records.by_reference.insert("Patient/p1".to_owned(), 0);
+        records.patients.push(Patient {
+            subject: Subject { diagnoses: Vec::new(), ..subject.clone() },
+            evidence: Vec::new(),
+            gaps: BTreeMap::new(),
+            taken: Vec::new(),
+        });
+        for Resource { resource_type, id, content } in &out {
+            let needed = NEEDED.iter().find(|needed| needed.resource_type == *resource_type);
+            if needed
+                .is_some_and(|it| it.codes.is_empty() || it.codes.iter().any(|code| content.contains(code)))
+            {
+                records.add(resource_type, id, content).unwrap();
+            }
+        }
+        let read = &records.patients[0];
+        assert_eq!(read.subject.diagnoses, subject.diagnoses);
+        // Visits are in the reports themselves.
+        evidence.retain(|it| it.finding != Finding::Visit);
+        assert_eq!(read.evidence, evidence);
+        assert_eq!(evidence.len(), 6 + VACCINES.len());
     }
 }

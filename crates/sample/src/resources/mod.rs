@@ -29,8 +29,11 @@ pub(crate) struct Concept {
 
 impl Concept {
     /// The code that comes first.
-    pub(crate) fn code(&self) -> &'static str {
-        self.coding.first().map_or("", |coding| coding.code)
+    pub(crate) const fn code(&self) -> &'static str {
+        match self.coding {
+            [first, ..] => first.code,
+            [] => "",
+        }
     }
 
     /// In words.
