@@ -72,8 +72,9 @@ impl Postgres {
         as_owner(Command::new(self.bin.join(program)))
     }
 
-    /// Makes the cluster that the others are copies of: user `postgres`, everybody trusted, a database `fhir`.
-    pub fn initialise(&self, directory: &Path) -> Result<()> {
+    /// Makes the cluster that the others are copies of: user `postgres`, everybody trusted, a database `fhir`, the log
+    /// in files of so many megabytes.
+    pub fn initialise(&self, directory: &Path, wal_segment: u32) -> Result<()> {
         let mut initdb = self.command("initdb");
         initdb.args([
             "--username=postgres",
@@ -83,8 +84,7 @@ impl Postgres {
             "--no-sync",
             "-D",
         ]);
-        // Small segments: each test copies one, and most write less than that.
-        initdb.arg(directory).arg("--wal-segsize=1");
+        initdb.arg(directory).arg(format!("--wal-segsize={wal_segment}"));
         succeed(&mut initdb)?;
         // A server of one session, without a postmaster: it reads SQL from its input.
         let mut single = self.command("postgres");
@@ -116,7 +116,7 @@ fn as_owner(mut command: Command) -> Command {
 }
 
 /// Creates a folder that belongs to the user that Postgres runs as.
-pub(crate) fn create_owned(directory: &Path) -> Result<()> {
+pub fn create_owned(directory: &Path) -> Result<()> {
     std::fs::create_dir(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     if let Some((uid, gid)) = owner() {
         chown(directory, Some(uid), Some(gid))?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::until;
 
 /// A running child.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     name: &'static str,
     /// What ends it without asking back, and lets it end its own children.
@@ -19,7 +19,9 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(
+    /// Starts it, its output and errors to files (both to `stderr` without a `stdout`). `at_once` is the signal that ends it
+    /// when this is dropped.
+    pub fn start(
         name: &'static str,
         at_once: Signal,
         command: &mut Command,
@@ -36,17 +38,19 @@ impl Process {
         Ok(Self { child, name, at_once })
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    /// Its number.
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)
             .with_context(|| format!("cannot send {signal} to {}", self.name))
     }
 
     /// Waits for its end.
-    pub(crate) async fn exited(&mut self, limit: Duration) -> Result<ExitStatus> {
+    pub async fn exited(&mut self, limit: Duration) -> Result<ExitStatus> {
         let name = self.name;
         until(&format!("the end of {name}"), limit, || {
             let status = self.child.try_wait();
@@ -56,7 +60,7 @@ impl Process {
     }
 
     /// Fails if it has ended by itself.
-    pub(crate) fn must_run(&mut self) -> Result<()> {
+    pub fn must_run(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => bail!("{} has ended: {status}", self.name),

@@ -61,6 +61,12 @@ pub struct Context {
 }
 
 impl Context {
+    /// For a program that is no test: in a folder of its own, with a template that it has
+    /// [initialised](Postgres::initialise).
+    pub fn new(postgres: Postgres, directory: &Path, template: &Path) -> Self {
+        Self { postgres, directory: directory.to_owned(), template: template.to_owned() }
+    }
+
     /// The Postgres to run against.
     pub fn postgres(&self) -> &Postgres {
         &self.postgres
@@ -82,6 +88,9 @@ impl Context {
         Ok(Self { directory, ..self.clone() })
     }
 }
+
+/// Small: each test copies one, and most write less than that.
+const WAL_SEGMENT: u32 = 1;
 
 /// No test takes longer than this, beyond what it was asked to.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -178,7 +187,9 @@ impl Template {
     fn made(&self) -> Result<PathBuf> {
         let make = || {
             let data = self.directory.join("data");
-            create_owned(&self.directory).and_then(|()| self.postgres.initialise(&data)).map(|()| data)
+            create_owned(&self.directory)
+                .and_then(|()| self.postgres.initialise(&data, WAL_SEGMENT))
+                .map(|()| data)
         };
         match self.made.get_or_init(|| make().map_err(|error| format!("{error:#}"))) {
             Ok(data) => Ok(data.clone()),

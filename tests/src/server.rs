@@ -227,6 +227,11 @@ impl Server {
         self.process.as_mut().context("the server is not running")?.must_run()
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> Result<u32> {
+        Ok(self.process.as_ref().context("the server is not running")?.id())
+    }
+
     /// The most memory that it has had at any time since it started, in bytes (`VmHWM`).
     pub fn peak_memory(&self) -> Result<u64> {
         self.status_of_process("VmHWM:")
@@ -238,7 +243,7 @@ impl Server {
     }
 
     fn status_of_process(&self, name: &str) -> Result<u64> {
-        let id = self.process.as_ref().context("the server is not running")?.id();
+        let id = self.id()?;
         let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
         let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;

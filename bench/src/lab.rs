@@ -1,0 +1,176 @@
+//! Where rows are measured: a fresh cluster for each, with the settings of a database that is meant to be fast and safe, and
+//! the service beside it.
+
+use crate::client::{Crowd, LIVE_ONLY, Ready, Spec, get};
+use crate::command::Arguments;
+use crate::{output, writer};
+use anyhow::{Context as _, Result, ensure};
+use bench::documents;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+use tests::{Context, Postgres, Site, create_owned, http, until};
+
+/// For Postgres: nothing that keeps data safe is off.
+const SETTINGS: &[&str] = &[
+    "fsync = on",
+    "shared_buffers = 512MB",
+    "max_wal_size = 16GB",
+    "checkpoint_timeout = 1h",
+    "max_replication_slots = 40",
+    "max_wal_senders = 40",
+    // Neither is measured, and both come when they please.
+    "autovacuum = off",
+    "track_io_timing = off",
+];
+
+/// The place, and how much is to be measured.
+pub(crate) struct Lab {
+    context: Context,
+    pub(crate) runs: usize,
+    scale: f64,
+    sites: AtomicU32,
+    // Last, so that it goes when all else is gone.
+    _home: tempfile::TempDir,
+}
+
+impl Lab {
+    pub(crate) fn open(arguments: &Arguments) -> Result<Self> {
+        ensure!(
+            arguments.scale > 0.0 && arguments.scale.is_finite(),
+            "--scale is a number above 0: 1 for all, 0.01 for a hundredth"
+        );
+        ensure!(arguments.runs > 0, "--runs is at least 1");
+        raise_the_limit_of_files()?;
+        let home = tempfile::Builder::new().prefix("fhir-tail-bench-").tempdir()?;
+        // Postgres runs as another user when we are root, and has to reach its folder in here.
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o711))?;
+        let postgres = Postgres::all()?.into_iter().next().context("there is no Postgres")?;
+        output::say(&format!("PostgreSQL {} in {}", postgres.major(), postgres.bin().display()));
+        let template = home.path().join("template");
+        create_owned(&template)?;
+        let data = template.join("data");
+        postgres.initialise(&data, 16)?;
+        let context = Context::new(postgres, home.path(), &data);
+        Ok(Self {
+            context,
+            runs: arguments.runs,
+            scale: arguments.scale,
+            sites: AtomicU32::new(0),
+            _home: home,
+        })
+    }
+
+    /// So many, in proportion, but no fewer than what still means something.
+    pub(crate) fn scaled(&self, whole: u32, least: u32) -> u32 {
+        // Positive, and what is too large becomes the largest.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let scaled = (f64::from(whole) * self.scale).round() as u32;
+        scaled.max(least.min(whole))
+    }
+
+    /// The major version of the Postgres that is measured.
+    pub(crate) fn postgres(&self) -> u32 {
+        self.context.postgres().major()
+    }
+
+    /// A migrated database, and a service that is not started yet.
+    pub(crate) async fn site(&self, arguments: &[&str]) -> Result<(Context, Site)> {
+        let context = self.context.within(&format!("site-{}", self.sites.fetch_add(1, Relaxed)))?;
+        let arguments = [&["--log-level", "warn"], arguments].concat();
+        let site = Site::prepare(&context, SETTINGS, &arguments).await?;
+        Ok((context, site))
+    }
+
+    /// The same, with the service running and ready.
+    pub(crate) async fn running(&self, arguments: &[&str]) -> Result<(Context, Site)> {
+        let (context, mut site) = self.site(arguments).await?;
+        site.server.start().await?;
+        ready(site.server.listening()?).await?;
+        Ok((context, site))
+    }
+
+    /// The same, with so many resources that are old enough to come from the tables.
+    pub(crate) async fn loaded(&self, rows: u64) -> Result<(Context, Site)> {
+        let (context, site) = self.running(&[]).await?;
+        writer::at_once(&site.sql, 0..rows).await?;
+        settled(&site).await?;
+        Ok((context, site))
+    }
+}
+
+/// Waits until what was written is read, on disk, old enough for the tables, and known to the planner.
+pub(crate) async fn settled(site: &Site) -> Result<()> {
+    site.sql.batch_execute("vacuum analyze fhir.resource; checkpoint").await?;
+    caught_up(site, "fhir_tail").await?;
+    site.settle().await
+}
+
+/// Waits until a slot has nothing left of what is in the log now.
+pub(crate) async fn caught_up(site: &Site, slot: &str) -> Result<()> {
+    let target: String =
+        site.sql.query_one("select pg_current_wal_insert_lsn()::text", &[]).await?.try_get(0)?;
+    acknowledged(site, slot, &target).await
+}
+
+/// Waits until all before a place in the log is acknowledged, which is what is on the disk of the service.
+pub(crate) async fn acknowledged(site: &Site, slot: &str, target: &str) -> Result<()> {
+    let passed = "select coalesce(confirmed_flush_lsn >= ($2::text)::pg_lsn, false) from pg_replication_slots where slot_name = $1";
+    let passed = site.sql.prepare(passed).await?;
+    until("the slot to be acknowledged", Duration::from_secs(900), || async {
+        Ok(site
+            .sql
+            .query_opt(&passed, &[&slot, &target])
+            .await?
+            .and_then(|row| row.get::<_, bool>(0).then_some(())))
+    })
+    .await
+}
+
+/// Waits until the service says that it is ready.
+pub(crate) async fn ready(address: SocketAddr) -> Result<()> {
+    until("the service to be ready", Duration::from_secs(120), || async {
+        Ok((http::get(address, "/health/ready", "").await?.status == 200).then_some(()))
+    })
+    .await
+}
+
+/// What asks for the changes of the documents' type alone, from now on.
+pub(crate) fn live_request(address: SocketAddr) -> String {
+    get(address, &format!("/fhir/{}/$export?{LIVE_ONLY}", documents::TYPE), "")
+}
+
+/// So many subscribers of the documents' type, live; `record` is where they write when which event came.
+pub(crate) async fn subscribers(site: &Site, count: usize, record: Option<&Path>) -> Result<Crowd> {
+    let address = site.server.listening()?;
+    let requests = vec![(live_request(address), count)];
+    crowd(address, requests, record.map(PathBuf::from)).await
+}
+
+/// Subscribers, live.
+pub(crate) async fn crowd(
+    address: SocketAddr,
+    requests: Vec<(String, usize)>,
+    record: Option<PathBuf>,
+) -> Result<Crowd> {
+    Ok(Crowd::start(Spec { address, requests, ready: Ready::Live, record }).await?.0)
+}
+
+/// Ten thousand subscribers are as many files, here and in what is started from here.
+fn raise_the_limit_of_files() -> Result<()> {
+    const WANTED: u64 = 65_536;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < WANTED && setrlimit(Resource::RLIMIT_NOFILE, WANTED, hard.max(WANTED)).is_err() {
+        // Only root may raise the hard limit.
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        if hard < 11_000 {
+            output::say(&format!(
+                "only {hard} files may be open: rows with 10,000 subscribers will fail (ulimit -n)"
+            ));
+        }
+    }
+    Ok(())
+}
