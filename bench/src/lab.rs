@@ -72,6 +72,12 @@ impl Lab {
         scaled.max(least.min(whole))
     }
 
+    /// What Postgres and the service of the last site have said.
+    pub(crate) fn logs(&self) -> String {
+        let last = self.sites.load(Relaxed).saturating_sub(1);
+        tests::logs(&self.context.directory().join(format!("site-{last}")))
+    }
+
     /// The major version of the Postgres that is measured.
     pub(crate) fn postgres(&self) -> u32 {
         self.context.postgres().major()
@@ -104,9 +110,17 @@ impl Lab {
 
 /// Waits until what was written is read, on disk, old enough for the tables, and known to the planner.
 pub(crate) async fn settled(site: &Site) -> Result<()> {
-    site.sql.batch_execute("vacuum analyze fhir.resource; checkpoint").await?;
+    tidy(site).await?;
     caught_up(site, "fhir_tail").await?;
     site.settle().await
+}
+
+/// What a database does by itself sooner or later, now. Each is a statement of its own: neither may be in a transaction.
+pub(crate) async fn tidy(site: &Site) -> Result<()> {
+    for statement in ["vacuum analyze fhir.resource", "checkpoint"] {
+        site.sql.batch_execute(statement).await?;
+    }
+    Ok(())
 }
 
 /// Waits until a slot has nothing left of what is in the log now.

@@ -25,16 +25,17 @@ pub(crate) async fn at_once(sql: &Client, numbers: Range<u64>) -> Result<i64> {
 /// Writes resources with these numbers, each in a transaction of its own, as fast as the server takes them.
 pub(crate) async fn one_by_one(sql: &Client, numbers: Range<u64>) -> Result<()> {
     // Without a wait for each: how fast they are written is not what is measured.
+    sql.batch_execute("set synchronous_commit = off; set fhir.bulk_load = on").await?;
     let (first, last) = (numbers.start, numbers.end - 1);
+    // Alone: it may end transactions only where none was begun for it.
     sql.batch_execute(&format!(
-        "set synchronous_commit = off; set fhir.bulk_load = on; \
-         do $$ begin for n in {first}..{last} loop \
+        "do $$ begin for n in {first}..{last} loop \
            insert into fhir.resource (resource_type, id, content) \
            values ('{TYPE}', 'o-' || n, replace($t${OBSERVATION}$t$, '@', n::text)::json); commit; \
-         end loop; end $$; \
-         reset synchronous_commit; reset fhir.bulk_load"
+         end loop; end $$"
     ))
     .await?;
+    sql.batch_execute("reset synchronous_commit; reset fhir.bulk_load").await?;
     Ok(())
 }
 

@@ -42,7 +42,7 @@ pub use postgres::{Postgres, create_owned};
 pub use process::Process;
 pub use proxy::{Proxy, Target};
 pub use reader::{Client, Cut, Ended, Reader, Subscribe};
-pub use run::{Case, Context, main, seconds, seed};
+pub use run::{Case, Context, logs, main, seconds, seed};
 pub use running::Running;
 pub use server::{Address, Binary, Server};
 pub use site::{SOON, Site, put};

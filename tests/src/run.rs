@@ -207,7 +207,7 @@ fn explain(error: &anyhow::Error) -> String {
 }
 
 /// The ends of the logs in a test's folder.
-fn logs(directory: &Path) -> String {
+pub fn logs(directory: &Path) -> String {
     const LINES: usize = 60;
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect();

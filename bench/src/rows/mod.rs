@@ -90,7 +90,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
                 report.growth.extend(measured.growth);
             }
             Err(error) => {
-                output::say(&format!("{} FAILED: {error:#}", row.name));
+                output::say(&format!("{} FAILED: {error:#}\n{}", row.name, lab.logs()));
                 report.failed.push((row.name.to_owned(), format!("{error:#}")));
             }
         }

@@ -2,7 +2,7 @@
 //! nothing compresses in each entry, so that the blocks on the disk are as many as they would be with small ones.
 
 use super::{Measured, finding};
-use crate::lab::{Lab, caught_up, ready};
+use crate::lab::{Lab, caught_up, ready, tidy};
 use crate::report::{Finding, at_most};
 use crate::{clock, output, usage};
 use anyhow::Result;
@@ -20,7 +20,6 @@ pub(super) async fn measure(lab: &Lab) -> Result<Measured> {
         .batch_execute(&format!(
             "create temporary table noise as select string_agg(md5(n::text), '' order by n) as text \
                from generate_series(1, {}) n; \
-             set default_toast_compression = 'pglz'; \
              insert into fhir.resource (resource_type, id, content) \
              select 'Binary', 'b' || n, '{{\"resourceType\":\"Binary\"}}'::json from generate_series(1, {ROWS}) n",
             TEXT.div_ceil(32)
@@ -30,14 +29,14 @@ pub(super) async fn measure(lab: &Lab) -> Result<Measured> {
         site.sql
             .execute(
                 "update fhir.resource r set content = ('{\"resourceType\":\"Binary\",\"data\":\"' || \
-                   substr(text, 1 + n, $1) || substr(text, 1, n) || '\"}')::json \
-                 from (select text, (random() * $1)::int as n from noise) noise where r.resource_type = 'Binary'",
+                   substr(text, 1 + n, $1::int) || substr(text, 1, n) || '\"}')::json \
+                 from (select text, (random() * $1::int)::int as n from noise) noise where r.resource_type = 'Binary'",
                 &[&i32::try_from(TEXT)?],
             )
             .await?;
         if round % 10 == 9 {
             caught_up(&site, "fhir_tail").await?;
-            site.sql.batch_execute("vacuum fhir.resource; checkpoint").await?;
+            tidy(&site).await?;
         }
     }
     caught_up(&site, "fhir_tail").await?;
