@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo run test chaos fuzz lint
+.PHONY: help demo run test chaos fuzz bench bench-instructions lint
 
 help: ## What there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
 demo: ## See it run: sample data, a clinic at work, the service and its page; ARGS='--fresh --rate 50'
 	@cargo build --release --locked -p fhir-tail
@@ -41,6 +41,21 @@ chaos: ## Faults of every kind for TIME seconds (an hour), READERS readers (50),
 fuzz: TIME ?= 600
 fuzz: ## Looks for TIME seconds (600), all TARGETS together, for input that breaks a parser
 	@scripts/fuzz $(TIME) $(TARGETS)
+
+SCALE ?= 1
+RUNS ?= 5
+ROWS ?=
+OUT ?= target/bench
+
+bench: ## Measure it beside what one would use instead: ROWS (all), SCALE (1), RUNS (5); see docs/performance.md
+	@set -e; \
+	server="$$(scripts/postgres-binaries one)"; \
+	cargo build --release --locked -p fhir-tail -p bench --bins; \
+	export FHIR_TAIL_TEST_POSTGRES_BIN="$$server" FHIR_TAIL_TEST_BINARY=target/release/fhir-tail; \
+	exec target/release/bench --scale $(SCALE) --runs $(RUNS) --out $(OUT) $(ROWS)
+
+bench-instructions: ## Count the instructions of the inner loops, which no other work on the machine changes
+	@bench/instructions
 
 lint: ## Formatting, clippy and docs, warnings are errors
 	cargo fmt --all --check
