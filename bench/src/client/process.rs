@@ -13,13 +13,14 @@ use std::path::Path;
 const BUFFER: usize = 256 << 10;
 /// The notice that says that what was is sent comes last; so far from the end of a read it is looked for.
 const TAIL: usize = 4 << 10;
+const GOOD: &[u8] = b"HTTP/1.1 200 ";
 const HEAD: &[u8] = b"\r\n\r\n";
 const LIVE: &[u8] = br#""code":"live""#;
 
 /// A connection.
 struct Stream {
     socket: TcpStream,
-    /// The last byte that was read.
+    /// The last byte that was read; 0 before the first.
     last: u8,
     ready: bool,
     /// Of what was read, the part in which something may still be found.
@@ -146,6 +147,9 @@ impl Client {
                 now = clock::now();
                 let read = &self.buffer[..count];
                 self.bytes += count as u64;
+                if stream.last == 0 && !read.starts_with(GOOD) {
+                    bail!("a stream was refused: {}", String::from_utf8_lossy(read));
+                }
                 if !stream.ready && stream.begins(read, self.ready) {
                     stream.ready = true;
                     *waiting -= 1;

@@ -21,7 +21,7 @@ pub(super) async fn measure(lab: &Lab) -> Result<Measured> {
     let mut next = 0;
     let alone = runs(lab, &site, &mut listener, &mut paced, commits, &mut next).await?;
     let address = site.server.listening()?;
-    let request = get(address, &format!("/fhir/Patient/$export?{LIVE_ONLY}"), "");
+    let request = get(address, &format!("/fhir/Condition/$export?{LIVE_ONLY}"), "");
     // They hear nothing but heartbeats, and nobody reads those.
     let _others = crowd(address, vec![(request, usize::try_from(others)?)], None).await?;
     let among = runs(lab, &site, &mut listener, &mut paced, commits, &mut next).await?;
