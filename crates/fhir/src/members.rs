@@ -161,7 +161,8 @@ fn end_of_nested(text: &[u8], start: usize) -> Result<usize, NotAnObject> {
 
 /// Whether what stands between a string's quotes means this ASCII text, by its escapes (`\u0069d` is `id`).
 pub(crate) fn means(written: &[u8], text: &str) -> bool {
-    if !written.contains(&b'\\') {
+    // An escape is longer than what it stands for.
+    if written.len() <= text.len() {
         return written == text.as_bytes();
     }
     let mut rest = written;
