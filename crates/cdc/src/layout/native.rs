@@ -32,6 +32,19 @@ struct Table {
     columns: [usize; COLUMNS.len()],
 }
 
+impl Table {
+    /// The columns of the layout, in one pass over the row.
+    fn read<'a>(&self, row: Tuple<'a>) -> [Option<Column<'a>>; COLUMNS.len()] {
+        let mut read = [None; COLUMNS.len()];
+        for (index, column) in row.columns().enumerate() {
+            if let Some(which) = self.columns.iter().position(|place| *place == index) {
+                read[which] = Some(column);
+            }
+        }
+        read
+    }
+}
+
 impl Native {
     /// `bad_rows` decide about the rows that cannot be streamed.
     pub fn new(bad_rows: Arc<BadRows>) -> Self {
@@ -115,9 +128,10 @@ fn change(
     old: Option<Tuple<'_>>,
     room: &mut Vec<u8>,
 ) -> Result<(ResourceType, Instant), Reason> {
+    let columns = table.read(new);
     let text = |which: usize| {
         let (index, name) = (table.columns[which], COLUMNS[which]);
-        let column = match (new.get(index), old) {
+        let column = match (columns[which], old) {
             (Some(Column::UnchangedToast), Some(old)) => old.get(index),
             (column, _) => column,
         };
