@@ -158,8 +158,15 @@ pub(crate) struct BlockBuilder {
 }
 
 impl BlockBuilder {
-    /// A block that follows a position, the newest stamp and the bytes of entries before it.
-    pub(crate) fn new(preceding: Position, running_max: Instant, offset: u64, w: Instant) -> Self {
+    /// A block that follows a position, the newest stamp and the bytes of entries before it; with room for so many
+    /// bytes of entries, since a block that has to grow is copied once more.
+    pub(crate) fn new(
+        preceding: Position,
+        running_max: Instant,
+        offset: u64,
+        w: Instant,
+        room: usize,
+    ) -> Self {
         let header = Header {
             preceding,
             last: preceding,
@@ -169,7 +176,7 @@ impl BlockBuilder {
             offset,
             types: TypeSet::default(),
         };
-        Self { header, entries: Vec::new() }
+        Self { header, entries: Vec::with_capacity(room) }
     }
 
     /// Adds a change, which lies after all that were added.
@@ -179,7 +186,7 @@ impl BlockBuilder {
         self.header.running_max = self.header.running_max.max(change.stamp);
         self.header.commit_time = commit_time;
         self.header.types.insert(change.resource_type);
-        self.entries.reserve(ENTRY_LEN + change.data.len());
+        self.entries.reserve(Self::length_of(change));
         write_position(change.position, &mut self.entries);
         self.entries.extend_from_slice(&change.stamp.unix_micros().to_be_bytes());
         // RESOURCE_TYPES is below 256.
@@ -193,6 +200,11 @@ impl BlockBuilder {
         #[allow(clippy::cast_possible_truncation)]
         self.entries.extend_from_slice(&(change.data.len() as u32).to_be_bytes());
         self.entries.extend_from_slice(&change.data);
+    }
+
+    /// Bytes that a change takes.
+    pub(crate) fn length_of(change: &Change) -> usize {
+        ENTRY_LEN + change.data.len()
     }
 
     /// Bytes of entries so far.
@@ -228,7 +240,7 @@ mod tests {
             rows in prop::collection::vec((any::<i64>(), 0..RESOURCE_TYPES, any::<bool>(), prop::collection::vec(any::<u8>(), 0..64)), 1..20),
             w in any::<i64>(),
         ) {
-            let mut builder = BlockBuilder::new(Position::ZERO, Instant::MIN, 0, Instant::from_unix_micros(w));
+            let mut builder = BlockBuilder::new(Position::ZERO, Instant::MIN, 0, Instant::from_unix_micros(w), 0);
             let changes: Vec<_> = (1..).zip(rows).map(|(n, (stamp, index, deletion, data))| change(n, 3, stamp, index, deletion, data)).collect();
             for change in &changes {
                 builder.push(change, Instant::from_unix_micros(w));
@@ -252,7 +264,7 @@ mod tests {
         #[test]
         fn damaged_bytes_are_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Header::decode(&bytes);
-            let header = BlockBuilder::new(Position::ZERO, Instant::MIN, 0, Instant::MIN).header;
+            let header = BlockBuilder::new(Position::ZERO, Instant::MIN, 0, Instant::MIN, 0).header;
             let block = Block { header, entries: bytes.into() };
             prop_assert!(block.entries().take(100).count() < 100);
         }

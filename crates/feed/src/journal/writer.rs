@@ -7,7 +7,7 @@
 use super::{BlockBuilder, Floor, Journal, JournalError, Retention, State};
 use crate::budget::{Budget, Held};
 use crate::hub::Hub;
-use crate::{Batch, Lsn, Mark, Position};
+use crate::{Batch, Change, Lsn, Mark, Position};
 use fhir::Instant;
 use std::sync::Arc;
 use std::time::Duration;
@@ -290,7 +290,7 @@ impl Group {
 
     fn add(&mut self, batch: &Batch, w: Option<Instant>) {
         let mut transactions = batch.transactions.iter().peekable();
-        for change in &batch.changes {
+        for (index, change) in batch.changes.iter().enumerate() {
             let commit_lsn = change.position.commit_lsn;
             while let Some(transaction) = transactions.next_if(|next| next.commit_lsn <= commit_lsn) {
                 if transaction.commit_lsn >= self.state.head.commit_lsn {
@@ -302,9 +302,10 @@ impl Group {
             }
             let w = w.unwrap_or(self.state.head_w).max(self.state.head_w);
             let state = &self.state;
-            let builder = self
-                .builder
-                .get_or_insert_with(|| BlockBuilder::new(state.head, state.running_max, state.offset, w));
+            let builder = self.builder.get_or_insert_with(|| {
+                let room = room(&batch.changes[index..]);
+                BlockBuilder::new(state.head, state.running_max, state.offset, w, room)
+            });
             let commit_time =
                 self.state.transaction.map_or(Instant::MIN, |transaction| transaction.commit_time);
             builder.push(change, commit_time);
@@ -328,4 +329,16 @@ impl Group {
             self.blocks.push(block);
         }
     }
+}
+
+/// Bytes of a block that these changes fill, or end up in.
+fn room(changes: &[Change]) -> usize {
+    let mut room = 0;
+    for change in changes {
+        room += BlockBuilder::length_of(change);
+        if room >= BLOCK_BYTES {
+            break;
+        }
+    }
+    room
 }

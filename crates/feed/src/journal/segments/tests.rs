@@ -15,7 +15,7 @@ fn state() -> State {
 
 /// Appends a block of changes, given as (commit, stamp); the ordinal counts within the commit.
 fn append(journal: &Segments, state: &mut State, rows: &[(u64, i64)]) {
-    let mut builder = BlockBuilder::new(state.head, state.running_max, state.offset, Instant::MIN);
+    let mut builder = BlockBuilder::new(state.head, state.running_max, state.offset, Instant::MIN, 0);
     for (lsn, stamp) in rows {
         let same = state.head.commit_lsn == Lsn::new(*lsn);
         let ordinal = if same { state.head.ordinal + 1 } else { 0 };
