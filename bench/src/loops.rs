@@ -2,7 +2,7 @@
 
 use crate::documents;
 use bytes::{Bytes, BytesMut};
-use cdc::layout::{Layout, Native, SkippedRows};
+use cdc::layout::{BadRows, Layout, Native};
 use cdc::pgoutput::{Message, Relation, RelationColumn, ReplicaIdentity};
 use feed::{
     Answer, Batch, Begin, Change, EventId, Feed, Framing as _, Item, Kind, Lsn, Mark, Notice, Options,
@@ -113,7 +113,7 @@ fn splice() -> Result<Work, Box<dyn Error>> {
 
 fn row() -> Result<Work, Box<dyn Error>> {
     let (messages, mut changes) = (messages(), Vec::new());
-    let mut layout = Native::new(Arc::new(SkippedRows::default()));
+    let mut layout = Native::new(Arc::new(BadRows::default()));
     layout.relation(&relation())?;
     Ok(Box::new(move |count| {
         for message in messages.iter().cycle().take(places(count)) {

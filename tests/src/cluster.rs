@@ -2,6 +2,7 @@
 
 use crate::postgres::{copy_cluster, create_owned};
 use crate::process::Process;
+use crate::run::WAL_SEGMENT;
 use crate::{Clock, Context, Postgres, until};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
@@ -53,7 +54,7 @@ impl Cluster {
     pub async fn initialised(context: &Context, settings: &[&str]) -> Result<Self> {
         let template = context.directory().join("template");
         create_owned(&template)?;
-        context.postgres().initialise(&template.join("data"))?;
+        context.postgres().initialise(&template.join("data"), WAL_SEGMENT)?;
         Self::copy_of(&template.join("data"), context, settings, None).await
     }
 

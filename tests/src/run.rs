@@ -90,7 +90,7 @@ impl Context {
 }
 
 /// Small: each test copies one, and most write less than that.
-const WAL_SEGMENT: u32 = 1;
+pub(crate) const WAL_SEGMENT: u32 = 1;
 
 /// No test takes longer than this, beyond what it was asked to.
 const LIMIT: Duration = Duration::from_secs(300);
