@@ -209,7 +209,7 @@ fn feed() -> Result<Work, Box<dyn Error>> {
     let mut subscription = feed.subscribe(Filter::everything(), Begin::Since(None));
     runtime.block_on(async {
         publisher.begin_epoch(origin, Lsn::new(1), Instant::from_unix_micros(0), false).await?;
-        feed.mark(MARK);
+        feed.mark(feed.marking(), MARK);
         publisher.publish(Batch { passed: Some(Lsn::new(2)), ..Batch::default() }).await?;
         while !matches!(subscription.next().await?, Item::Notice(Notice::Live { .. })) {}
         Ok::<_, Box<dyn Error>>(())

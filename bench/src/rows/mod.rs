@@ -179,5 +179,5 @@ fn finding(row: &'static str, what: impl Into<String>, unit: &'static str, ours:
 
 /// A reference's runs.
 fn reference(name: &'static str, runs: Vec<f64>) -> Option<crate::report::Reference> {
-    (!runs.is_empty()).then(|| crate::report::Reference { name, sample: crate::statistics::Sample(runs) })
+    (!runs.is_empty()).then_some(crate::report::Reference { name, sample: crate::statistics::Sample(runs) })
 }
