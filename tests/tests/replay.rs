@@ -10,6 +10,7 @@ pub(crate) fn cases() -> Vec<Case> {
         once types_by_parameter_and_by_path,
         once an_instant_ahead_is_live_only,
         once a_table_of_several_pages,
+        once what_a_clock_that_stepped_back_left_ahead_of_it,
     ]
 }
 
@@ -167,5 +168,23 @@ async fn a_table_of_several_pages(context: Context) -> Result<()> {
     ensure!(got.len() == 4_000, "{} different of 4000", got.len());
     let time = reader.notices("live").next().context("live")?;
     ensure!(matches!(&time.what, What::Notice { transaction_time: Some(_), .. }), "{time:?}");
+    Ok(())
+}
+
+/// Committed before the slot was there, and stamped after: neither the first pages nor the feed would have it.
+async fn what_a_clock_that_stepped_back_left_ahead_of_it(context: Context) -> Result<()> {
+    let mut site = Site::prepare(&context, &[], &[]).await?;
+    site.sql
+        .batch_execute(
+            "alter table fhir.resource disable trigger all;
+             insert into fhir.resource values ('Patient', 'ahead', 1, clock_timestamp() + interval '5 seconds',
+                '{\"resourceType\":\"Patient\"}');
+             alter table fhir.resource enable trigger user",
+        )
+        .await?;
+    site.server.start().await?;
+    site.ready().await?;
+    let reader = site.live(Subscribe::all(Client::Raw)).await?;
+    ensure!(keys(&reader) == ["Patient/ahead"], "{:?}", keys(&reader));
     Ok(())
 }

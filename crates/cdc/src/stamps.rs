@@ -36,7 +36,8 @@ pub(crate) async fn ahead(client: &Client) -> Result<i64, tokio_postgres::Error>
     Ok(total)
 }
 
-/// The newest stamp that there is, by the same steps; `None` without any rows, or in another layout.
+/// The newest stamp that is not too far ahead, by the same steps; `None` without any rows, or in another layout. What is
+/// further ahead is counted by [`ahead`], and has to be mended first.
 pub(crate) async fn newest(client: &Client) -> Result<Option<Instant>, tokio_postgres::Error> {
     let mut newest = None;
     for kind in [Kind::Upsert, Kind::Deletion] {
@@ -48,6 +49,7 @@ pub(crate) async fn newest(client: &Client) -> Result<Option<Instant>, tokio_pos
         let sql = format!(
             "select max(last_updated) from ({}) present(name) cross join lateral (\
                  select r.last_updated from {table} r where r.resource_type = present.name \
+                    and r.last_updated <= clock_timestamp() + interval '1 microsecond' * {AHEAD_MICROS} \
                   order by r.last_updated desc limit 1) newest",
             present(kind, None),
         );
