@@ -9,11 +9,11 @@ mod query;
 
 pub(crate) use query::present;
 
-use crate::layout::{BadRow, BadRows, Reason, table_name};
+use crate::layout::{BadRow, BadRows, Reason};
 use crate::timestamptz::Timestamptz;
 use bytes::Bytes;
 use feed::{Kind, Page, PageRequest, PageRow, SourceError};
-use fhir::ResourceType;
+use fhir::{Instant, ResourceType, TypeSet};
 use futures_util::StreamExt;
 use on_disk::OnDisk;
 use pool::Pool;
@@ -58,19 +58,25 @@ impl Pages {
     /// The types with rows and those with tombstones, stamped after `since`. Without a lower bound nobody asks for tombstones.
     pub(crate) async fn present(
         &self,
-        since: Option<fhir::Instant>,
+        since: Option<Instant>,
+        types: TypeSet,
     ) -> Result<Vec<(Kind, ResourceType)>, SourceError> {
         self.attempt(|client| async move {
             let mut present = Vec::new();
             let kinds = [Some(Kind::Upsert), since.map(|_| Kind::Deletion)];
             for kind in kinds.into_iter().flatten() {
                 let statement = query::present(kind, since);
-                let types = client.query(&statement, &[]).await.map_err(|error| pool::failure(&error))?;
-                for row in &types {
-                    match row.try_get::<_, &str>(0).ok().and_then(|name| name.parse().ok()) {
+                let found = client.query(&statement, &[]).await.map_err(|error| pool::failure(&error))?;
+                for row in &found {
+                    let name = row.try_get::<_, &str>(0).ok();
+                    match name.and_then(|name| name.parse().ok()) {
                         Some(resource_type) => present.push((kind, resource_type)),
-                        // Counted once for all rows of that type.
-                        None => self.meet(kind, None, &Reason::UnknownType)?,
+                        // Who asks for some types does not ask for this. Counted once for all rows of that type.
+                        None if types == TypeSet::all() => {
+                            let version = version_of_type(&client, kind, name).await?;
+                            self.meet(kind, version, &Reason::UnknownType)?;
+                        }
+                        None => {}
                     }
                 }
             }
@@ -81,7 +87,7 @@ impl Pages {
     }
 
     /// The newest stamp of a tombstone that was purged.
-    pub(crate) async fn tombstones_purged(&self) -> Result<Option<fhir::Instant>, SourceError> {
+    pub(crate) async fn tombstones_purged(&self) -> Result<Option<Instant>, SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
         self.attempt(|client| async move {
             let purged =
@@ -160,14 +166,27 @@ impl Pages {
             Ok(()) => building.rows.push((stamp, id.into(), start..building.data.len())),
             Err(reason) => self.meet(request.kind, version_id, &reason)?,
         }
-        building.last = Some((stamp, id.into()));
+        // Nothing before the calendar can be streamed, nor be a place to go on from: on to the calendar's beginning.
+        let place = if stamp < Instant::YEAR_ONE { (Instant::YEAR_ONE, "") } else { (stamp, id) };
+        building.last = Some((place.0, place.1.into()));
         Ok(())
     }
 
     fn meet(&self, kind: Kind, version: Option<i64>, reason: &Reason) -> Result<(), SourceError> {
         let refused = |row: BadRow| SourceError::Refused(row.to_string());
-        self.bad_rows.meet(table_name(kind), version, reason).map_err(refused)
+        self.bad_rows.meet(kind, version, reason).map_err(refused)
     }
+}
+
+/// The version of some row of a type, to find it by.
+async fn version_of_type(
+    client: &Client,
+    kind: Kind,
+    name: Option<&str>,
+) -> Result<Option<i64>, SourceError> {
+    let failed = |error: tokio_postgres::Error| pool::failure(&error);
+    let row = client.query_opt(&query::one_version(kind), &[&name]).await.map_err(failed)?;
+    Ok(row.map(|row| row.try_get(0)).transpose().map_err(failed)?.flatten())
 }
 
 /// It will be as unreadable the next time.
@@ -181,9 +200,13 @@ fn unreadable(column: &str) -> SourceError {
 fn write(
     request: &PageRequest,
     row: &BinaryCopyOutRow,
-    (id, version_id, last_updated): (&str, Option<i64>, fhir::Instant),
+    (id, version_id, last_updated): (&str, Option<i64>, Instant),
     out: &mut Vec<u8>,
 ) -> Result<(), Reason> {
+    // As in the log, which has such a stamp as text: "-infinity", or a year "BC".
+    if last_updated < Instant::YEAR_ONE {
+        return Err(Reason::Unreadable("last_updated"));
+    }
     let version_id = version_id.ok_or(Reason::Null("version_id"))?;
     let columns = fhir::Columns { resource_type: request.resource_type, id, version_id, last_updated };
     match request.kind {
@@ -200,8 +223,8 @@ fn write(
 #[derive(Default)]
 struct Building {
     data: Vec<u8>,
-    rows: Vec<(fhir::Instant, Box<str>, Range<usize>)>,
-    last: Option<(fhir::Instant, Box<str>)>,
+    rows: Vec<(Instant, Box<str>, Range<usize>)>,
+    last: Option<(Instant, Box<str>)>,
 }
 
 impl Building {

@@ -5,7 +5,7 @@ use crate::layout::{BadRows, OnBadRow};
 use crate::marks::Marks;
 use crate::pages::Pages;
 use feed::{Answer, Kind, Page, PageRequest, Sample, Source};
-use fhir::{Instant, ResourceType};
+use fhir::{Instant, ResourceType, TypeSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -52,8 +52,8 @@ impl Source for Tables {
         Box::pin(self.marks.take())
     }
 
-    fn present(&self, since: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
-        Box::pin(self.pages.present(since))
+    fn present(&self, since: Option<Instant>, types: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+        Box::pin(self.pages.present(since, types))
     }
 
     fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {

@@ -145,7 +145,7 @@ impl Replay<'_> {
         id: EventId,
     ) -> Result<EventId, SourceError> {
         let (mut cursor, mut passed) = (cursor, id);
-        let present = persist(self.out, || source.present(round.since)).await?;
+        let present = persist(self.out, || source.present(round.since, self.filter.types)).await?;
         for (kind, resource_type) in round.stages(self.filter) {
             let mut after = None;
             match &cursor {

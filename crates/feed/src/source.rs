@@ -5,7 +5,7 @@
 
 use crate::{Kind, Lsn};
 use bytes::Bytes;
-use fhir::{Instant, ResourceType};
+use fhir::{Instant, ResourceType, TypeSet};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -94,8 +94,9 @@ pub trait Source: Send + Sync + 'static {
     fn mark(&self) -> Answer<'_, Sample>;
 
     /// What there may be to read: the types with rows, and those with tombstones, stamped after `since`. Asked
-    /// after the mark was taken, so that nothing on its side is missing; too many do no harm.
-    fn present(&self, since: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>>;
+    /// after the mark was taken, so that nothing on its side is missing; too many do no harm. `types` are those that
+    /// are asked for: whoever asks for all asks for rows of types that nobody knows, too.
+    fn present(&self, since: Option<Instant>, types: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>>;
 
     /// The newest stamp of a tombstone that was purged, as of now.
     fn tombstones_purged(&self) -> Answer<'_, Option<Instant>>;

@@ -7,7 +7,7 @@ use feed::{
     Answer, Batch, Begin, Change, EventId, Feed, Framing, Item, Kind, Lsn, Mark, Notice, Options, Origin,
     Page, PageRequest, PageRow, Position, PublishError, Publisher, Sample, Source, Subscription, Transaction,
 };
-use fhir::{Filter, Instant, ResourceType};
+use fhir::{Filter, Instant, ResourceType, TypeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Source for Empty {
         Box::pin(async move { Ok(Sample { mark, clock, taken, tombstones_purged: self.purged }) })
     }
 
-    fn present(&self, _: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
@@ -60,7 +60,7 @@ impl Source for Endless {
         Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged: None }) })
     }
 
-    fn present(&self, _: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }
 
@@ -291,7 +291,7 @@ impl Source for Purged {
         Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged }) })
     }
 
-    fn present(&self, _: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }
 

@@ -50,6 +50,8 @@ fn digits(room: &mut [u8], mut number: i64) {
 impl Instant {
     /// Before every stamp.
     pub const MIN: Self = Self(i64::MIN);
+    /// The first that FHIR can write: the beginning of the year 1.
+    pub const YEAR_ONE: Self = Self(FHIR_MIN);
 
     /// From microseconds since 1970.
     pub const fn from_unix_micros(micros: i64) -> Self {

@@ -7,7 +7,7 @@ use feed::{
     Answer, Batch, Change, Feed, Kind, Lsn, Mark, Options, Origin, Page, PageRequest, PageRow, Position,
     Publisher, Sample, Source, Transaction,
 };
-use fhir::{Instant, ResourceType};
+use fhir::{Instant, ResourceType, TypeSet};
 use sse_api::{EventStream, Settings, SourceSnapshot, bind};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -28,7 +28,7 @@ impl Source for OnePatient {
         Box::pin(async move { Ok(Sample { mark: MARK, clock: MARK.w, taken, tombstones_purged: None }) })
     }
 
-    fn present(&self, _: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }
 

@@ -1,5 +1,7 @@
 //! Rows that cannot be streamed: counted, told of without what they hold, and passed over or the end of it all.
 
+use super::table_name;
+use feed::Kind;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,12 +56,20 @@ pub(crate) enum Reason {
     Resource(#[from] fhir::BadResource),
 }
 
+impl Reason {
+    /// Whether no row with this key can be streamed, whatever else it has.
+    const fn lies_in_the_key(&self) -> bool {
+        matches!(self, Self::UnknownType | Self::Resource(fhir::BadResource::InvalidId))
+    }
+}
+
 /// A row that nothing may go past. The version number leads an operator to it, and nobody else.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "a row of {table}{} cannot be streamed: {reason}. Mend or delete it; the version that is in the log already \
-     is passed by starting once with --on-bad-row skip",
-    .version.map(|version| format!(" (version_id {version})")).unwrap_or_default()
+    "a row of {table}{} cannot be streamed: {reason}. Mend or delete it{}; if it was met in the log, where that version \
+     stays, start once with --on-bad-row skip after that",
+    .version.map(|version| format!(" (version_id {version})")).unwrap_or_default(),
+    .version.map(|version| format!(" (delete from {table} where version_id = {version};)")).unwrap_or_default()
 )]
 pub struct BadRow {
     table: &'static str,
@@ -87,24 +97,21 @@ impl BadRows {
 
     /// Counts one; an error if nothing may go past it. Of those that are passed over the first, the second, the
     /// fourth and so on are logged, so that a table full of them does not fill the log.
-    pub(crate) fn meet(
-        &self,
-        table: &'static str,
-        version: Option<i64>,
-        reason: &Reason,
-    ) -> Result<(), BadRow> {
+    ///
+    /// The deletion of what could not be streamed because of its key is always passed over: nobody has it. So
+    /// deleting a bad row is a way to mend it.
+    pub(crate) fn meet(&self, kind: Kind, version: Option<i64>, reason: &Reason) -> Result<(), BadRow> {
         let count = self.met.fetch_add(1, Ordering::Relaxed) + 1;
-        match self.policy {
-            OnBadRow::Skip => {
-                if count.is_power_of_two() {
-                    tracing::warn!(
-                        table, version_id = version, %reason, skipped = count, "a row cannot be streamed and is left out"
-                    );
-                }
-                Ok(())
-            }
-            OnBadRow::Stop => Err(BadRow { table, version, reason: reason.to_string() }),
+        let table = table_name(kind);
+        if self.policy == OnBadRow::Stop && !(kind == Kind::Deletion && reason.lies_in_the_key()) {
+            return Err(BadRow { table, version, reason: reason.to_string() });
         }
+        if count.is_power_of_two() {
+            tracing::warn!(
+                table, version_id = version, %reason, skipped = count, "a row cannot be streamed and is left out"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -115,16 +122,30 @@ mod tests {
     #[test]
     fn what_stops_says_where_why_and_what_to_do() {
         let skipping = BadRows::default();
-        assert!(skipping.meet("fhir.resource", Some(7), &Reason::UnknownType).is_ok());
-        assert!(skipping.meet("fhir.resource", None, &Reason::UnknownType).is_ok());
+        assert!(skipping.meet(Kind::Upsert, Some(7), &Reason::UnknownType).is_ok());
+        assert!(skipping.meet(Kind::Upsert, None, &Reason::UnknownType).is_ok());
         assert_eq!(skipping.count(), 2);
         let stopping = BadRows::new(OnBadRow::Stop);
-        let told = stopping.meet("fhir.resource", Some(7), &Reason::Null("content")).unwrap_err().to_string();
+        let told = stopping.meet(Kind::Upsert, Some(7), &Reason::Null("content")).unwrap_err().to_string();
         assert!(told.starts_with(
             "a row of fhir.resource (version_id 7) cannot be streamed: column content is null."
         ));
         assert!(told.contains("--on-bad-row skip"), "{told}");
+        assert!(told.contains("delete from fhir.resource where version_id = 7;"), "{told}");
         assert_eq!(stopping.count(), 1);
+    }
+
+    #[test]
+    fn a_deletion_of_what_nobody_can_have_stops_nothing() {
+        let stopping = BadRows::new(OnBadRow::Stop);
+        let of_the_key = [Reason::UnknownType, fhir::BadResource::InvalidId.into()];
+        for reason in of_the_key {
+            assert!(stopping.meet(Kind::Deletion, Some(7), &reason).is_ok());
+            assert!(stopping.meet(Kind::Upsert, Some(7), &reason).is_err());
+        }
+        let told = stopping.meet(Kind::Deletion, None, &Reason::Null("version_id")).unwrap_err().to_string();
+        assert!(told.starts_with("a row of fhir.tombstone cannot be streamed"), "{told}");
+        assert_eq!(stopping.count(), 5);
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Layout for Native {
                 // One allocation of exactly this length: changes wait in queues and in the journal.
                 data: Bytes::copy_from_slice(&self.room),
             }),
-            Err(reason) => self.bad_rows.meet(table_name(table.kind), version(table, new), &reason)?,
+            Err(reason) => self.bad_rows.meet(table.kind, version(table, new), &reason)?,
         }
         self.room.clear();
         if self.room.capacity() > KEPT_ROOM {

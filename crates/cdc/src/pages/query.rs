@@ -79,6 +79,11 @@ pub(crate) fn present(kind: Kind, since: Option<Instant>) -> String {
     )
 }
 
+/// The version of some row of a type, which is a parameter.
+pub(super) fn one_version(kind: Kind) -> String {
+    format!("select version_id from {} where resource_type = $1 limit 1", table_name(kind))
+}
+
 /// An instant to the microsecond. Beyond FHIR's calendar it is the nearest within.
 fn instant(at: Instant) -> String {
     format!("timestamptz '{at}'")

@@ -81,6 +81,25 @@ async fn rows_that_cannot_be_streamed_are_counted_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn a_stamp_beyond_the_calendar_is_a_bad_row() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    client.batch_execute("alter table fhir.resource disable trigger all").await.unwrap();
+    log::begin(&client, &database.name).await;
+    client
+        .batch_execute(
+            "insert into fhir.resource
+             select 'Basic', 'a' || n, n, stamp::timestamptz, '{\"resourceType\":\"Basic\"}'
+               from unnest(array['-infinity', '0044-03-15 BC', '0001-01-01 00:00+00', '2026-01-01', 'infinity'])
+                    with ordinality s(stamp, n)",
+        )
+        .await
+        .unwrap();
+    let (changes, skipped) = changes(&database).await.unwrap();
+    assert_eq!((changes.len(), skipped), (2, 3));
+}
+
+#[tokio::test]
 async fn a_shape_that_changes_is_followed() {
     let database = Cluster::database().await;
     let client = database.client().await;

@@ -26,6 +26,10 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn start(database: &TestDatabase, user: &str) -> Running {
+    start_with(database, user, OnBadRow::Skip)
+}
+
+pub(crate) fn start_with(database: &TestDatabase, user: &str, on_bad_row: OnBadRow) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
         directory: directory.path().join("journal"),
@@ -36,7 +40,7 @@ pub(crate) fn start(database: &TestDatabase, user: &str) -> Running {
     };
     let (feed, publisher) = Feed::open(options, Arc::new(NoFrames)).unwrap();
     let shutdown = CancellationToken::new();
-    let tables = Tables::start(database.database(user), feed.clone(), OnBadRow::Skip, shutdown.clone());
+    let tables = Tables::start(database.database(user), feed.clone(), on_bad_row, shutdown.clone());
     Running { tables, feed, _publisher: publisher, _shutdown: shutdown.drop_guard(), _directory: directory }
 }
 

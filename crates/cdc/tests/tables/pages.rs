@@ -1,9 +1,10 @@
 //! Pages: everything exactly once, in order, within bounds, by the index.
 
 use crate::cluster::{Cluster, TestDatabase, number, text};
-use crate::marks::{Running, start};
+use crate::marks::{Running, start, start_with};
+use cdc::layout::OnBadRow;
 use feed::{Kind, PageRequest, PageRow, Source};
-use fhir::{Instant, ResourceType};
+use fhir::{Instant, ResourceType, TypeSet};
 use std::collections::BTreeSet;
 
 const LATE: Instant = Instant::from_unix_micros(4_000_000_000_000_000);
@@ -131,6 +132,58 @@ async fn rows_that_cannot_be_streamed_are_passed_over() {
     assert_eq!(running.tables.bad_rows().count(), 1101);
 }
 
+/// More than a page of them, in an order of their own, before what is good.
+#[tokio::test]
+async fn stamps_before_the_calendar_are_left_out_and_keep_nothing_back() {
+    let database = filled().await;
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "insert into fhir.resource select 'Basic', 'ancient' || i, 5000 + i,
+                    case when i > 600 then timestamptz '-infinity' else timestamptz '0044-03-15 BC' end,
+                    '{\"resourceType\":\"Basic\"}'
+               from generate_series(1, 1200) i;
+             insert into fhir.resource values
+                    ('Basic', '0', 1, '0001-01-01 00:00+00', '{\"resourceType\":\"Basic\"}')",
+        )
+        .await
+        .unwrap();
+    let running = start(&database, "postgres");
+    let (rows, pages) = read(&running, basic(Kind::Upsert)).await;
+    assert_eq!((rows.len(), pages), (2501, 4));
+    assert_eq!(rows[0].id.as_ref(), "0");
+    assert_eq!(running.tables.bad_rows().count(), 1000);
+    let stopping = start_with(&database, "postgres", OnBadRow::Stop);
+    let told = stopping.tables.page(basic(Kind::Upsert)).await.unwrap_err().to_string();
+    assert!(told.contains("last_updated") && told.contains("version_id 6000"), "{told}");
+}
+
+/// What of a type that nobody knows stops, if anything does: not those who did not ask for it, and no deletions.
+#[tokio::test]
+async fn a_type_that_is_none_concerns_who_asks_for_everything() {
+    let database = filled().await;
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "insert into fhir.resource values ('Patent', 'p', 4711, '2026-01-01', '{}');
+             insert into fhir.tombstone values ('Patent', 'q', 4712, '2026-01-01', '{}')",
+        )
+        .await
+        .unwrap();
+    let running = start_with(&database, "postgres", OnBadRow::Stop);
+    let some: TypeSet = ["Basic".parse().unwrap()].into_iter().collect();
+    let present = running.tables.present(None, some).await.unwrap();
+    assert!(present.contains(&(Kind::Upsert, "Basic".parse().unwrap())));
+    assert_eq!(running.tables.bad_rows().count(), 0);
+    let told = running.tables.present(None, TypeSet::all()).await.unwrap_err().to_string();
+    assert!(told.contains("delete from fhir.resource where version_id = 4711;"), "{told}");
+    assert!(!told.contains("Patent"), "{told}");
+    client.batch_execute("delete from fhir.resource where version_id = 4711").await.unwrap();
+    let since = Some(Instant::from_unix_micros(0));
+    assert!(running.tables.present(since, TypeSet::all()).await.is_ok());
+    assert_eq!(running.tables.bad_rows().count(), 2);
+}
+
 #[tokio::test]
 async fn a_page_ends_when_it_is_large_enough() {
     let database = Cluster::database().await;
@@ -216,7 +269,7 @@ async fn a_page_counts_once_what_it_passed_over_is_on_disk() {
     // A type of which nothing is left is not even asked for.
     client.batch_execute("delete from fhir.resource").await.unwrap();
     let committed = number(&client, end).await;
-    assert_eq!(running.tables.present(None).await.unwrap(), []);
+    assert_eq!(running.tables.present(None, TypeSet::all()).await.unwrap(), []);
     assert!(number(&client, flushed).await >= committed);
     client.batch_execute("alter system reset wal_writer_delay").await.unwrap();
     client.batch_execute("select pg_reload_conf()").await.unwrap();

@@ -5,7 +5,7 @@ use crate::journal::{Block, JournalError, Visit};
 use crate::{
     Answer, Batch, Change, Item, Kind, Notice, Origin, Page, PageRequest, PublishError, Sample, Transaction,
 };
-use fhir::ResourceType;
+use fhir::{ResourceType, TypeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -89,7 +89,7 @@ impl Source for Empty {
         Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged: None }) })
     }
 
-    fn present(&self, _: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 

@@ -4,7 +4,7 @@
 use feed::{
     Answer, Batch, Change, Kind, Lsn, Mark, Page, PageRequest, PageRow, Position, Sample, Source, Transaction,
 };
-use fhir::{Instant, ResourceType};
+use fhir::{Instant, ResourceType, TypeSet};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
@@ -232,7 +232,7 @@ impl Source for Database {
         Box::pin(async move { Ok(Sample { mark, clock, taken, tombstones_purged: None }) })
     }
 
-    fn present(&self, since: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(&self, since: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         let state = self.0.lock().unwrap();
         let after = |version: &&Version| since.is_none_or(|since| version.stamp > since.unix_micros());
         let kind = |version: &Version| if version.deleted { Kind::Deletion } else { Kind::Upsert };
