@@ -5,7 +5,7 @@ use crate::wire::{EVENTS, frames, says};
 use anyhow::{Context as _, Result, ensure};
 use std::collections::BTreeSet;
 use tests::sse::Frame;
-use tests::{Case, Client, Context, Reader, SOON, Site, Subscribe, cases, http, within};
+use tests::{Case, Client, Context, Reader, SOON, Site, Subscribe, cases, http};
 use tokio_postgres::error::SqlState;
 
 pub(crate) fn cases() -> Vec<Case> {
