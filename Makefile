@@ -19,13 +19,14 @@ run: ## The service on a Postgres of its own; its data stays in your data direct
 	case "$$bin" in */fhir-tail/postgres-*|*/.cache/postgres-*) export FHIR_TAIL_POSTGRES_BIN="$$bin" ;; esac; \
 	exec target/release/fhir-tail serve
 
-test: ## All tests, on the Postgres versions that can be had; fetches what is missing
+test: ## All tests, on the Postgres versions that can be had, and a minute of fuzzing; fetches what is missing
 	@set -e; \
 	servers="$$(scripts/postgres-binaries all)"; \
 	clients="$$(scripts/test-clients)"; \
 	eval "$$clients"; \
 	echo "Postgres: $$servers" >&2; \
 	FHIR_TAIL_TEST_POSTGRES_BIN="$$servers" cargo test --workspace --locked
+	@scripts/fuzz 60
 
 chaos: TIME ?= 3600
 READERS ?= 50
