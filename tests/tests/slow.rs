@@ -232,7 +232,7 @@ async fn a_crowd_that_comes_back_leaves_the_tables_alone(context: Context) -> Re
     let now: i64 = site.sql.query_one(SCANS, &[]).await?.try_get(0)?;
     // The service itself looks for stamps ahead of the clock, when it connects and once a minute: a few steps along the
     // indexes. Were it one in a hundred of the readers there would be more.
-    ensure!(now - scans < READERS as i64 / 100, "the tables were read {} times", now - scans);
+    ensure!(now - scans < i64::try_from(READERS)? / 100, "the tables were read {} times", now - scans);
     // And the counters count: whoever begins reads them.
     site.server.start().await?;
     site.live(Subscribe::all(Client::Raw)).await?;
