@@ -8,7 +8,7 @@ use feed::{
     Answer, Batch, Begin, Change, EventId, Feed, Framing as _, Item, Kind, Lsn, Mark, Notice, Options,
     Origin, Page, PageRequest, Position, Sample, Source, Transaction,
 };
-use fhir::{Columns, Filter, Instant, RESOURCE_TYPES, ResourceType, write_resource};
+use fhir::{Columns, Filter, Instant, RESOURCE_TYPES, ResourceType, TypeSet, write_resource};
 use sse_api::EventStream;
 use std::error::Error;
 use std::hint::black_box;
@@ -173,7 +173,7 @@ impl Source for Empty {
         Box::pin(async move { Ok(sample) })
     }
 
-    fn present(&self, _: Option<Instant>) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
