@@ -85,6 +85,15 @@ impl EventId {
         Self(Place::Live { epoch, position, w })
     }
 
+    /// The epoch that it is of.
+    pub(crate) const fn epoch(&self) -> Option<u64> {
+        match &self.0 {
+            Place::Beginning => None,
+            Place::Live { epoch, .. } | Place::Split { epoch, .. } => Some(*epoch),
+            Place::Replay(place) => Some(place.epoch),
+        }
+    }
+
     /// Appends the text form.
     pub(crate) fn write(&self, out: &mut String) {
         let mut bytes = Vec::with_capacity(48);

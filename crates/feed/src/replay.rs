@@ -21,6 +21,7 @@ const CLOCK_MARGIN: Duration = Duration::from_millis(100);
 const WAIT_FOR_W: Duration = Duration::from_millis(200);
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5);
 const PURGED: &str = "deletions that the client has not heard of were purged from the database";
+const FORKED: &str = "the database's history is another than the one that the client has seen";
 const STEPPED_BACK: &str = "the database's clock has stepped back behind what the client has";
 /// Taken from the budget before a page is asked for, given back as far as it is smaller.
 const PAGE_BYTES: usize = 512 << 10;
@@ -55,11 +56,15 @@ impl Replay<'_> {
         &self,
         since: Option<Instant>,
         id: &EventId,
-        reset: bool,
+        reset: Option<u64>,
     ) -> Result<Paged, SourceError> {
         let source = self.shared.source(self.out).await;
         let (epoch, mut sample) = self.first_mark(&*source).await?;
         let (w, l) = (sample.mark.w, sample.mark.l);
+        // Told before the history became another, while this waited for its mark.
+        if since.is_some() && reset.is_some_and(|told| told != epoch && self.shared.forked(told)) {
+            return Ok(Paged::Impossible(id.clone(), FORKED));
+        }
         if let (Some(since), Some(purged)) = (since, sample.tombstones_purged)
             && since < purged
         {
@@ -70,7 +75,7 @@ impl Replay<'_> {
         {
             // A client may ask for what is to come. But what an id says was safe has been, unless the clock stepped
             // back: then what has changed since may be stamped before it.
-            if reset && since > w {
+            if reset.is_some() && since > w {
                 return Ok(Paged::Impossible(id.clone(), STEPPED_BACK));
             }
             return Ok(Paged::Done(HandOver { epoch, split: Mark { w: since, l }, w }));
@@ -232,6 +237,11 @@ impl Replay<'_> {
 }
 
 impl Shared {
+    /// Whether versions that were published in an epoch may no longer exist.
+    pub(crate) fn forked(&self, epoch: u64) -> bool {
+        self.past.lock().iter().any(|past| past.epoch == epoch && past.forked)
+    }
+
     /// The database, as soon as it is known.
     async fn source(&self, out: &Out) -> Arc<dyn Source> {
         let mut source = self.source.subscribe();

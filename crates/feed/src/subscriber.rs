@@ -27,8 +27,9 @@ struct Standing {
 
 /// What a subscriber does next.
 enum Step {
-    /// Reads the tables from the beginning of a round. After a reset `since` is not what the client asked for.
-    Replay { since: Option<Instant>, id: EventId, reset: bool },
+    /// Reads the tables from the beginning of a round. After a reset, which was told in this epoch, `since` is not
+    /// what the client asked for.
+    Replay { since: Option<Instant>, id: EventId, reset: Option<u64> },
     /// Reads the rest of a round.
     Resume(Replaying),
     /// Follows the feed.
@@ -42,7 +43,7 @@ impl Subscriber {
     pub(crate) async fn run(self, begin: Begin) -> SourceError {
         self.epoch_known().await;
         let mut step = match begin {
-            Begin::Since(since) => Step::Replay { since, id: EventId::beginning(), reset: false },
+            Begin::Since(since) => Step::Replay { since, id: EventId::beginning(), reset: None },
             Begin::After { id, since } => match self.admit(id, since).await {
                 Ok(step) => step,
                 Err(error) => return error,
@@ -82,11 +83,13 @@ impl Subscriber {
         match step {
             Step::Reset { since, id, reason, all } => {
                 self.one_epoch().await;
-                // Without a time to go back to nobody can be told what was deleted meanwhile.
-                let all = all || since.is_none();
+                let epoch = self.shared.durable.borrow().epoch;
+                // Without a time to go back to nobody can be told what was deleted meanwhile. And while it waited there
+                // may have been a fork.
+                let all = all || since.is_none() || id.epoch().is_some_and(|of| self.shared.forked(of));
                 let notice = if all { Notice::ResetAll { reason } } else { Notice::Reset { reason } };
                 self.out.send(Item::Notice(notice), id.clone()).await;
-                Ok(Step::Replay { since: if all { None } else { since }, id, reset: true })
+                Ok(Step::Replay { since: if all { None } else { since }, id, reset: Some(epoch) })
             }
             Step::Replay { since, id, reset } => Ok(self.paged(replay.run(since, &id, reset).await?).await),
             Step::Resume(place) => Ok(self.paged(replay.resume(place).await?).await),
@@ -117,7 +120,7 @@ impl Subscriber {
             Ok::<_, JournalError>((journal.seek(mark)?, journal.load()?))
         });
         let id = EventId(Place::Split { epoch, position: head, mark, w });
-        let reset = |reason| Step::Reset { since: Some(w), id, reason, all: self.forked(epoch) };
+        let reset = |reason| Step::Reset { since: Some(w), id, reason, all: self.shared.forked(epoch) };
         match searched.await {
             Ok(Ok((found, Some(state))))
                 if state.epoch == epoch
@@ -141,12 +144,7 @@ impl Subscriber {
 
     fn reset(&self, lost: Lost) -> Step {
         let Lost { since, epoch, reason, id } = lost;
-        Step::Reset { since: Some(since), id, reason, all: self.forked(epoch) }
-    }
-
-    /// Whether versions that were published in an epoch may no longer exist.
-    fn forked(&self, epoch: u64) -> bool {
-        self.shared.past.lock().iter().any(|past| past.epoch == epoch && past.forked)
+        Step::Reset { since: Some(since), id, reason, all: self.shared.forked(epoch) }
     }
 
     /// What an id is still good for.
@@ -157,7 +155,7 @@ impl Subscriber {
             return Ok(Step::Reset { since, id, reason, all: false });
         };
         Ok(match id.0.clone() {
-            Place::Beginning => Step::Replay { since, id, reset: false },
+            Place::Beginning => Step::Replay { since, id, reset: None },
             Place::Live { epoch, position, w } => {
                 let from = Standing { epoch, position, w, split: None };
                 self.go_on(&on_disk, from, since, id).await?
@@ -221,7 +219,7 @@ impl Subscriber {
     }
 
     fn stale_epoch(&self, on_disk: &Durable, epoch: u64) -> Stale {
-        if self.forked(epoch) {
+        if self.shared.forked(epoch) {
             Stale::Forked("the database's history is another than the one that the event id is of")
         } else if State::same_cluster(on_disk.epoch, epoch) {
             Stale::Old("the journal was begun anew")

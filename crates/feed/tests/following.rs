@@ -463,6 +463,23 @@ async fn what_commits_right_where_the_slot_begins_is_told() {
     assert_eq!(numbers(&mut late, 1).await, [1]);
 }
 
+/// The fork comes while a reset that was told before it waits for its mark.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_after_a_reset_was_told_is_told_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    let mut subscription = feed.subscribe(Filter::everything(), Begin::Since(None));
+    assert_eq!(notice(&mut subscription).await, Notice::Live { transaction_time: instant(200) });
+    let id = subscription.id();
+    publisher.begin_epoch(origin(1), Lsn::new(10), instant(1_000), false).await.unwrap();
+    let mut resumed = feed.subscribe(Filter::everything(), Begin::After { id: Some(id), since: None });
+    assert!(matches!(notice(&mut resumed).await, Notice::Reset { .. }));
+    assert!(matches!(resumed.next().await, Ok(Item::Waiting(_))));
+    publisher.begin_epoch(origin(1), Lsn::new(10), instant(150), true).await.unwrap();
+    assert!(matches!(notice(&mut resumed).await, Notice::ResetAll { .. }));
+    assert_eq!(notice(&mut resumed).await, Notice::Live { transaction_time: instant(200) });
+}
+
 /// Another epoch, in which the clock stands before what the id says was safe.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_from_ahead_of_the_clock_is_one_of_everything() {
