@@ -149,6 +149,8 @@ fn issue(report: &str, status: &str) -> Value {
 async fn what_it_shows(context: Context) -> Result<()> {
     let watched = Watched::start(&context, Engine::Chromium).await?;
     let (sql, browser) = (&watched.site.sql, &watched.browser);
+    // They are drawn with the next picture, which may be after the notice that they are all there.
+    browser.sees("the four", "return document.querySelectorAll('#resources li').length >= 4").await?;
     let shown: std::collections::BTreeSet<String> = watched.shown().await?.into_iter().collect();
     ensure!(shown == ["crc", "i1", "p1", "r1"].map(str::to_owned).into(), "{shown:?}");
 
