@@ -5,9 +5,10 @@ use crate::process::Process;
 use crate::{Context, SOON, until, within};
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use tokio::net::TcpStream;
@@ -56,8 +57,8 @@ impl Engine {
 
     fn command(self, home: &std::path::Path) -> Result<Command> {
         let mut command = Command::new(self.program().with_context(|| format!("no {self:?}"))?);
-        // Whatever they keep, they keep in the test's folder.
-        command.env("HOME", home);
+        // Whatever they keep, they keep in the test's folder; all of their processes can be ended together.
+        command.env("HOME", home).process_group(0);
         match self {
             Self::Chromium => command.arg("--port=0"),
             Self::Firefox => {
@@ -122,17 +123,19 @@ pub struct Browser {
     connection: Mutex<(Socket, u64)>,
     page: String,
     home: PathBuf,
-    chromium: LeftBehind,
     process: Process,
+    left_behind: LeftBehind,
 }
 
-/// chromedriver leaves its Chromium behind when it is ended: this ends it too.
-struct LeftBehind(Option<Pid>);
+/// The processes that a browser leaves behind when it is ended (its renderers, and chromedriver its Chromium) and that would go
+/// on writing into its folder: this ends them too.
+struct LeftBehind(Vec<Pid>);
 
 impl Drop for LeftBehind {
     fn drop(&mut self) {
-        if let Some(id) = self.0 {
-            // It may have ended by itself.
+        for &id in &self.0 {
+            // They may have ended by themselves, and need not be the first of their group.
+            let _ = killpg(id, Signal::SIGKILL);
             let _ = kill(id, Signal::SIGKILL);
         }
     }
@@ -158,12 +161,12 @@ impl Browser {
         .await?;
         let (socket, _) = connect_async(format!("ws://127.0.0.1:{port}/session")).await?;
         let connection = Mutex::new((socket, 0));
-        let mut browser =
-            Self { connection, page: String::new(), home: home.clone(), chromium: LeftBehind(None), process };
+        let left_behind = LeftBehind(vec![Pid::from_raw(process.id().try_into()?)]);
+        let mut browser = Self { connection, page: String::new(), home: home.clone(), process, left_behind };
         let wanted = json!({"capabilities": engine.capabilities(&home)});
         let session = browser.call("session.new", wanted).await?;
         if let Some(id) = session["capabilities"]["goog:processID"].as_i64() {
-            browser.chromium = LeftBehind(Some(Pid::from_raw(id.try_into()?)));
+            browser.left_behind.0.push(Pid::from_raw(id.try_into()?));
         }
         let tree = browser.call("browsingContext.getTree", json!({})).await?;
         browser.page = tree["contexts"][0]["context"].as_str().context("no page")?.to_owned();
@@ -173,8 +176,8 @@ impl Browser {
     /// Closes it, and waits until it has let go of its folder.
     pub async fn close(self) -> Result<()> {
         self.call("browser.close", json!({})).await?;
-        drop(self.chromium);
         drop(self.process);
+        drop(self.left_behind);
         until("the browser to let go of its folder", SOON, || async {
             Ok(std::fs::remove_dir_all(&self.home).is_ok().then_some(()))
         })

@@ -1,8 +1,8 @@
 //! The program of the tests: a list of cases, each run against each Postgres that is there, each in a folder of its
 //! own, whose logs are shown when it fails.
 
-use crate::Postgres;
 use crate::postgres::create_owned;
+use crate::{Postgres, SOON, until};
 use anyhow::{Context as _, Result, bail};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::future::Future;
@@ -133,12 +133,8 @@ fn run(arguments: &Arguments, cases: Vec<Case>) -> Result<ExitCode> {
                 if let Some(reason) = (case.skip)() {
                     return Ok(Completion::ignored_with(reason));
                 }
-                one(case, postgres, &template, directory.clone())
+                one(case, postgres, &template, directory.clone(), keep)
                     .map_err(|error| Failed::from(format!("{}\n{}", explain(&error), logs(&directory))))?;
-                if !keep {
-                    // At once: what never was on the disk costs nothing.
-                    std::fs::remove_dir_all(&directory).map_err(|error| Failed::from(error.to_string()))?;
-                }
                 Ok(Completion::Completed)
             }));
         }
@@ -150,11 +146,11 @@ fn run(arguments: &Arguments, cases: Vec<Case>) -> Result<ExitCode> {
     Ok(conclusion.exit_code())
 }
 
-fn one(case: Case, postgres: Postgres, template: &Template, directory: PathBuf) -> Result<()> {
+fn one(case: Case, postgres: Postgres, template: &Template, directory: PathBuf, keep: bool) -> Result<()> {
     let name = directory.file_name().unwrap_or_default().display().to_string();
     std::fs::create_dir(&directory)?;
     std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o711))?;
-    let context = Context { postgres, directory, template: template.made()? };
+    let context = Context { postgres, directory: directory.clone(), template: template.made()? };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let began = tokio::time::Instant::now();
     let limit = LIMIT + 2 * Duration::from_secs(seconds()?.unwrap_or(0));
@@ -168,7 +164,14 @@ fn one(case: Case, postgres: Postgres, template: &Template, directory: PathBuf) 
         }
     });
     report(&format!("{name}: {:.1} s", began.elapsed().as_secs_f64()));
-    result
+    result?;
+    if keep {
+        return Ok(());
+    }
+    // At once: what never was on the disk costs nothing. A process that was killed may be in the middle of its last write.
+    runtime.block_on(until("the test's folder to be empty", SOON, || async {
+        Ok(std::fs::remove_dir_all(&directory).is_ok().then_some(()))
+    }))
 }
 
 /// A cluster that is made when the first test needs it.

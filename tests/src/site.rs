@@ -66,6 +66,18 @@ impl Site {
         Ok(reader)
     }
 
+    /// Executes SQL that changes resources, and waits until the server has published what was changed: who asks then gets it
+    /// with the past, before `live`.
+    pub async fn change(&self, sql: &str) -> Result<()> {
+        let before = self.sql.query_one("select (pg_current_wal_insert_lsn() - '0/0')::float8", &[]).await?;
+        let before: f64 = before.try_get(0)?;
+        self.sql.batch_execute(sql).await?;
+        until("the server to publish a change", SOON, || async {
+            Ok((self.metric("fhir_tail_head_lsn").await? >= before).then_some(()))
+        })
+        .await
+    }
+
     /// Waits until all that has been written is old enough to come from the tables when somebody subscribes: the
     /// transactionTime of a subscriber who asks now is later. (What is newer comes from the feed, version by version.)
     pub async fn settle(&self) -> Result<()> {

@@ -44,7 +44,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     async fn execute(&mut self, sql: &str) -> Result<()> {
-        Ok(self.site.sql.batch_execute(sql).await?)
+        self.site.change(sql).await
     }
 
     async fn ask(&mut self, request: &str) -> Result<()> {
