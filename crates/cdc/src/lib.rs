@@ -14,6 +14,7 @@ mod identity;
 pub mod layout;
 mod marks;
 mod migrate;
+mod on_disk;
 mod pages;
 pub mod pgoutput;
 mod publication;

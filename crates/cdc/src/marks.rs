@@ -14,5 +14,5 @@
 mod sample;
 mod sampler;
 
-pub(crate) use sample::{Holder, SampleError, force_durable, holder, is_durable};
+pub(crate) use sample::{Holder, SampleError, holder};
 pub(crate) use sampler::Marks;

@@ -3,19 +3,18 @@
 //! A page is a `COPY (select …) TO STDOUT` in a statement of its own, read to its end at once: no snapshot
 //! and no transaction outlives it, however slow the client is that it goes to. A few connections serve everyone.
 
-mod on_disk;
 mod pool;
 mod query;
 
 pub(crate) use query::present;
 
 use crate::layout::{BadRow, BadRows, Reason};
+use crate::on_disk::OnDisk;
 use crate::timestamptz::Timestamptz;
 use bytes::Bytes;
-use feed::{Kind, Page, PageRequest, PageRow, SourceError};
+use feed::{Kind, Lsn, Page, PageRequest, PageRow, SourceError};
 use fhir::{Instant, ResourceType, TypeSet};
 use futures_util::StreamExt;
-use on_disk::OnDisk;
 use pool::Pool;
 use std::ops::Range;
 use std::pin::pin;
@@ -24,7 +23,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::binary_copy::{BinaryCopyOutRow, BinaryCopyOutStream};
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{PgLsn, Type};
 
 /// A page has at most this many rows ...
 pub(crate) const ROWS: usize = 1_000;
@@ -41,15 +40,15 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    pub(crate) fn new(database: crate::Database, bad_rows: Arc<BadRows>) -> Self {
-        Self { pool: Pool::new(database), on_disk: OnDisk::default(), bad_rows }
+    pub(crate) fn new(database: crate::Database, on_disk: OnDisk, bad_rows: Arc<BadRows>) -> Self {
+        Self { pool: Pool::new(database), on_disk, bad_rows }
     }
 
     /// Reads a page.
     pub(crate) async fn read(&self, request: &PageRequest) -> Result<Page, SourceError> {
         self.attempt(|client| async move {
             let page = self.copy(&client, request).await?;
-            self.on_disk.after_page(&client, request).await?;
+            self.on_disk(&client, &query::end_if_newer(request)).await?;
             Ok(page)
         })
         .await
@@ -80,7 +79,7 @@ impl Pages {
                     }
                 }
             }
-            self.on_disk.after_all(&client).await?;
+            self.on_disk(&client, query::END).await?;
             Ok(present)
         })
         .await
@@ -125,6 +124,16 @@ impl Pages {
             pooled.discard();
         }
         answer
+    }
+
+    /// Waits until the log is on the database's disk up to this end, if it gives one. A page passes over a row that a commit
+    /// has replaced or deleted, since its newer state will come from the feed. Were that commit lost, the old row would be
+    /// there again, and no page would read it any more.
+    async fn on_disk(&self, client: &Client, end: &str) -> Result<(), SourceError> {
+        let failed = |error: tokio_postgres::Error| pool::failure(&error);
+        let row = client.query_one(end, &[]).await.map_err(failed)?;
+        let Some(end) = row.try_get::<_, Option<PgLsn>>(0).map_err(failed)? else { return Ok(()) };
+        self.on_disk.wait(client, Lsn::new(u64::from(end))).await.map_err(failed)
     }
 
     async fn copy(&self, client: &Client, request: &PageRequest) -> Result<Page, SourceError> {

@@ -3,6 +3,7 @@
 use crate::Database;
 use crate::layout::{BadRows, OnBadRow};
 use crate::marks::Marks;
+use crate::on_disk::OnDisk;
 use crate::pages::Pages;
 use feed::{Answer, Kind, Page, PageRequest, Sample, Source};
 use fhir::{Instant, ResourceType, TypeSet};
@@ -26,8 +27,9 @@ impl Tables {
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let bad_rows = Arc::new(BadRows::new(on_bad_row));
-        let marks = Marks::start(database.clone(), feed, shutdown);
-        Arc::new(Self { marks, pages: Pages::new(database, Arc::clone(&bad_rows)), bad_rows })
+        let on_disk = OnDisk::default();
+        let marks = Marks::start(database.clone(), feed, on_disk.clone(), shutdown);
+        Arc::new(Self { marks, pages: Pages::new(database, on_disk, Arc::clone(&bad_rows)), bad_rows })
     }
 
     /// The rows that could not be streamed, to be shared with the layout that reads the log.

@@ -203,24 +203,8 @@ pub(super) async fn unfit(client: &Client) -> Result<Option<String>, SampleError
     }))
 }
 
-/// Whether the log is on the database's disk up to there.
-pub(crate) async fn is_durable(client: &Client, l: Lsn) -> Result<bool, SampleError> {
-    let row = client.query_one("select pg_current_wal_flush_lsn()", &[]).await.map_err(standby)?;
-    Ok(u64::from(row.try_get::<_, PgLsn>(0)?) >= l.get())
-}
-
-/// Has the log written to disk up to its end, by a commit of nothing. "local": a synchronous standby
-/// that is away must not make us wait.
-pub(crate) async fn force_durable(client: &Client) -> Result<(), SampleError> {
-    Ok(client
-        .batch_execute(
-            "begin read write; set local synchronous_commit = local; \
-             select pg_logical_emit_message(true, 'fhir-tail', ''); commit",
-        )
-        .await?)
-}
-
-fn standby(error: tokio_postgres::Error) -> SampleError {
+/// An error of a function of the log, which a standby has none of its own of.
+pub(super) fn standby(error: tokio_postgres::Error) -> SampleError {
     // "recovery is in progress"
     if error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) {
         SampleError::Standby

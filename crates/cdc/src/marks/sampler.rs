@@ -1,6 +1,7 @@
 //! The task that samples, and how replays ask it.
 
 use super::sample::{self, Draft, SampleError};
+use crate::on_disk::{OnDisk, is_durable};
 use crate::retry::{Backoff, Retry};
 use crate::{ConnectError, Database};
 use feed::{Marking, Sample, SourceError};
@@ -8,21 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant as Clock, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant as Clock, MissedTickBehavior, interval, timeout};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a replay waits for a mark before it is told that the database is away.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the statements of one sample may take.
+/// How long each statement of a sample may take, and how long its mark may take to hold.
 const STATEMENTS: Duration = Duration::from_secs(5);
-/// How often to look whether the log has come to disk, ...
-const LOOK: Duration = Duration::from_millis(10);
-/// ... how long before it is forced, ...
-const FORCE_AFTER: Duration = Duration::from_millis(50);
-/// ... and how often that is done at most.
-const FORCE_EVERY: Duration = Duration::from_secs(1);
 /// W further behind the clock than this is worth a word.
 const BEHIND: Duration = Duration::from_secs(2);
 /// How often the tables are looked at, ...
@@ -57,7 +52,12 @@ fn get<T: Clone>(place: &Mutex<T>) -> T {
 
 impl Marks {
     /// Starts the task. It runs until `shutdown`.
-    pub(crate) fn start(database: Database, feed: feed::Feed, shutdown: CancellationToken) -> Self {
+    pub(crate) fn start(
+        database: Database,
+        feed: feed::Feed,
+        on_disk: OnDisk,
+        shutdown: CancellationToken,
+    ) -> Self {
         let (asked, asks) = mpsc::unbounded_channel();
         let state = Arc::new(State::default());
         let sampler = Sampler {
@@ -68,7 +68,7 @@ impl Marks {
             state: Arc::clone(&state),
             last: None,
             unproven: None,
-            forced: None,
+            on_disk,
             looked: None,
         };
         tokio::spawn(async move {
@@ -119,7 +119,7 @@ struct Sampler {
     last: Option<Draft>,
     /// A mark of the clock's tick that did not hold at once: looked at again with the next tick.
     unproven: Option<(Marking, Draft)>,
-    forced: Option<Clock>,
+    on_disk: OnDisk,
     /// When the tables were last looked at, and why no replay can be made of them, if so.
     looked: Option<(Clock, Option<String>)>,
 }
@@ -221,14 +221,12 @@ impl Sampler {
     async fn tick(&mut self, client: &Client) -> Result<(), SampleError> {
         let (marking, draft) = self.sample(client).await?;
         let older = self.unproven.take();
-        if bounded_sample(sample::is_durable(client, draft.sample.mark.l)).await? {
+        if holds(client, &draft).await? {
             self.feed.mark(marking, draft.sample.mark);
             return Ok(());
         }
         match older {
-            Some((marked, older))
-                if bounded_sample(sample::is_durable(client, older.sample.mark.l)).await? =>
-            {
+            Some((marked, older)) if holds(client, &older).await? => {
                 self.feed.mark(marked, older.sample.mark);
                 self.unproven = Some((marking, draft));
             }
@@ -242,19 +240,8 @@ impl Sampler {
     /// A sample that a replay waits for.
     async fn answer(&mut self, client: &Client) -> Result<Sample, SampleError> {
         let (marking, draft) = self.sample(client).await?;
-        let begun = Clock::now();
-        while !bounded_sample(sample::is_durable(client, draft.sample.mark.l)).await? {
-            let force = begun.elapsed() >= FORCE_AFTER
-                && self.forced.is_none_or(|forced| forced.elapsed() >= FORCE_EVERY);
-            if force {
-                self.forced = Some(Clock::now());
-                bounded_sample(sample::force_durable(client)).await?;
-            } else if begun.elapsed() >= STATEMENTS {
-                return Err(SampleError::Silent);
-            } else {
-                sleep(LOOK).await;
-            }
-        }
+        let on_disk = self.on_disk.wait(client, draft.sample.mark.l);
+        bounded_sample(async { on_disk.await.map_err(sample::standby) }).await?;
         self.feed.mark(marking, draft.sample.mark);
         // An older one must not be told after it.
         self.unproven = None;
@@ -313,6 +300,12 @@ impl Sampler {
         self.last = Some(draft.clone());
         Ok((marking, draft))
     }
+}
+
+/// Whether its mark holds by now.
+async fn holds(client: &Client, draft: &Draft) -> Result<bool, SampleError> {
+    let durable = is_durable(client, draft.sample.mark.l);
+    bounded_sample(async { durable.await.map_err(sample::standby) }).await
 }
 
 async fn bounded_sample<T>(

@@ -50,15 +50,21 @@ pub(super) fn page(request: &PageRequest) -> String {
     )
 }
 
-/// Whether anything of a page's type is visible that is newer than the page's upper bound.
-pub(super) fn newer(request: &PageRequest) -> String {
+/// The end of the log.
+pub(super) const END: &str = "select pg_current_wal_insert_lsn()";
+
+/// The end of the log, unless nothing of a page's type is visible that is newer than the page's upper bound: then nothing was
+/// passed over.
+pub(super) fn end_if_newer(request: &PageRequest) -> String {
     let condition = format!(
         "t.resource_type = {} and t.last_updated > {}",
         literal(request.resource_type.as_str()),
         instant(request.until),
     );
     format!(
-        "exists (select from {} t where {condition}) or exists (select from {} t where {condition})",
+        "select case when exists (select from {} t where {condition}) \
+                       or exists (select from {} t where {condition}) \
+                then pg_current_wal_insert_lsn() end",
         table_name(Kind::Upsert),
         table_name(Kind::Deletion),
     )
