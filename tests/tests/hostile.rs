@@ -264,6 +264,10 @@ async fn nothing_goes_past_a_bad_row_if_told_so(context: Context) -> Result<()> 
         let heard = replayed(query).await?;
         ensure!(heard.iter().any(|frame| says(frame, "live")), "{query}: {heard:?}");
     }
+    // Who names types meets what is bad of those alone.
+    let heard = replayed("?_type=Patient").await?;
+    ensure!(heard.iter().any(|frame| says(frame, "exception")), "{heard:?}");
+    ensure!(site.server.log()?.contains("id is not a FHIR id"), "{}", site.server.log()?);
     for row in ["the one of a type that is none", "the one with a bad id"] {
         let heard = replayed("").await?;
         ensure!(heard.iter().any(|frame| says(frame, "exception")), "{row}: {heard:?}");

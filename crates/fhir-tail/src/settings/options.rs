@@ -60,7 +60,8 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "TIME")]
     pub(crate) client_timeout: Option<String>,
 
-    /// What to do about a row that cannot be streamed: skip (counted and logged), or stop the service [default: skip]
+    /// What to do about a row that cannot be streamed: skip (counted and logged), or stop: met in the log it ends the service,
+    /// met by a replay that replay [default: skip]
     #[arg(long, value_name = "POLICY")]
     pub(crate) on_bad_row: Option<String>,
 
