@@ -15,6 +15,7 @@ pub(crate) fn cases() -> Vec<Case> {
         once stopping_does_not_wait_for_a_client_that_does_not_read,
         each postgres_can_be_stopped,
         once a_start_behind_an_open_transaction,
+        each a_start_reads_no_table_through,
     ]
 }
 
@@ -184,5 +185,34 @@ async fn a_start_behind_an_open_transaction(context: Context) -> Result<()> {
     .await?;
     let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
     reader.hear("both", SOON, |reader| reader.heard_of("before") && reader.heard_of("long")).await?;
+    Ok(())
+}
+
+/// However many rows there are, and although the planner knows nothing of them yet.
+async fn a_start_reads_no_table_through(context: Context) -> Result<()> {
+    let mut site = Site::prepare(&context, &["autovacuum = off"], &[]).await?;
+    let load = "set fhir.bulk_load = on; \
+        insert into fhir.resource (resource_type, id, content) \
+        select t, n::text, json_build_object('resourceType', t) \
+        from generate_series(1, 20000) n, unnest(array['Condition', 'Observation']) t";
+    site.sql.batch_execute(load).await?;
+    // What a session has read is known for certain when it has ended.
+    let gone = || async {
+        let sql = "select count(*) from pg_stat_activity where usename = 'fhir_tail'";
+        Ok((site.sql.query_one(sql, &[]).await?.try_get::<_, i64>(0)? == 0).then_some(()))
+    };
+    let read = || async {
+        let sql = "select sum(seq_tup_read)::int8, sum(idx_scan)::int8 from pg_stat_user_tables where schemaname = 'fhir'";
+        let row = site.sql.query_one(sql, &[]).await?;
+        anyhow::Ok((row.try_get::<_, i64>(0)?, row.try_get::<_, i64>(1)?))
+    };
+    let before = read().await?;
+    site.server.start().await?;
+    site.ready().await?;
+    site.server.terminate(SOON).await?;
+    until("the server's sessions to end", SOON, gone).await?;
+    let (through, by_index) = read().await?;
+    ensure!(by_index > before.1, "nothing was looked up: is it counted?");
+    ensure!(through == before.0, "{} rows were read", through - before.0);
     Ok(())
 }

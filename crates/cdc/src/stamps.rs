@@ -27,8 +27,9 @@ pub(crate) async fn ahead(client: &Client) -> Result<i64, tokio_postgres::Error>
     for kind in [Kind::Upsert, Kind::Deletion] {
         let table = table_name(kind);
         let sql = format!(
-            "select count(*) from ({}) present(name) join {table} r \
-                 on r.resource_type = present.name and r.last_updated > timestamptz '{limit}'",
+            "select coalesce(sum(ahead.n), 0)::int8 from ({}) present(name) cross join lateral (\
+                 select count(*) n from {table} r \
+                 where r.resource_type = present.name and r.last_updated > timestamptz '{limit}') ahead",
             present(kind, Some(limit)),
         );
         total = total.saturating_add(client.query_one(&sql, &[]).await?.try_get(0)?);

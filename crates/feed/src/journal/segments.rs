@@ -7,9 +7,8 @@
 use super::block::{POSITION_LEN, write_position};
 use super::{Block, Floor, Header, Journal, JournalError, Retention, State, Visit};
 use crate::{Lsn, Mark, Position};
-use bytes::Bytes;
 use fhir::Instant;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use parking_lot::RwLock;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -66,6 +65,11 @@ fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
 }
 
+/// Entries lie in files of their own, written once: compaction, which merges the headers, would copy them with each level.
+fn segment_options() -> KeyspaceCreateOptions {
+    options().with_kv_separation(Some(KvSeparationOptions::default()))
+}
+
 fn key(tag: u8, position: Position) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + POSITION_LEN);
     key.push(tag);
@@ -106,7 +110,7 @@ impl Open {
             if &*name == STATE {
                 continue;
             }
-            let keyspace = database.keyspace(&name, options)?;
+            let keyspace = database.keyspace(&name, segment_options)?;
             match Segment::parse(&name, keyspace.clone()) {
                 Some(segment) if Some(segment.epoch) == epoch => segments.push(Arc::new(segment)),
                 // Of an epoch that ended while it was being dropped.
@@ -172,7 +176,8 @@ impl Segment {
     fn create(database: &Database, epoch: u64, index: u32) -> Result<Self, JournalError> {
         let created = SystemTime::now();
         let seconds = created.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let keyspace = database.keyspace(&format!("segment-{epoch:016x}-{index:08x}-{seconds}"), options)?;
+        let keyspace =
+            database.keyspace(&format!("segment-{epoch:016x}-{index:08x}-{seconds}"), segment_options)?;
         Ok(Self { keyspace, epoch, index, created, ends: RwLock::new(None) })
     }
 
@@ -259,9 +264,10 @@ impl Journal for Segments {
                 for block in blocks {
                     let header = block.header;
                     batch.insert(&segment.keyspace, key(HEADER, header.last), header.encode());
-                    batch.insert(&segment.keyspace, key(ENTRIES, header.last), &*block.entries);
+                    let length = block.entries.len() as u64;
+                    batch.insert(&segment.keyspace, key(ENTRIES, header.last), block.entries);
                     let first = Ends {
-                        offset: header.offset.saturating_sub(block.entries.len() as u64),
+                        offset: header.offset.saturating_sub(length),
                         preceding: header.preceding,
                         last: header,
                     };
@@ -309,7 +315,7 @@ impl Journal for Segments {
                             .keyspace
                             .get(key(ENTRIES, header.last))?
                             .ok_or(JournalError::Corrupt("a block has a header and no entries"))?;
-                        Ok(Block { header: header.clone(), entries: Bytes::from_owner(entries) })
+                        Ok(Block { header: header.clone(), entries: entries.into() })
                     };
                     if !visit(&header, &block)? {
                         return Ok(());

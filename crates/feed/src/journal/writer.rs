@@ -21,6 +21,8 @@ const BATCH_BYTES: usize = 512;
 const BLOCK_BYTES: usize = 64 << 10;
 /// A group beyond this is written before more is taken.
 const GROUP_BYTES: usize = 4 << 20;
+/// While changes stream in, there is one fsync in this time.
+const BUSY_SYNC: Duration = Duration::from_millis(10);
 /// An LSN or a mark alone is not worth more than one fsync in this time.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
 const MARK_SYNC: Duration = Duration::from_secs(10);
@@ -169,7 +171,7 @@ impl Thread {
                 Ok(Some(next)) => Some(next),
                 Err(_) => None,
             };
-            let written = self.step(next);
+            let written = self.step(next).await;
             let written = written.and_then(|()| self.purge());
             if let Err(error) = written {
                 self.recover(&error).await;
@@ -177,7 +179,7 @@ impl Thread {
         }
     }
 
-    fn step(&mut self, next: Option<Publish>) -> Result<(), JournalError> {
+    async fn step(&mut self, next: Option<Publish>) -> Result<(), JournalError> {
         let mut group = Group::new(self.state.clone());
         group.state.durable_lsn = self.passed;
         let mut next = next;
@@ -202,7 +204,16 @@ impl Thread {
             if group.bytes >= GROUP_BYTES {
                 break;
             }
-            next = self.published.try_recv().ok();
+            next = match self.published.try_recv() {
+                Ok(next) => Some(next),
+                // What comes one by one is worth an fsync at once, what streams in is worth one in a while.
+                Err(_) if group.has_changes() => {
+                    tokio::time::timeout_at(self.synced + BUSY_SYNC, self.published.recv())
+                        .await
+                        .unwrap_or_default()
+                }
+                Err(_) => None,
+            };
         }
         self.write(group)
     }
@@ -286,6 +297,10 @@ impl Thread {
 impl Group {
     fn new(state: State) -> Self {
         Self { state, blocks: Vec::new(), builder: None, bytes: 0 }
+    }
+
+    fn has_changes(&self) -> bool {
+        self.builder.is_some() || !self.blocks.is_empty()
     }
 
     fn add(&mut self, batch: &Batch, w: Option<Instant>) {
