@@ -7,12 +7,12 @@ use crate::{output, writer};
 use anyhow::{Context as _, Result, ensure};
 use bench::documents;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
-use tests::{Context, Postgres, Site, create_owned, http, until};
+use tests::{Context, Postgres, Site, create_owned, http, metric, until};
 
 /// For Postgres: nothing that keeps data safe is off.
 const SETTINGS: &[&str] = &[
@@ -87,7 +87,10 @@ impl Lab {
     pub(crate) async fn site(&self, arguments: &[&str]) -> Result<(Context, Site)> {
         let context = self.context.within(&format!("site-{}", self.sites.fetch_add(1, Relaxed)))?;
         let arguments = [&["--log-level", "warn"], arguments].concat();
-        let site = Site::prepare(&context, SETTINGS, &arguments).await?;
+        // Over TCP too. The port was free just now.
+        let port = format!("port = {}", TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
+        let settings = [SETTINGS, &["listen_addresses = '127.0.0.1'", &port]].concat();
+        let site = Site::prepare(&context, &settings, &arguments).await?;
         Ok((context, site))
     }
 
@@ -140,6 +143,16 @@ pub(crate) async fn acknowledged(site: &Site, slot: &str, target: &str) -> Resul
             .query_opt(&passed, &[&slot, &target])
             .await?
             .and_then(|row| row.get::<_, bool>(0).then_some(())))
+    })
+    .await
+}
+
+/// Waits until the journal has all before a place in the log on disk.
+pub(crate) async fn on_disk(site: &Site, address: SocketAddr, target: &str) -> Result<()> {
+    let sql = "select (($1::text)::pg_lsn - '0/0')::float8";
+    let target: f64 = site.sql.query_one(sql, &[&target]).await?.try_get(0)?;
+    until("the journal to be written", Duration::from_secs(900), || async {
+        Ok((metric(address, "fhir_tail_durable_lsn").await? >= target).then_some(()))
     })
     .await
 }

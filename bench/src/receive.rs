@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use tests::{Cluster, Context};
 
 /// Reads a slot up to a place in the log, into nothing; how many seconds it took.
-pub(crate) async fn drain(context: &Context, cluster: &Cluster, slot: &str, until: &str) -> Result<f64> {
-    let mut command = command(context, cluster, slot);
+pub(crate) async fn drain(context: &Context, url: &str, slot: &str, until: &str) -> Result<f64> {
+    let mut command = command(context, url, slot);
     command.args(["--file", "/dev/null", "--endpos", until]);
     let began = clock::now();
     let output =
@@ -27,7 +27,7 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Starts it on a slot.
     pub(crate) fn start(context: &Context, cluster: &Cluster, slot: &str) -> Result<Self> {
-        let mut command = command(context, cluster, slot);
+        let mut command = command(context, &cluster.url("postgres"), slot);
         command.args(["--file", "-", "--fsync-interval", "0"]).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().context("cannot run pg_recvlogical")?;
         let mut output = child.stdout.take().context("no standard output")?;
@@ -67,9 +67,9 @@ impl Drop for Receiver {
     }
 }
 
-fn command(context: &Context, cluster: &Cluster, slot: &str) -> std::process::Command {
+fn command(context: &Context, url: &str, slot: &str) -> std::process::Command {
     let mut command = context.postgres().command("pg_recvlogical");
-    command.arg("--dbname").arg(cluster.url("postgres")).args(["--slot", slot, "--start", "--no-loop"]);
+    command.arg("--dbname").arg(url).args(["--slot", slot, "--start", "--no-loop"]);
     command.args(["--option", "proto_version=1", "--option", "publication_names=fhir_tail"]);
     command
 }

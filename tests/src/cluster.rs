@@ -30,6 +30,7 @@ pub struct Cluster {
     postgres: Postgres,
     data: PathBuf,
     socket: PathBuf,
+    port: u16,
     log: PathBuf,
     clock: Option<Clock>,
     process: Option<Process>,
@@ -73,9 +74,11 @@ impl Cluster {
         let conf = data.join("postgresql.conf");
         let before = std::fs::read_to_string(&conf)?;
         std::fs::write(&conf, before + &lines + &socket)?;
+        let port =
+            settings.iter().find_map(|line| line.strip_prefix("port = ")).map_or(Ok(5432), str::parse)?;
         let log = context.directory().join("postgres.log");
-        let mut cluster =
-            Self { postgres: context.postgres().clone(), data, socket: home, log, clock, process: None };
+        let postgres = context.postgres().clone();
+        let mut cluster = Self { postgres, data, socket: home, port, log, clock, process: None };
         cluster.start_again().await?;
         Ok(cluster)
     }
@@ -161,14 +164,19 @@ impl Cluster {
     /// How to connect, for `tokio_postgres`.
     pub fn config(&self, user: &str) -> Config {
         let mut config = Config::new();
-        config.host_path(&self.socket).user(user).dbname("fhir").application_name("test");
+        config.host_path(&self.socket).port(self.port).user(user).dbname("fhir").application_name("test");
         config.connect_timeout(Duration::from_secs(10));
         config
     }
 
     /// How to connect, for the command line.
     pub fn url(&self, user: &str) -> String {
-        format!("postgresql://{user}@/fhir?host={}", self.socket.display())
+        format!("postgresql://{user}@/fhir?host={}&port={}", self.socket.display(), self.port)
+    }
+
+    /// The same over TCP, where the settings have `port` and `listen_addresses`.
+    pub fn tcp_url(&self, user: &str) -> String {
+        format!("postgresql://{user}@127.0.0.1:{}/fhir", self.port)
     }
 
     /// A connection as the superuser, in UTC.
@@ -178,7 +186,7 @@ impl Cluster {
 
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
-        self.socket.join(".s.PGSQL.5432")
+        self.socket.join(format!(".s.PGSQL.{}", self.port))
     }
 
     /// The folder of its data.

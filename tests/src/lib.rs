@@ -45,6 +45,6 @@ pub use reader::{Client, Cut, Ended, Reader, Subscribe};
 pub use run::{Case, Context, logs, main, seconds, seed};
 pub use running::Running;
 pub use server::{Address, Binary, Server};
-pub use site::{SOON, Site, put};
+pub use site::{SOON, Site, metric, put};
 pub use wait::{until, within};
 pub use writers::{Load, TYPES, Writers};

@@ -3,6 +3,7 @@
 
 use crate::{Binary, Client, Cluster, Context, Reader, Server, Subscribe, http, micros, until};
 use anyhow::{Context as _, Result};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio_postgres::Client as Sql;
 
@@ -105,10 +106,7 @@ impl Site {
 
     /// The value of a metric that has no labels.
     pub async fn metric(&self, name: &str) -> Result<f64> {
-        let mut response = http::get(self.server.listening()?, "/metrics", "").await?;
-        let text = String::from_utf8(response.body().await?)?;
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.with_context(|| format!("no metric {name}:\n{text}"))?.parse().map_err(Into::into)
+        metric(self.server.listening()?, name).await
     }
 
     /// Puts a small resource.
@@ -122,6 +120,14 @@ impl Site {
         self.sql.execute(sql, &[&resource_type, &id]).await?;
         Ok(())
     }
+}
+
+/// The value of a metric that has no labels, of the server at an address.
+pub async fn metric(address: SocketAddr, name: &str) -> Result<f64> {
+    let mut response = http::get(address, "/metrics", "").await?;
+    let text = String::from_utf8(response.body().await?)?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.with_context(|| format!("no metric {name}:\n{text}"))?.parse().map_err(Into::into)
 }
 
 /// Puts a small resource over any connection; its version.
