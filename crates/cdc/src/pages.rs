@@ -21,9 +21,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
-use tokio_postgres::Client;
 use tokio_postgres::binary_copy::{BinaryCopyOutRow, BinaryCopyOutStream};
 use tokio_postgres::types::{PgLsn, Type};
+use tokio_postgres::{Client, CopyOutStream, Row};
 
 /// A page has at most this many rows ...
 pub(crate) const ROWS: usize = 1_000;
@@ -46,12 +46,7 @@ impl Pages {
 
     /// Reads a page.
     pub(crate) async fn read(&self, request: &PageRequest) -> Result<Page, SourceError> {
-        self.attempt(|client| async move {
-            let page = self.copy(&client, request).await?;
-            self.on_disk(&client, &query::end_if_newer(request)).await?;
-            Ok(page)
-        })
-        .await
+        self.attempt(|client| async move { self.copy(&client, request).await }).await
     }
 
     /// The types with rows and those with tombstones, stamped after `since`. Without a lower bound nobody asks for tombstones.
@@ -130,15 +125,41 @@ impl Pages {
     /// has replaced or deleted, since its newer state will come from the feed. Were that commit lost, the old row would be
     /// there again, and no page would read it any more.
     async fn on_disk(&self, client: &Client, end: &str) -> Result<(), SourceError> {
+        let answer = client.query_typed(end, &[]).await;
+        self.until_on_disk(client, answer).await
+    }
+
+    async fn until_on_disk(
+        &self,
+        client: &Client,
+        answer: Result<Vec<Row>, tokio_postgres::Error>,
+    ) -> Result<(), SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
-        let row = client.query_one(end, &[]).await.map_err(failed)?;
-        let Some(end) = row.try_get::<_, Option<PgLsn>>(0).map_err(failed)? else { return Ok(()) };
+        let rows = answer.map_err(failed)?;
+        let end = rows.first().map(|row| row.try_get::<_, Option<PgLsn>>(0)).transpose().map_err(failed)?;
+        let Some(end) = end.flatten() else { return Ok(()) };
         self.on_disk.wait(client, Lsn::new(u64::from(end))).await.map_err(failed)
     }
 
     async fn copy(&self, client: &Client, request: &PageRequest) -> Result<Page, SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
-        let copy = client.copy_out(&query::page(request)).await.map_err(failed)?;
+        // Large resources end a page early, and reading on for nothing would cost the database as much again.
+        let limit = request.expected.map_or(ROWS, |rows| (rows + rows / 8 + 16).min(ROWS));
+        let copy = client.copy_out(&query::page(request, limit)).await.map_err(failed)?;
+        // Asked while the page comes in, answered when it has: what the page did not see yet is not asked about.
+        let end = query::end_if_newer(request);
+        let (page, end) = tokio::join!(self.rows(request, limit, copy), client.query_typed(&end, &[]));
+        self.until_on_disk(client, end).await?;
+        page
+    }
+
+    async fn rows(
+        &self,
+        request: &PageRequest,
+        limit: usize,
+        copy: CopyOutStream,
+    ) -> Result<Page, SourceError> {
+        let failed = |error: tokio_postgres::Error| pool::failure(&error);
         let columns = [Type::TEXT, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT, Type::INT8];
         let mut rows = pin!(BinaryCopyOutStream::new(copy, &columns));
 
@@ -150,14 +171,14 @@ impl Pages {
             count += 1;
             self.add(request, &row, &mut building)?;
             let weight: i64 = row.try_get(4).map_err(failed)?;
-            more = count == ROWS || weight >= query::WEIGHT;
+            more = count == limit || weight >= query::WEIGHT;
             if building.data.len() >= BYTES {
                 // What is left of the statement is thrown away; `query` keeps that short.
                 more = true;
                 break;
             }
         }
-        Ok(building.finish(more))
+        Ok(building.finish(more, count))
     }
 
     fn add(
@@ -237,10 +258,10 @@ struct Building {
 }
 
 impl Building {
-    fn finish(self, more: bool) -> Page {
+    fn finish(self, more: bool, read: usize) -> Page {
         let data = Bytes::from(self.data);
         let rows = self.rows.into_iter();
         let rows = rows.map(|(stamp, id, range)| PageRow { stamp, id, data: data.slice(range) }).collect();
-        Page { rows, next: self.last.filter(|_| more) }
+        Page { rows, next: self.last.filter(|_| more), read }
     }
 }

@@ -12,6 +12,8 @@ use fhir::{Filter, Instant, ResourceType};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant as Clock;
+use tokio_util::task::AbortOnDropHandle;
 
 /// A later round is worth its queries when W has moved on by more than this.
 const ROUND_WORTH: Duration = Duration::from_secs(5);
@@ -23,12 +25,14 @@ const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=D
 const PURGED: &str = "deletions that the client has not heard of were purged from the database";
 const FORKED: &str = "the database's history is another than the one that the client has seen";
 const STEPPED_BACK: &str = "the database's clock has stepped back behind what the client has";
+/// A client that takes a page within this time gets the next one read while it takes this one.
+const PROMPT: Duration = Duration::from_millis(50);
 /// Taken from the budget before a page is asked for, given back as far as it is smaller.
 const PAGE_BYTES: usize = 512 << 10;
 
 /// One replay for one subscriber.
 pub(crate) struct Replay<'a> {
-    pub(crate) shared: &'a Shared,
+    pub(crate) shared: &'a Arc<Shared>,
     pub(crate) filter: &'a Filter,
     pub(crate) out: &'a Out,
 }
@@ -83,7 +87,7 @@ impl Replay<'_> {
         let mut round = Round { epoch, since, mark: sample.mark };
         let mut passed = id.clone();
         loop {
-            passed = self.pages(&*source, round, None, passed).await?;
+            passed = self.pages(&source, round, None, passed).await?;
             if self.purged_meanwhile(&*source, round).await? {
                 return Ok(Paged::Impossible(passed, PURGED));
             }
@@ -104,7 +108,7 @@ impl Replay<'_> {
         let id = EventId(Place::Replay(place.clone()));
         let source = self.shared.source(self.out).await;
         let round = Round { epoch: place.epoch, since: place.since, mark: place.mark };
-        let passed = self.pages(&*source, round, Some(place.cursor), id).await?;
+        let passed = self.pages(&source, round, Some(place.cursor), id).await?;
         if self.purged_meanwhile(&*source, round).await? {
             return Ok(Paged::Impossible(passed, PURGED));
         }
@@ -144,7 +148,7 @@ impl Replay<'_> {
     /// All pages of a round, from a cursor on; the id of the last row sent, or the one given.
     async fn pages(
         &self,
-        source: &dyn Source,
+        source: &Arc<dyn Source>,
         round: Round,
         cursor: Option<Cursor>,
         id: EventId,
@@ -164,39 +168,56 @@ impl Replay<'_> {
             if !present.contains(&(kind, resource_type)) {
                 continue;
             }
-            loop {
-                let request = PageRequest {
-                    resource_type,
-                    kind,
-                    since: round.since,
-                    until: round.mark.w,
-                    after: after.clone(),
-                };
-                let (page, mut held) = persist(self.out, || self.page(source, &request)).await?;
-                after = page.next.clone();
-                if !page.rows.is_empty() {
-                    let (item, id) = self.frame(round, kind, resource_type, page, &mut held);
-                    passed = id.clone();
-                    self.out.send(item, id).await;
-                }
-                if after.is_none() {
-                    break;
-                }
-            }
+            let request = PageRequest {
+                resource_type,
+                kind,
+                since: round.since,
+                until: round.mark.w,
+                after,
+                expected: None,
+            };
+            passed = self.stage(source, round, request, passed).await?;
         }
         Ok(passed)
     }
 
-    /// A page, and the room for it. First a turn, then room: who waits for a turn must not hold what others
-    /// could use; and the turn ends with the page, however slow its reader is.
-    async fn page(
+    /// The pages of one kind of one type; the id of the last row sent, or the one given.
+    async fn stage(
         &self,
-        source: &dyn Source,
-        request: &PageRequest,
-    ) -> Result<(Page, Option<Held>), SourceError> {
-        let _turn = self.shared.pages.acquire().await;
-        let held = self.shared.page_budget.take(PAGE_BYTES).await;
-        Ok((source.page(request.clone()).await?, held))
+        source: &Arc<dyn Source>,
+        round: Round,
+        mut request: PageRequest,
+        mut passed: EventId,
+    ) -> Result<EventId, SourceError> {
+        let mut ahead: Option<AbortOnDropHandle<_>> = None;
+        let mut prompt = false;
+        loop {
+            let read = || read_page(self.shared.clone(), source.clone(), request.clone());
+            let (page, mut held) = match ahead.take() {
+                // What failed then is tried again, with pauses.
+                Some(ahead) => match ahead.await {
+                    Ok(Ok(page)) => page,
+                    _ => persist(self.out, read).await?,
+                },
+                None => persist(self.out, read).await?,
+            };
+            let more = page.next.is_some();
+            request = PageRequest { after: page.next.clone(), expected: Some(page.read), ..request };
+            if more && prompt {
+                let next = read_page(self.shared.clone(), source.clone(), request.clone());
+                ahead = Some(AbortOnDropHandle::new(tokio::spawn(next)));
+            }
+            if !page.rows.is_empty() {
+                let (item, id) = self.frame(round, request.kind, request.resource_type, page, &mut held);
+                passed = id.clone();
+                let begun = Clock::now();
+                self.out.send(item, id).await;
+                prompt = begun.elapsed() < PROMPT;
+            }
+            if !more {
+                return Ok(passed);
+            }
+        }
     }
 
     fn frame(
@@ -234,6 +255,18 @@ impl Replay<'_> {
             cursor,
         }))
     }
+}
+
+/// A page, and the room for it. First a turn, then room: who waits for a turn must not hold what others
+/// could use; and the turn ends with the page, however slow its reader is.
+async fn read_page(
+    shared: Arc<Shared>,
+    source: Arc<dyn Source>,
+    request: PageRequest,
+) -> Result<(Page, Option<Held>), SourceError> {
+    let _turn = shared.pages.acquire().await;
+    let held = shared.page_budget.take(PAGE_BYTES).await;
+    Ok((source.page(request).await?, held))
 }
 
 impl Shared {

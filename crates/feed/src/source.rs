@@ -52,6 +52,8 @@ pub struct PageRequest {
     pub until: Instant,
     /// Only what follows this row.
     pub after: Option<(Instant, Box<str>)>,
+    /// How many rows the page before was made of, if there was one: about as many will fill this one.
+    pub expected: Option<usize>,
 }
 
 /// One row of a page, in the form in which it is streamed.
@@ -72,6 +74,8 @@ pub struct Page {
     pub rows: Vec<PageRow>,
     /// The last row read, sent or not: where the next page goes on. `None`: there is nothing more.
     pub next: Option<(Instant, Box<str>)>,
+    /// How many rows were read for it.
+    pub read: usize,
 }
 
 /// Why the database did not answer.

@@ -46,7 +46,9 @@ impl Source for OnePatient {
             id: "stored".into(),
             data: r#"{"resourceType":"Patient","id":"stored"}"#.into(),
         };
-        Box::pin(async move { Ok(Page { rows: wanted.then_some(row).into_iter().collect(), next: None }) })
+        Box::pin(
+            async move { Ok(Page { rows: wanted.then_some(row).into_iter().collect(), ..Page::default() }) },
+        )
     }
 
     fn holding_back(&self) -> Option<String> {

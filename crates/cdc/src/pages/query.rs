@@ -1,6 +1,5 @@
 //! The statement of a page. `COPY` takes no parameters, so they are written as literals.
 
-use super::ROWS;
 use crate::layout::table_name;
 use feed::{Kind, PageRequest};
 use fhir::Instant;
@@ -10,9 +9,9 @@ use std::fmt::Write as _;
 /// page of large resources does not have the server read a thousand of them to throw most away.
 pub(super) const WEIGHT: i64 = 512 << 10;
 
-/// The statement for a page: id, `version_id`, `last_updated`, content, and the weight up to this row. After the last row
-/// there may be more if there are [`ROWS`] or if it came to [`WEIGHT`].
-pub(super) fn page(request: &PageRequest) -> String {
+/// The statement for a page of at most `rows`: id, `version_id`, `last_updated`, content, and the weight up to this row. After
+/// the last row there may be more if there are so many or if it came to [`WEIGHT`].
+pub(super) fn page(request: &PageRequest, rows: usize) -> String {
     let mut conditions = format!(
         "t.resource_type = {} and t.last_updated <= {}",
         literal(request.resource_type.as_str()),
@@ -44,7 +43,7 @@ pub(super) fn page(request: &PageRequest) -> String {
                           least(pg_column_size(t.content), 100000000) \
                           * case when pg_column_compression(t.content) is null then 1 else 4 end as size \
                      from {} t where {conditions} \
-                    order by t.last_updated, t.id limit {ROWS}) w) p \
+                    order by t.last_updated, t.id limit {rows}) w) p \
           where p.weight - p.size < {WEIGHT} order by p.last_updated, p.id) to stdout (format binary)",
         table_name(request.kind),
     )

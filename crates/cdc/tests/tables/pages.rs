@@ -11,7 +11,7 @@ const LATE: Instant = Instant::from_unix_micros(4_000_000_000_000_000);
 
 fn basic(kind: Kind) -> PageRequest {
     let resource_type: ResourceType = "Basic".parse().unwrap();
-    PageRequest { resource_type, kind, since: None, until: LATE, after: None }
+    PageRequest { resource_type, kind, since: None, until: LATE, after: None, expected: None }
 }
 
 /// All pages from a request on, and how many there were.

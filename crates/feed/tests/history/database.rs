@@ -203,9 +203,9 @@ impl State {
         let more = rows.len() > 2;
         rows.truncate(2);
         let next = rows.last().filter(|_| more).map(|row| (row.0, row.1.clone()));
-        let rows =
+        let rows: Vec<_> =
             rows.into_iter().map(|(stamp, id, version)| PageRow { stamp, id, data: data(version) }).collect();
-        Page { rows, next }
+        Page { read: rows.len(), rows, next }
     }
 }
 
