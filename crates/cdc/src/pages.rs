@@ -163,7 +163,8 @@ impl Pages {
         let columns = [Type::TEXT, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT, Type::INT8];
         let mut rows = pin!(BinaryCopyOutStream::new(copy, &columns));
 
-        let mut building = Building::default();
+        // A little more than a page, since its last row may go beyond it; what is not written takes no memory.
+        let mut building = Building { data: Vec::with_capacity(BYTES + BYTES / 8), ..Building::default() };
         let mut count = 0;
         let mut more = false;
         while let Some(row) = rows.next().await {
