@@ -28,7 +28,7 @@ use tokio_postgres::{Client, CopyOutStream, Row};
 /// A page has at most this many rows ...
 pub(crate) const ROWS: usize = 1_000;
 /// ... and ends with the row that brings it to this many bytes.
-pub(crate) const BYTES: usize = 512 << 10;
+pub(crate) const BYTES: usize = 1 << 20;
 /// How long one page may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -28,7 +28,7 @@ const STEPPED_BACK: &str = "the database's clock has stepped back behind what th
 /// A client that takes a page within this time gets the next one read while it takes this one.
 const PROMPT: Duration = Duration::from_millis(50);
 /// Taken from the budget before a page is asked for, given back as far as it is smaller.
-const PAGE_BYTES: usize = 512 << 10;
+const PAGE_BYTES: usize = 1 << 20;
 
 /// One replay for one subscriber.
 pub(crate) struct Replay<'a> {
@@ -206,6 +206,8 @@ impl Replay<'_> {
             if more && prompt {
                 let next = read_page(self.shared.clone(), source.clone(), request.clone());
                 ahead = Some(AbortOnDropHandle::new(tokio::spawn(next)));
+                // So that the database has it before we are busy with this one.
+                tokio::task::yield_now().await;
             }
             if !page.rows.is_empty() {
                 let (item, id) = self.frame(round, request.kind, request.resource_type, page, &mut held);

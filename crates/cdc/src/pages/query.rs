@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 /// The statement ends with the row at which the sizes of all contents so far, as they are stored, come to this: so a
 /// page of large resources does not have the server read a thousand of them to throw most away.
-pub(super) const WEIGHT: i64 = 512 << 10;
+pub(super) const WEIGHT: i64 = 1 << 20;
 
 /// The statement for a page of at most `rows`: id, `version_id`, `last_updated`, content, and the weight up to this row. After
 /// the last row there may be more if there are so many or if it came to [`WEIGHT`].
