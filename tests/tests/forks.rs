@@ -11,6 +11,8 @@ pub(crate) fn cases() -> Vec<Case> {
         each a_data_directory_restored_from_an_old_copy,
         each an_old_copy_that_has_overtaken_the_journal,
         each an_old_copy_without_its_slot_that_has_overtaken_the_journal,
+        each an_old_copy_whose_journal_was_moved_away,
+        each an_old_copy_without_its_slot_whose_journal_was_moved_away,
         once an_id_ahead_of_database_and_journal,
     ];
     for case in &mut cases {
@@ -140,11 +142,22 @@ async fn a_data_directory_restored_from_an_old_copy(context: Context) -> Result<
     is_corrected(&site, &mut reader).await
 }
 
+/// What becomes of the journal when the database is restored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Journal {
+    Kept,
+    MovedAway,
+}
+
 /// While we are away more is written to the copy than was ever read from the original.
-async fn overtaken(context: &Context, taken: Taken) -> Result<()> {
+async fn overtaken(context: &Context, taken: Taken, journal: Journal) -> Result<()> {
     let Forked { mut site, mut reader } = forked(context, taken).await?;
     site.server.kill().await?;
     reader.cut();
+    if journal == Journal::MovedAway {
+        let data = context.directory().join("data");
+        std::fs::rename(data.join("journal"), context.directory().join("journal-of-before"))?;
+    }
     let reached = "select pg_current_wal_insert_lsn()::text";
     let reached: String = site.sql.query_one(reached, &[]).await?.try_get(0)?;
     site.cluster.become_copy("copy").await?;
@@ -165,11 +178,20 @@ async fn overtaken(context: &Context, taken: Taken) -> Result<()> {
 }
 
 async fn an_old_copy_that_has_overtaken_the_journal(context: Context) -> Result<()> {
-    overtaken(&context, Taken::Cold).await
+    overtaken(&context, Taken::Cold, Journal::Kept).await
 }
 
 async fn an_old_copy_without_its_slot_that_has_overtaken_the_journal(context: Context) -> Result<()> {
-    overtaken(&context, Taken::BaseBackup).await
+    overtaken(&context, Taken::BaseBackup, Journal::Kept).await
+}
+
+/// As whoever restores everything has to: nothing but the clients' ids knows of what was lost, and they lie behind.
+async fn an_old_copy_whose_journal_was_moved_away(context: Context) -> Result<()> {
+    overtaken(&context, Taken::Cold, Journal::MovedAway).await
+}
+
+async fn an_old_copy_without_its_slot_whose_journal_was_moved_away(context: Context) -> Result<()> {
+    overtaken(&context, Taken::BaseBackup, Journal::MovedAway).await
 }
 
 /// Database and journal are restored together: nothing but the clients' ids knows of what was lost. They are not waited

@@ -5,6 +5,7 @@
 use crate::budget::Held;
 use crate::feed::Shared;
 use crate::id::{Cursor, Place, Replaying};
+use crate::journal::PastEpoch;
 use crate::subscription::{Out, Tally};
 use crate::{EventId, Frames, Item, Kind, Mark, Page, PageRequest, Sample, Source, SourceError};
 use bytes::BytesMut;
@@ -272,9 +273,17 @@ async fn read_page(
 }
 
 impl Shared {
-    /// Whether versions that were published in an epoch may no longer exist.
+    /// Whether versions that were published in an epoch may no longer exist: there was a fork since, or the journal does not
+    /// know the epoch, so that nothing says that there was none.
     pub(crate) fn forked(&self, epoch: u64) -> bool {
-        self.past.lock().iter().any(|past| past.epoch == epoch && past.forked)
+        // The hub has a new epoch before the disk does; when one ends it is in the past before that.
+        let current = [self.durable.borrow().epoch, self.hub.head().epoch];
+        self.ended(epoch).map_or_else(|| !current.contains(&epoch), |ended| ended.forked)
+    }
+
+    /// An epoch of the past, if it is remembered.
+    pub(crate) fn ended(&self, epoch: u64) -> Option<PastEpoch> {
+        self.past.lock().iter().find(|past| past.epoch == epoch).copied()
     }
 
     /// The database, as soon as it is known.

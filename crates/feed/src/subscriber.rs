@@ -3,7 +3,7 @@
 use crate::feed::Shared;
 use crate::follow::{Follow, Lost};
 use crate::id::{Place, Replaying};
-use crate::journal::{Durable, JournalError, State};
+use crate::journal::{Durable, JournalError};
 use crate::replay::{HandOver, Paged, Replay};
 use crate::subscription::Out;
 use crate::{Begin, EventId, Item, Mark, Notice, Position, SourceError};
@@ -169,7 +169,7 @@ impl Subscriber {
                 let stale = if place.filter != self.filter.hash32() {
                     Some(Stale::Foreign("the event id belongs to a request with another filter"))
                 } else if place.epoch != on_disk.epoch {
-                    Some(self.stale_epoch(&on_disk, place.epoch))
+                    Some(self.stale_epoch(place.epoch))
                 } else if on_disk.floor.stamp > place.mark.w {
                     Some(Stale::Old("what follows the pages is no longer kept"))
                 } else {
@@ -204,7 +204,7 @@ impl Subscriber {
         position: Position,
     ) -> Result<Option<Stale>, SourceError> {
         if epoch != on_disk.epoch {
-            return Ok(Some(self.stale_epoch(on_disk, epoch)));
+            return Ok(Some(self.stale_epoch(epoch)));
         }
         if position < on_disk.floor.position {
             return Ok(Some(Stale::Old("what follows that event is no longer kept")));
@@ -218,13 +218,17 @@ impl Subscriber {
         Ok((!written).then_some(Stale::Forked("the event id is ahead of the database")))
     }
 
-    fn stale_epoch(&self, on_disk: &Durable, epoch: u64) -> Stale {
-        if self.shared.forked(epoch) {
-            Stale::Forked("the database's history is another than the one that the event id is of")
-        } else if State::same_cluster(on_disk.epoch, epoch) {
+    /// Only what the journal remembers of an epoch says that there was no fork since. An id of one that it does not know may be
+    /// of a history that was lost when the database was restored, however old its position looks.
+    fn stale_epoch(&self, epoch: u64) -> Stale {
+        if !self.shared.forked(epoch) {
             Stale::Old("the journal was begun anew")
+        } else if self.shared.ended(epoch).is_some() {
+            Stale::Forked("the database's history is another than the one that the event id is of")
         } else {
-            Stale::Foreign("the event id is of another database")
+            Stale::Forked(
+                "the journal knows nothing of the event id's history: it was begun anew, or the id is of another",
+            )
         }
     }
 }

@@ -262,6 +262,42 @@ async fn an_id_that_cannot_be_continued_is_a_reset() {
     assert!(matches!(reset_reason(&feed, Filter::everything(), Some(id)).await, Notice::ResetAll { .. }));
 }
 
+/// The journal is lost, or so many epochs old that it has forgotten: nothing says that there was no fork.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_of_an_epoch_that_nobody_remembers_is_a_reset_of_everything() {
+    let [lost, new] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let (feed, mut publisher) = open(lost.path(), 1 << 20).await;
+    let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));
+    assert_eq!(notice(&mut reader).await, Notice::Live { transaction_time: instant(200) });
+    publisher.publish(batch(1, ResourceType::PATIENT)).await.unwrap();
+    numbers(&mut reader, 1).await;
+    let (id, since) = (reader.id(), Some(instant(150)));
+    drop((reader, feed, publisher));
+
+    // The same cluster, from the same place on, and far beyond the id.
+    let (feed, mut publisher) = open(new.path(), 1 << 20).await;
+    publisher.publish(batch(2, ResourceType::PATIENT)).await.unwrap();
+    let told = reset_reason_since(&feed, Filter::everything(), Some(id), since).await;
+    assert!(matches!(told, Notice::ResetAll { .. }), "{told:?}");
+
+    let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));
+    while !matches!(item(&mut reader).await, Item::Notice(Notice::Live { .. })) {}
+    let id = reader.id();
+    drop(reader);
+    let mut epochs = 0;
+    let forgotten = loop {
+        match reset_reason_since(&feed, Filter::everything(), Some(id.clone()), since).await {
+            Notice::Live { .. } => assert_eq!(epochs, 0, "it goes on in another epoch"),
+            Notice::Reset { .. } => assert!(epochs > 0),
+            told => break told,
+        }
+        assert!(epochs < 1_000, "it remembers for ever");
+        publisher.begin_epoch(origin(1), Lsn::new(10), instant(150), false).await.unwrap();
+        epochs += 1;
+    };
+    assert!(matches!(forgotten, Notice::ResetAll { .. }) && epochs > 10, "{forgotten:?} after {epochs}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn purged_deletions_are_a_reset_of_everything() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! What the journal knows besides its blocks: written with every group, in the same fsync.
 
 use crate::{Lsn, Mark, Origin, Position, Transaction};
-use fhir::{Instant, stable_hash};
+use fhir::Instant;
 use serde::{Deserialize, Serialize};
 
 /// What was dropped by retention: a position below it cannot be continued.
@@ -24,7 +24,7 @@ pub(crate) struct PastEpoch {
 /// The journal's state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct State {
-    /// The upper half names the cluster, the lower is drawn when the epoch begins.
+    /// Drawn when the epoch begins.
     pub(crate) epoch: u64,
     /// The epochs before it, newest first, as far as they are remembered.
     pub(crate) past: Vec<PastEpoch>,
@@ -48,7 +48,7 @@ pub(crate) struct State {
     pub(crate) head_w: Instant,
 }
 
-/// How many ended epochs are remembered.
+/// How many ended epochs are remembered. What is forgotten is as if it had forked.
 const PAST: usize = 64;
 
 impl State {
@@ -83,7 +83,7 @@ impl State {
             .unwrap_or_default();
         let position = Position::before(start);
         Self {
-            epoch: u64::from(stable_hash(origin.system.to_be_bytes())) << 32 | u64::from(fastrand::u32(..)),
+            epoch: fastrand::u64(..),
             past,
             origin,
             head: position,
@@ -96,11 +96,6 @@ impl State {
             // No replay begins before W has passed it: whoever follows got what was stamped before.
             head_w: since,
         }
-    }
-
-    /// Whether two epochs belong to the same cluster.
-    pub(crate) const fn same_cluster(one: u64, other: u64) -> bool {
-        one >> 32 == other >> 32
     }
 
     pub(super) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
@@ -198,8 +193,5 @@ mod tests {
         assert_eq!(second.past, [PastEpoch { epoch: first.epoch, forked: false }]);
         let third = State::begin(Some(&second), origin(7), Lsn::new(1), since, true);
         assert!(third.past.iter().all(|past| past.forked) && third.past.len() == 2);
-        assert!(State::same_cluster(third.epoch, first.epoch));
-        let other = State::begin(None, origin(8), Lsn::new(1), since, false);
-        assert!(!State::same_cluster(third.epoch, other.epoch));
     }
 }
