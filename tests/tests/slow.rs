@@ -2,10 +2,10 @@
 
 use crate::wire::{EVENTS, frames, says};
 use anyhow::{Context as _, Result, ensure};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tests::sse::{Frame, Parser};
 use tests::{Case, Client, Context, Reader, SOON, Site, Subscribe, What, cases, http, sse, until, within};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases![

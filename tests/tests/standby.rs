@@ -4,11 +4,12 @@
 use crate::slow::{events, pass};
 use anyhow::{Context as _, Result, ensure};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tests::{
     Binary, Case, Client, Cluster, Context, Cut, Ended, Reader, SOON, Server, Site, Subscribe, cases, http,
     put, until, within,
 };
+use tokio::time::Instant;
 
 pub(crate) fn cases() -> Vec<Case> {
     cases![
