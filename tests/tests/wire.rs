@@ -73,6 +73,7 @@ async fn the_first_events_byte_for_byte(context: Context) -> Result<()> {
         "x-accel-buffering: no",
         "vary: Accept, Prefer, Origin",
         "preference-applied: respond-eventsource",
+        "connection: close",
         "transfer-encoding: chunked",
     ]);
     ensure!(lines == expected, "{head}");

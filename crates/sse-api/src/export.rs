@@ -4,7 +4,7 @@ use crate::asking::{Asked, Asking, RESPOND_EVENTSOURCE};
 use crate::metrics::now;
 use crate::refusal::{Passing, Refusal, stream_headers};
 use crate::routes::Api;
-use crate::stream::{Opening, frames};
+use crate::stream::{Opening, Streamed, frames};
 use crate::subscribe::Subscribe;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
@@ -79,7 +79,10 @@ fn begin<F: Subscribe>(
         };
         let opening = Opening { start: start(&request, &resume), heartbeat: request.heartbeat };
         let subscriber = api.feed.subscribe(request.filter, resume.begin);
-        Response::new(Body::from_stream(frames(subscriber, opening, open, api.stopping.clone())))
+        let body = Body::from_stream(frames(subscriber, opening, open, api.stopping.clone()));
+        let mut response = Response::new(body);
+        response.extensions_mut().insert(Streamed);
+        response
     };
     stream_headers(response.headers_mut());
     if asking.asked == Asked::Preferred {

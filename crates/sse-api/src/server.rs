@@ -3,6 +3,13 @@
 //! When it is told to stop it accepts nothing more, each stream ends with its `shutdown` notice, idle
 //! connections are closed, and after [`GRACE`] what is left (clients that do not read) is dropped: they lose
 //! nothing, as they come back with the last id that they read.
+//!
+//! hyper reads requests and answers them. A connection that becomes a stream is taken from it, as a stream needs none of
+//! its buffers.
+
+mod handover;
+mod socket;
+mod streaming;
 
 use crate::host::{Hosts, PublicUrl};
 use crate::listen::{ListenError, listen};
@@ -10,22 +17,31 @@ use crate::metrics::Metrics;
 use crate::routes::{Api, Peer, router};
 use crate::source::SourceStatus;
 use crate::standby;
+use crate::stream::Streamed;
 use crate::streams::Streams;
 use crate::subscribe::Subscribe;
 use axum::Router;
+use axum::response::Response;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use self::handover::{Handed, Handover};
+use self::socket::Socket;
+use self::streaming::Streaming;
 
 /// How long streams have to send their last frame: less than the ten seconds that the whole service has.
 const GRACE: Duration = Duration::from_secs(8);
@@ -184,33 +200,59 @@ async fn accept(listener: &TcpListener, serving: Serving) {
     }
 }
 
-/// Serves one connection.
+/// Serves one connection until it ends or becomes a stream, which is then served by itself.
 async fn serve(stream: TcpStream, peer: SocketAddr, serving: Serving) {
-    let Serving { service, client_timeout, keep_alive, stopping, cut, .. } = serving;
-    let service = Named { service, peer };
+    let Serving { service, client_timeout, keep_alive, connections, stopping, cut } = serving;
+    let handover = Arc::new(Handover::default());
+    let service = Named { service, peer, handover: Arc::clone(&handover) };
     // Events are small and each is waited for: none may wait for the next.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
     bound_unsent(&stream);
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(client_timeout));
-    let connection = http1::Builder::new()
+    let socket = Socket::new(stream, client_timeout, Arc::clone(&handover));
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(keep_alive)
         .header_read_timeout(HEADERS_WITHIN)
         .max_header_size(MAX_HEADER_BYTES)
         .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = match stopping.run_until_cancelled(connection.as_mut()).await {
+        .serve_connection(TokioIo::new(socket), service);
+    let ended = match stopping.run_until_cancelled(answer(&mut connection, &handover)).await {
         Some(ended) => ended,
         None => {
-            connection.as_mut().graceful_shutdown();
-            cut.run_until_cancelled(connection).await.unwrap_or(Ok(()))
+            Pin::new(&mut connection).graceful_shutdown();
+            cut.run_until_cancelled(answer(&mut connection, &handover)).await.unwrap_or(Ok(None))
         }
     };
-    if let Err(error) = ended {
+    match ended {
+        Ok(None) => {}
+        Ok(Some(handed)) => {
+            let socket = connection.into_parts().io.into_inner().into_inner();
+            match Streaming::new(socket, client_timeout, handed) {
+                Ok(streaming) => drop(connections.spawn(write(streaming, cut))),
+                Err(error) => tracing::error!(%error, "a stream cannot begin"),
+            }
+        }
+        Err(error) => tracing::debug!(%error, "a connection broke"),
+    }
+}
+
+/// Answers requests until the connection ends, or has become a stream.
+async fn answer(
+    connection: &mut http1::Connection<TokioIo<Socket>, Named>,
+    handover: &Handover,
+) -> hyper::Result<Option<Handed>> {
+    poll_fn(|context| match Pin::new(&mut *connection).poll(context) {
+        Poll::Ready(ended) => Poll::Ready(ended.map(|()| None)),
+        Poll::Pending => handover.take().map_or(Poll::Pending, |handed| Poll::Ready(Ok(Some(handed)))),
+    })
+    .await
+}
+
+/// Writes a stream until it has ended, its client is gone, or there is no more time.
+async fn write(mut streaming: Streaming, cut: CancellationToken) {
+    if let Some(Err(error)) = cut.run_until_cancelled(&mut streaming).await {
         tracing::debug!(%error, "a connection broke");
     }
 }
@@ -226,20 +268,32 @@ fn bound_unsent(stream: &TcpStream) {
     let _ = stream;
 }
 
-/// The service with the name of who is connected.
+/// The service with the name of who is connected, and with a place for the stream that the connection may become.
 struct Named {
     service: TowerToHyperService<Router>,
     peer: SocketAddr,
+    handover: Arc<Handover>,
 }
 
 impl Service<Request<Incoming>> for Named {
-    type Response = axum::response::Response;
-    type Error = std::convert::Infallible;
-    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let version = request.version();
         request.extensions_mut().insert(Peer(self.peer));
-        self.service.call(request)
+        let response = self.service.call(request);
+        let handover = Arc::clone(&self.handover);
+        Box::pin(async move {
+            let response = response.await?;
+            if response.extensions().get::<Streamed>().is_none() {
+                return Ok(response);
+            }
+            handover.put(Handed { response, version });
+            // hyper is dropped while it waits.
+            std::future::pending().await
+        })
     }
 }
 

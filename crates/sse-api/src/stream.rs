@@ -23,6 +23,10 @@ pub(crate) struct Opening {
     pub(crate) heartbeat: Duration,
 }
 
+/// An extension of the responses whose body is a stream without an end of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Streamed;
+
 /// What has happened.
 enum Event {
     Stopping,

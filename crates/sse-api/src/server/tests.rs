@@ -1,6 +1,7 @@
 //! The service as its clients see it: bytes on a socket.
 
 mod asking;
+mod connections;
 mod others;
 mod refusals;
 mod resume;

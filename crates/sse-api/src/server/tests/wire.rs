@@ -16,6 +16,7 @@ async fn the_headers_of_a_stream_are_these_and_no_others() {
         response.names(),
         [
             "cache-control",
+            "connection",
             "content-type",
             "date",
             "preference-applied",
@@ -27,6 +28,7 @@ async fn the_headers_of_a_stream_are_these_and_no_others() {
     assert_eq!(response.header("content-type"), Some("text/event-stream"));
     assert_eq!(response.header("cache-control"), Some("no-store, no-transform"));
     assert_eq!(response.header("x-accel-buffering"), Some("no"));
+    assert_eq!(response.header("connection"), Some("close"));
     assert_eq!(response.header("vary"), Some("Accept, Prefer, Origin"));
     assert_eq!(response.header("preference-applied"), Some("respond-eventsource"));
 

@@ -1,0 +1,81 @@
+//! How a stream comes from hyper to us.
+//!
+//! hyper keeps buffers for every connection, and would for as long as a stream is open. So a stream's response is not
+//! given to hyper but put here; hyper goes on waiting for it, and is dropped once it holds nothing of earlier responses:
+//! requests may come one behind the other without waiting, and hyper does not promise that it writes one
+//! answer to its end before it comes to the next request.
+
+use axum::response::Response;
+use hyper::Version;
+use parking_lot::Mutex;
+
+/// The response that hyper does not write.
+pub(super) struct Handed {
+    pub(super) response: Response,
+    /// By which the request came.
+    pub(super) version: Version,
+}
+
+/// The place where one connection hands its stream over.
+#[derive(Default)]
+pub(super) struct Handover(Mutex<State>);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Nothing,
+    /// hyper may hold what was to be sent before.
+    Behind(Handed),
+    Ready(Handed),
+}
+
+impl Handover {
+    /// Hands a stream over. After this hyper gets no more to write: it answers one request after the other.
+    pub(super) fn put(&self, handed: Handed) {
+        *self.0.lock() = State::Behind(handed);
+    }
+
+    /// Notes that hyper has written all that it held.
+    pub(super) fn flushed(&self) {
+        let mut state = self.0.lock();
+        *state = match std::mem::take(&mut *state) {
+            State::Behind(handed) => State::Ready(handed),
+            other => other,
+        };
+    }
+
+    /// The stream, once the connection is only its own.
+    pub(super) fn take(&self) -> Option<Handed> {
+        let mut state = self.0.lock();
+        match std::mem::take(&mut *state) {
+            State::Ready(handed) => Some(handed),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    fn handed() -> Handed {
+        Handed { response: Response::new(Body::empty()), version: Version::HTTP_11 }
+    }
+
+    #[test]
+    fn a_stream_is_taken_once_what_lay_before_it_is_written() {
+        let handover = Handover::default();
+        handover.flushed();
+        assert!(handover.take().is_none());
+        handover.put(handed());
+        assert!(handover.take().is_none(), "hyper may hold an answer from before");
+        handover.flushed();
+        handover.flushed();
+        assert!(handover.take().is_some());
+        assert!(handover.take().is_none());
+    }
+}
