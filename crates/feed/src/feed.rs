@@ -175,6 +175,7 @@ impl Feed {
         };
         let shared = self.shared.clone();
         let mut follows = self.shared.follows.subscribe();
+        let begin = Box::new(begin);
         Subscription::new(id, |out| async move {
             let subscriber = Subscriber { shared, filter, out };
             tokio::select! {

@@ -9,10 +9,11 @@ use crate::feed::Shared;
 use crate::hub::{Chunk, Head, Joined};
 use crate::journal::{Durable, JournalError};
 use crate::read::{READ_BYTES, Read, Wanted, id_at, read};
-use crate::subscription::{Out, Tally};
+use crate::subscription::Out;
 use crate::{EventId, Frames, Item, Lsn, Mark, Notice, Position};
 use bytes::Bytes;
 use fhir::{Filter, Instant};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant as Clock;
 
@@ -63,7 +64,7 @@ impl<'a> Follow<'a> {
     }
 
     /// Runs until the subscriber is lost.
-    pub(crate) async fn run(mut self) -> Lost {
+    pub(crate) async fn run(&mut self) -> Lost {
         loop {
             if let Err(lost) = self.turn().await {
                 return lost;
@@ -72,11 +73,11 @@ impl<'a> Follow<'a> {
     }
 
     async fn turn(&mut self) -> Result<(), Lost> {
-        self.journal_to_its_end().await?;
+        Box::pin(self.journal_to_its_end()).await?;
         let shared = self.shared;
         let mut joined = shared.hub.join(self.filter);
         self.same_epoch(joined.head.epoch)?;
-        self.journal_up_to(joined.head).await?;
+        Box::pin(self.journal_up_to(joined.head)).await?;
         if !std::mem::replace(&mut self.live, true) {
             let passed = joined.head.passed_mark.map(|mark| mark.w);
             self.notice(Notice::Live { transaction_time: passed.unwrap_or(self.w).max(self.w) }).await;
@@ -170,7 +171,7 @@ impl<'a> Follow<'a> {
         }
         self.shared.budget.fit(held, read.frames.len());
         let bytes = Held::attach(held.take(), read.frames);
-        self.frames(Frames { bytes, tally: read.tally }, read.framed).await;
+        self.frames(Frames { bytes, tally: Arc::new(read.tally) }, read.framed).await;
     }
 
     /// The channel, until it reports that the subscriber lagged or is closed.
@@ -201,11 +202,14 @@ impl<'a> Follow<'a> {
         let first = chunk.ends.partition_point(|(position, _, _)| *position <= self.position);
         let start =
             first.checked_sub(1).and_then(|before| chunk.ends.get(before)).map_or(0, |(_, _, end)| *end);
-        let mut tally = Tally::default();
-        chunk.ends.iter().skip(first).for_each(|(_, event, _)| tally.count(*event));
         self.position = chunk.last;
         self.w = self.w.max(chunk.w);
-        if tally.total() > 0 {
+        if first < chunk.ends.len() {
+            let tally = if first == 0 {
+                Arc::clone(&chunk.tally)
+            } else {
+                Arc::new(chunk.ends.iter().skip(first).map(|(_, event, _)| *event).collect())
+            };
             let framed = chunk.ends.last().map_or(self.position, |(position, _, _)| *position);
             self.frames(Frames { bytes: frames.slice(start..), tally }, framed).await;
         }
@@ -219,15 +223,15 @@ impl<'a> Follow<'a> {
         }
     }
 
-    async fn frames(&mut self, frames: Frames, framed: Position) {
+    fn frames(&mut self, frames: Frames, framed: Position) -> impl Future<Output = ()> {
         self.quiet = Clock::now() + POSITION_EVERY;
         self.told = framed;
-        self.out.send(Item::Frames(frames), self.id()).await;
+        self.out.send(Item::Frames(frames), self.id())
     }
 
-    async fn notice(&mut self, notice: Notice) {
+    fn notice(&mut self, notice: Notice) -> impl Future<Output = ()> {
         self.told = self.position;
-        self.out.send(Item::Notice(notice), self.id()).await;
+        self.out.send(Item::Notice(notice), self.id())
     }
 
     fn id(&self) -> EventId {

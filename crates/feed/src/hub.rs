@@ -7,6 +7,7 @@
 
 use crate::budget::{Budget, Held};
 use crate::journal::State;
+use crate::subscription::Tally;
 use crate::{Batch, EventId, Framing, Lsn, Mark, Position};
 use bytes::{Bytes, BytesMut};
 use fhir::{Filter, Instant, RESOURCE_TYPES, ResourceType};
@@ -63,6 +64,8 @@ pub(crate) struct Chunk {
     frames: Mutex<Option<Bytes>>,
     /// Of each frame: its position, the name of its event, and where it ends.
     pub(crate) ends: Box<[(Position, ResourceType, usize)]>,
+    /// The events of all of them, counted once for all subscribers.
+    pub(crate) tally: Arc<Tally>,
 }
 
 struct Inner {
@@ -206,7 +209,8 @@ impl Hub {
                 ends.push((change.position, event, frames.len()));
             }
             let frames = Mutex::new(Some(Held::attach(Some(held), frames.freeze())));
-            let chunk = Arc::new(Chunk { last, w, frames, ends: ends.into_boxed_slice() });
+            let tally = Arc::new(ends.iter().map(|(_, event, _)| *event).collect());
+            let chunk = Arc::new(Chunk { last, w, frames, ends: ends.into_boxed_slice(), tally });
             inner.remember(&chunk);
             let _ = sender.send(Live::Chunk(chunk));
         }

@@ -246,7 +246,7 @@ impl Replay<'_> {
         }
         self.shared.page_budget.fit(held, frames.len());
         let bytes = Held::attach(held.take(), frames.freeze());
-        (Item::Frames(Frames { bytes, tally }), id)
+        (Item::Frames(Frames { bytes, tally: Arc::new(tally) }), id)
     }
 
     fn replay_id(&self, round: Round, cursor: Cursor) -> EventId {

@@ -40,21 +40,51 @@ enum Step {
 
 impl Subscriber {
     /// Runs until the database refuses for good.
-    pub(crate) async fn run(self, begin: Begin) -> SourceError {
-        self.epoch_known().await;
-        let mut step = match begin {
-            Begin::Since(since) => Step::Replay { since, id: EventId::beginning(), reset: None },
-            Begin::After { id, since } => match self.admit(id, since).await {
-                Ok(step) => step,
-                Err(error) => return error,
-            },
-        };
+    ///
+    /// Who follows keeps this future, perhaps for days. So what comes before has an allocation of its own, which ends
+    /// with it.
+    pub(crate) async fn run(&self, begin: Box<Begin>) -> SourceError {
+        let mut entered = Box::pin(self.enter(begin)).await;
         loop {
-            step = match self.step(step).await {
-                Ok(next) => next,
+            let from = match entered {
+                Ok(from) => from,
                 Err(error) => return error,
             };
+            let lost = self.follow(from).await;
+            entered = Box::pin(self.stand(self.reset(lost))).await;
         }
+    }
+
+    /// From a request to a place in the feed.
+    async fn enter(&self, begin: Box<Begin>) -> Result<Standing, SourceError> {
+        self.epoch_known().await;
+        let step = match *begin {
+            Begin::Since(since) => Step::Replay { since, id: EventId::beginning(), reset: None },
+            Begin::After { id, since } => self.admit(id, since).await?,
+        };
+        self.stand(step).await
+    }
+
+    /// Takes steps until there is a place in the feed.
+    async fn stand(&self, mut step: Step) -> Result<Standing, SourceError> {
+        loop {
+            step = match step {
+                Step::Follow(from) => return Ok(from),
+                Step::Reset { since, id, reason, all } => self.tell_reset(since, id, reason, all).await,
+                Step::Replay { since, id, reset } => {
+                    self.paged(self.replay().run(since, &id, reset).await?).await
+                }
+                Step::Resume(place) => self.paged(self.replay().resume(place).await?).await,
+            };
+        }
+    }
+
+    /// Follows the feed from there until it cannot go on.
+    async fn follow(&self, from: Standing) -> Lost {
+        let Standing { epoch, position, w, split } = from;
+        let mut follow = Follow::new(&self.shared, &self.filter, &self.out, epoch, position, w);
+        follow.split = split;
+        follow.run().await
     }
 
     /// Waits while a new epoch is known to the hub and not yet as being on disk.
@@ -78,28 +108,19 @@ impl Subscriber {
         }
     }
 
-    async fn step(&self, step: Step) -> Result<Step, SourceError> {
-        let replay = Replay { shared: &self.shared, filter: &self.filter, out: &self.out };
-        match step {
-            Step::Reset { since, id, reason, all } => {
-                self.one_epoch().await;
-                let epoch = self.shared.durable.borrow().epoch;
-                // Without a time to go back to nobody can be told what was deleted meanwhile. And while it waited there
-                // may have been a fork.
-                let all = all || since.is_none() || id.epoch().is_some_and(|of| self.shared.forked(of));
-                let notice = if all { Notice::ResetAll { reason } } else { Notice::Reset { reason } };
-                self.out.send(Item::Notice(notice), id.clone()).await;
-                Ok(Step::Replay { since: if all { None } else { since }, id, reset: Some(epoch) })
-            }
-            Step::Replay { since, id, reset } => Ok(self.paged(replay.run(since, &id, reset).await?).await),
-            Step::Resume(place) => Ok(self.paged(replay.resume(place).await?).await),
-            Step::Follow(from) => {
-                let Standing { epoch, position, w, .. } = from;
-                let mut follow = Follow::new(&self.shared, &self.filter, &self.out, epoch, position, w);
-                follow.split = from.split;
-                Ok(self.reset(follow.run().await))
-            }
-        }
+    fn replay(&self) -> Replay<'_> {
+        Replay { shared: &self.shared, filter: &self.filter, out: &self.out }
+    }
+
+    async fn tell_reset(&self, since: Option<Instant>, id: EventId, reason: &'static str, all: bool) -> Step {
+        self.one_epoch().await;
+        let epoch = self.shared.durable.borrow().epoch;
+        // Without a time to go back to nobody can be told what was deleted meanwhile. And while it waited there
+        // may have been a fork.
+        let all = all || since.is_none() || id.epoch().is_some_and(|of| self.shared.forked(of));
+        let notice = if all { Notice::ResetAll { reason } } else { Notice::Reset { reason } };
+        self.out.send(Item::Notice(notice), id.clone()).await;
+        Step::Replay { since: if all { None } else { since }, id, reset: Some(epoch) }
     }
 
     async fn paged(&self, paged: Paged) -> Step {

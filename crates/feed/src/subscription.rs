@@ -84,7 +84,7 @@ pub struct Frames {
     /// The frames as they are sent.
     pub bytes: Bytes,
     /// The events that they hold.
-    pub tally: Tally,
+    pub tally: Arc<Tally>,
 }
 
 /// What a subscriber gets next.
@@ -155,8 +155,8 @@ impl Subscription {
 impl Out {
     /// Hands an item over, with the id of everything up to it, and waits until another is wanted: nothing
     /// is prepared, and nothing taken that others could use, for a client that does not read.
-    pub(crate) async fn send(&self, item: Item, id: EventId) {
-        self.put(item, Some(id)).await;
+    pub(crate) fn send(&self, item: Item, id: EventId) -> impl Future<Output = ()> {
+        self.put(item, Some(id))
     }
 
     /// Says what the subscriber waits for.
@@ -164,16 +164,10 @@ impl Out {
         self.put(Item::Waiting(what), None).await;
     }
 
-    async fn put(&self, item: Item, id: Option<EventId>) {
-        let mut item = Some((item, id));
-        std::future::poll_fn(|_| {
-            if let Some(item) = item.take() {
-                *self.0.lock() = Some(item);
-                // Polled again when it was taken: both ends belong to the same task.
-                return Poll::Pending;
-            }
-            if self.0.lock().is_some() { Poll::Pending } else { Poll::Ready(()) }
-        })
-        .await;
+    /// Puts an item there at once: the future, which every subscriber has room for, holds none.
+    fn put(&self, item: Item, id: Option<EventId>) -> impl Future<Output = ()> {
+        *self.0.lock() = Some((item, id));
+        // Polled again when it was taken: both ends belong to the same task.
+        std::future::poll_fn(|_| if self.0.lock().is_some() { Poll::Pending } else { Poll::Ready(()) })
     }
 }

@@ -106,7 +106,7 @@ impl Scripted {
 pub(crate) fn change(id: &str, event: ResourceType, data: &[u8]) -> Item {
     let mut bytes = BytesMut::new();
     crate::EventStream.frame(id, event, data, &mut bytes);
-    Item::Frames(Frames { bytes: bytes.freeze(), tally: [event].into_iter().collect() })
+    Item::Frames(Frames { bytes: bytes.freeze(), tally: Arc::new([event].into_iter().collect()) })
 }
 
 /// A feed in which nothing has happened yet.
