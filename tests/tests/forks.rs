@@ -2,7 +2,9 @@
 //! commits, or is an old copy of itself. Recognised, told, and corrected: who comes back ends with what there is.
 
 use anyhow::{Context as _, Result, ensure};
-use tests::{Case, Client, Context, Cut, Ended, Reader, SOON, Site, Subscribe, Table, cases, put, within};
+use tests::{
+    Case, Client, Context, Cut, Ended, Reader, SOON, Site, Subscribe, Table, cases, put, until, within,
+};
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = cases![
@@ -65,6 +67,12 @@ async fn forked(context: &Context, taken: Taken) -> Result<Forked> {
         site.put("Patient", id).await?;
     }
     reader.hear("what is lost", SOON, |reader| reader.heard_of("lost-too")).await?;
+    // The reader has it a moment before the journal's disk does.
+    let (head, durable) = ("fhir_tail_head_lsn", "fhir_tail_durable_lsn");
+    until("the journal to have it too", SOON, || async {
+        Ok((site.metric(durable).await? > site.metric(head).await?).then_some(()))
+    })
+    .await?;
     Ok(Forked { site, reader })
 }
 

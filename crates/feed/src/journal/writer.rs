@@ -21,7 +21,7 @@ const BATCH_BYTES: usize = 512;
 const BLOCK_BYTES: usize = 64 << 10;
 /// A group beyond this is written before more is taken.
 const GROUP_BYTES: usize = 4 << 20;
-/// While changes stream in, there is one fsync in this time.
+/// While changes stream in, block after block, there is one fsync in this time.
 const BUSY_SYNC: Duration = Duration::from_millis(10);
 /// An LSN or a mark alone is not worth more than one fsync in this time.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
@@ -206,8 +206,8 @@ impl Thread {
             }
             next = match self.published.try_recv() {
                 Ok(next) => Some(next),
-                // What comes one by one is worth an fsync at once, what streams in is worth one in a while.
-                Err(_) if group.has_changes() => {
+                // A little is worth an fsync at once, what streams in is worth one in a while.
+                Err(_) if !group.blocks.is_empty() => {
                     tokio::time::timeout_at(self.synced + BUSY_SYNC, self.published.recv())
                         .await
                         .unwrap_or_default()
@@ -297,10 +297,6 @@ impl Thread {
 impl Group {
     fn new(state: State) -> Self {
         Self { state, blocks: Vec::new(), builder: None, bytes: 0 }
-    }
-
-    fn has_changes(&self) -> bool {
-        self.builder.is_some() || !self.blocks.is_empty()
     }
 
     fn add(&mut self, batch: &Batch, w: Option<Instant>) {
