@@ -6,44 +6,53 @@ use std::fmt::Write as _;
 const WIDTH: f64 = 760.0;
 const COLOURS: [&str; 4] = ["#0b6e99", "#c2571a", "#4b7f34", "#7a4ea3"];
 
-/// Ours against each reference: a bar of ratios, the reference being 1. `None` when nothing was compared.
+/// Ours against each reference: bars of ratios on a logarithmic axis, from the line of 1, which is the reference. What should be
+/// large and what should be small have colours of their own. `None` when nothing was compared.
 pub(crate) fn ratios(report: &Report) -> Option<String> {
-    let bars: Vec<(String, f64)> = report
+    let bars: Vec<(String, f64, bool)> = report
         .findings
         .iter()
         .filter_map(|finding| {
             let reference = finding.reference.as_ref()?;
             let ratio = finding.ours.paired(&reference.sample, |ours, theirs| ours / theirs).median();
-            ratio.is_finite().then(|| (format!("{} / {}", finding.what, reference.name), ratio))
+            let name = format!("{} / {}", finding.what, reference.name);
+            (ratio.is_finite() && ratio > 0.0).then(|| (name, ratio, finding.unit.ends_with("/s")))
         })
         .collect();
-    let most = bars.iter().map(|(_, ratio)| *ratio).fold(1.0, f64::max);
     if bars.is_empty() {
         return None;
     }
-    let (left, step, room) = (430.0, 24.0, WIDTH - 430.0 - 60.0);
+    let logarithms = || bars.iter().map(|(_, ratio, _)| ratio.log10());
+    // Around 1 in any case, by a factor of two.
+    let (least, most) = (logarithms().fold(-0.3, f64::min), logarithms().fold(0.3, f64::max));
+    let (left, step, room) = (20.0, 38.0, WIDTH - 100.0);
+    let x = |ratio: f64| left + room * (ratio.log10() - least) / (most - least);
+    let one = x(1.0);
     let mut body = String::new();
-    let height = 30.0 + step * bars.len() as f64;
-    for (index, (name, ratio)) in bars.iter().enumerate() {
+    for (index, (name, ratio, large)) in bars.iter().enumerate() {
         let y = 20.0 + step * index as f64;
-        let width = room * ratio.max(0.0) / most;
+        let (from, to) = (one.min(x(*ratio)), one.max(x(*ratio)));
         let _ = write!(
             body,
-            r#"<text x="{:.0}" y="{:.0}" text-anchor="end">{}</text><rect x="{left}" y="{:.0}" width="{width:.1}" height="16" fill="{}"/><text x="{:.1}" y="{:.0}">{}×</text>"#,
-            left - 8.0,
-            y + 13.0,
+            r#"<text x="{left}" y="{y:.0}">{}</text><rect x="{from:.1}" y="{:.0}" width="{:.1}" height="12" fill="{}"/><text x="{:.1}" y="{:.0}">{}×</text>"#,
             escape(name),
-            y,
-            COLOURS[0],
-            left + width + 5.0,
-            y + 13.0,
+            y + 5.0,
+            to - from,
+            COLOURS[usize::from(!large)],
+            to + 5.0,
+            y + 16.0,
             figure(*ratio)
         );
     }
-    let one = left + room / most;
-    let _ =
-        write!(body, r#"<line x1="{one:.1}" x2="{one:.1}" y1="12" y2="{height}" stroke="currentColor"/>"#);
-    Some(svg(height, &body))
+    let height = 20.0 + step * bars.len() as f64;
+    let _ = write!(
+        body,
+        r#"<line x1="{one:.1}" x2="{one:.1}" y1="22" y2="{height}" stroke="currentColor" stroke-opacity="0.4"/><text x="{left}" y="{:.0}"><tspan fill="{}">more is better</tspan>, <tspan fill="{}">less is better</tspan></text>"#,
+        height + 16.0,
+        COLOURS[0],
+        COLOURS[1]
+    );
+    Some(svg(height + 30.0, &body))
 }
 
 /// How something grows, both axes logarithmic.
