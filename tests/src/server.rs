@@ -60,7 +60,10 @@ fn locate() -> Result<PathBuf> {
     }
     // …/target/debug/deps/main-0123456789abcdef
     let this = std::env::current_exe()?;
-    let profile = this.parent().and_then(Path::parent).context("this program is not in a target folder")?;
+    let deps = this.parent().filter(|folder| folder.ends_with("deps"));
+    let profile = deps
+        .and_then(Path::parent)
+        .context("this program is not one of Cargo's tests: name the program in FHIR_TAIL_TEST_BINARY")?;
     let target = profile.parent().context("this program is not in a target folder")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", "fhir-tail", "--target-dir"]).arg(target);

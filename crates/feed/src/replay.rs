@@ -194,12 +194,13 @@ impl Replay<'_> {
         let mut prompt = false;
         loop {
             let read = || read_page(self.shared.clone(), source.clone(), request.clone());
-            let (page, mut held) = match ahead.take() {
-                // What failed then is tried again, with pauses.
-                Some(ahead) => match ahead.await {
-                    Ok(Ok(page)) => page,
-                    _ => persist(self.out, read).await?,
-                },
+            // What failed ahead is tried again, with pauses.
+            let early = match ahead.take() {
+                Some(ahead) => ahead.await.ok().and_then(Result::ok),
+                None => None,
+            };
+            let (page, mut held) = match early {
+                Some(page) => page,
                 None => persist(self.out, read).await?,
             };
             let more = page.next.is_some();
