@@ -17,6 +17,7 @@ mod request;
 mod resource;
 mod resource_type;
 mod stable_hash;
+mod structure;
 
 pub use filter::Filter;
 pub use identity::stored_id;

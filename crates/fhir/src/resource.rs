@@ -259,14 +259,16 @@ enum Name {
 
 fn name(content: &[u8], member: &Member) -> Name {
     let key = &content[member.key.clone()];
-    if means(key, "id") {
-        Name::Id
-    } else if means(key, "meta") {
-        Name::Meta
-    } else if means(key, "resourceType") {
-        Name::Type
-    } else {
-        Name::Other
+    let is = |text, name| if means(key, text) { name } else { Name::Other };
+    match key.first() {
+        Some(b'i') => is("id", Name::Id),
+        Some(b'm') => is("meta", Name::Meta),
+        Some(b'r') => is("resourceType", Name::Type),
+        // An escape may stand for any of these.
+        Some(b'\\') if means(key, "id") => Name::Id,
+        Some(b'\\') if means(key, "meta") => Name::Meta,
+        Some(b'\\') => is("resourceType", Name::Type),
+        _ => Name::Other,
     }
 }
 
