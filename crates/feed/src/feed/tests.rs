@@ -36,9 +36,14 @@ impl Journal for Failing {
         self.journal.load()
     }
 
-    fn append(&self, blocks: Vec<Block>, state: &State) -> Result<(), JournalError> {
+    fn append(&self, block: Option<Block>, state: &State) -> Result<(), JournalError> {
         self.check()?;
-        self.journal.append(blocks, state)
+        self.journal.append(block, state)
+    }
+
+    fn sync(&self) -> Result<(), JournalError> {
+        self.check()?;
+        self.journal.sync()
     }
 
     fn begin(&self, state: &State) -> Result<(), JournalError> {

@@ -255,35 +255,26 @@ impl Journal for Segments {
         self.with(|open| read_state(&open.state))
     }
 
-    fn append(&self, blocks: Vec<Block>, state: &State) -> Result<(), JournalError> {
+    fn append(&self, block: Option<Block>, state: &State) -> Result<(), JournalError> {
         self.with(|open| {
-            let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
-            let segment = if blocks.is_empty() { None } else { Some(open.active(state.epoch)?) };
-            let mut ends = segment.as_ref().and_then(|segment| segment.ends());
-            if let Some(segment) = &segment {
-                for block in blocks {
-                    let header = block.header;
-                    batch.insert(&segment.keyspace, key(HEADER, header.last), header.encode());
-                    let length = block.entries.len() as u64;
-                    batch.insert(&segment.keyspace, key(ENTRIES, header.last), block.entries);
-                    let first = Ends {
-                        offset: header.offset.saturating_sub(length),
-                        preceding: header.preceding,
-                        last: header,
-                    };
-                    ends = Some(match ends {
-                        Some(ends) => Ends { last: first.last, ..ends },
-                        None => first,
-                    });
-                }
-            }
+            let mut batch = open.database.batch();
             batch.insert(&open.state, STATE, encode_state(state)?);
+            let Some(Block { header, entries }) = block else { return Ok(batch.commit()?) };
+            let segment = open.active(state.epoch)?;
+            let (offset, preceding) = match segment.ends() {
+                Some(ends) => (ends.offset, ends.preceding),
+                None => (header.offset.saturating_sub(entries.len() as u64), header.preceding),
+            };
+            batch.insert(&segment.keyspace, key(HEADER, header.last), header.encode());
+            batch.insert(&segment.keyspace, key(ENTRIES, header.last), entries);
             batch.commit()?;
-            if let Some(segment) = segment {
-                *segment.ends.write() = ends;
-            }
+            *segment.ends.write() = Some(Ends { offset, preceding, last: header });
             Ok(())
         })
+    }
+
+    fn sync(&self) -> Result<(), JournalError> {
+        self.with(|open| Ok(open.database.persist(PersistMode::SyncAll)?))
     }
 
     fn begin(&self, state: &State) -> Result<(), JournalError> {

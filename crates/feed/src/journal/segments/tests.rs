@@ -30,7 +30,8 @@ fn append(journal: &Segments, state: &mut State, rows: &[(u64, i64)]) {
     }
     let block = builder.finish().unwrap();
     state.offset = block.header.offset;
-    journal.append(vec![block], state).unwrap();
+    journal.append(Some(block), state).unwrap();
+    journal.sync().unwrap();
 }
 
 fn positions_after(journal: &Segments, position: Position) -> Vec<Position> {
