@@ -10,7 +10,7 @@ use fhir::{Instant, RESOURCE_TYPES, ResourceType, TypeSet};
 
 /// Length of a position as a key: sorts as positions do.
 pub(super) const POSITION_LEN: usize = 18;
-const HEADER_LEN: usize = 2 * POSITION_LEN + 4 * 8 + WORDS * 8;
+const HEADER_LEN: usize = 2 * POSITION_LEN + 4 * 8 + 4 + WORDS * 8;
 const ENTRY_LEN: usize = POSITION_LEN + 8 + 1 + 1 + 4;
 const WORDS: usize = RESOURCE_TYPES.div_ceil(64);
 
@@ -29,6 +29,8 @@ pub(crate) struct Header {
     pub(crate) commit_time: Instant,
     /// Bytes of entries in this block and all before it in its epoch.
     pub(crate) offset: u64,
+    /// Bytes of entries in this block. Not more than one change beyond the 64 KiB that end a block: below 2 GiB.
+    pub(crate) length: u32,
     /// The types of the resources in it.
     pub(crate) types: TypeSet,
 }
@@ -96,6 +98,7 @@ impl Header {
             out.extend_from_slice(&instant.unix_micros().to_be_bytes());
         }
         out.extend_from_slice(&self.offset.to_be_bytes());
+        out.extend_from_slice(&self.length.to_be_bytes());
         for word in self.types.words() {
             out.extend_from_slice(&word.to_be_bytes());
         }
@@ -107,6 +110,7 @@ impl Header {
         let (preceding, last) = (fields.position()?, fields.position()?);
         let (running_max, w, commit_time) = (fields.instant()?, fields.instant()?, fields.instant()?);
         let offset = u64::from_be_bytes(fields.take()?);
+        let length = u32::from_be_bytes(fields.take()?);
         let mut types = TypeSet::default();
         for word in 0..WORDS {
             let bits = u64::from_be_bytes(fields.take()?);
@@ -115,7 +119,7 @@ impl Header {
                 .filter_map(|bit| ResourceType::from_index(word * 64 + bit))
                 .for_each(|resource_type| types.insert(resource_type));
         }
-        Ok(Self { preceding, last, running_max, w, commit_time, offset, types })
+        Ok(Self { preceding, last, running_max, w, commit_time, offset, length, types })
     }
 }
 
@@ -174,6 +178,7 @@ impl BlockBuilder {
             w,
             commit_time: Instant::MIN,
             offset,
+            length: 0,
             types: TypeSet::default(),
         };
         Self { header, entries: Vec::with_capacity(room) }
@@ -215,6 +220,10 @@ impl BlockBuilder {
     /// The block; `None` if nothing was added.
     pub(crate) fn finish(mut self) -> Option<Block> {
         self.header.offset += self.entries.len() as u64;
+        // See the field.
+        #[allow(clippy::cast_possible_truncation)]
+        let length = self.entries.len() as u32;
+        self.header.length = length;
         (!self.entries.is_empty()).then(|| Block { header: self.header, entries: self.entries.into() })
     }
 }

@@ -3,12 +3,16 @@
 //! Retention is ours and drops whole segments, oldest position first: compaction that drops by age or size
 //! follows the clock, and the clock steps. A key is written once. Headers (`h` + last position) and entries
 //! (`e` + last position) of a segment lie apart, so that headers are scanned without reading entries.
+//!
+//! Entries are compressed here, once, and not by fjall, which would do it for its log and again for its tables: what is
+//! written, synchronised and kept in memory is a fraction of what came in.
 
 use super::block::{POSITION_LEN, write_position};
 use super::{Block, Floor, Header, Journal, JournalError, Retention, State, Visit};
 use crate::{Lsn, Mark, Position};
 use fhir::Instant;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use lz4_flex::block::{compress, decompress};
 use parking_lot::RwLock;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -22,6 +26,9 @@ const MEMTABLE_BYTES: u64 = 8 << 20;
 const CACHE_BYTES: u64 = 8 << 20;
 /// The least that fjall allows; recovery after a crash reads this much.
 const LOG_BYTES: u64 = 64 << 20;
+
+const UNREADABLE_STATE: &str = "its state cannot be read; if it was written by another version of fhir-tail, move the journal \
+                                away: subscribers are reset";
 
 const STATE: &str = "state";
 const HEADER: u8 = b'h';
@@ -101,6 +108,7 @@ impl Open {
         let database = Database::builder(directory)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(LOG_BYTES)
+            .journal_compression(CompressionType::None)
             .worker_threads(1)
             .open()?;
         let state = database.keyspace(STATE, options)?;
@@ -164,7 +172,7 @@ impl Open {
 fn read_state(keyspace: &Keyspace) -> Result<Option<State>, JournalError> {
     keyspace
         .get(STATE)?
-        .map(|bytes| State::decode(&bytes).map_err(|_| JournalError::Corrupt("the state cannot be read")))
+        .map(|bytes| State::decode(&bytes).map_err(|_| JournalError::Corrupt(UNREADABLE_STATE)))
         .transpose()
 }
 
@@ -194,12 +202,8 @@ impl Segment {
         let mut headers = self.keyspace.prefix([HEADER]);
         let first = headers.next().map(header).transpose()?;
         let last = headers.next_back().map(header).transpose()?.or_else(|| first.clone());
-        let first_len = match &first {
-            Some(header) => self.keyspace.size_of(key(ENTRIES, header.last))?.unwrap_or(0),
-            None => 0,
-        };
         *self.ends.write() = first.zip(last).map(|(first, last)| Ends {
-            offset: first.offset.saturating_sub(first_len.into()),
+            offset: first.offset.saturating_sub(first.length.into()),
             preceding: first.preceding,
             last,
         });
@@ -263,10 +267,10 @@ impl Journal for Segments {
             let segment = open.active(state.epoch)?;
             let (offset, preceding) = match segment.ends() {
                 Some(ends) => (ends.offset, ends.preceding),
-                None => (header.offset.saturating_sub(entries.len() as u64), header.preceding),
+                None => (header.offset.saturating_sub(header.length.into()), header.preceding),
             };
             batch.insert(&segment.keyspace, key(HEADER, header.last), header.encode());
-            batch.insert(&segment.keyspace, key(ENTRIES, header.last), entries);
+            batch.insert(&segment.keyspace, key(ENTRIES, header.last), compress(&entries));
             batch.commit()?;
             *segment.ends.write() = Some(Ends { offset, preceding, last: header });
             Ok(())
@@ -306,6 +310,9 @@ impl Journal for Segments {
                             .keyspace
                             .get(key(ENTRIES, header.last))?
                             .ok_or(JournalError::Corrupt("a block has a header and no entries"))?;
+                        let entries = decompress(&entries, header.length as usize).map_err(|_| {
+                            JournalError::Corrupt("the entries of a block cannot be decompressed")
+                        })?;
                         Ok(Block { header: header.clone(), entries: entries.into() })
                     };
                     if !visit(&header, &block)? {

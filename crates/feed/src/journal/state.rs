@@ -51,6 +51,9 @@ pub(crate) struct State {
 /// How many ended epochs are remembered. What is forgotten is as if it had forked.
 const PAST: usize = 64;
 
+/// The form of the blocks that go with the state.
+const BLOCKS: u8 = 2;
+
 impl State {
     /// Before any database is known: nothing can be published or continued in it.
     pub(crate) fn unknown() -> Self {
@@ -100,6 +103,7 @@ impl State {
 
     pub(super) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(&Record {
+            blocks: BLOCKS,
             epoch: self.epoch,
             past: self.past.clone(),
             system: self.origin.system,
@@ -118,6 +122,9 @@ impl State {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let record: Record = serde_json::from_slice(bytes)?;
+        if record.blocks != BLOCKS {
+            return Err(serde::de::Error::custom("the blocks are of another form"));
+        }
         Ok(Self {
             epoch: record.epoch,
             past: record.past,
@@ -144,6 +151,7 @@ impl State {
 /// The stored form: plain numbers under names, so that a later release can add one.
 #[derive(Serialize, Deserialize)]
 struct Record {
+    blocks: u8,
     epoch: u64,
     past: Vec<PastEpoch>,
     system: u64,
@@ -183,6 +191,9 @@ mod tests {
         state.mark = Some(Mark { w: Instant::from_unix_micros(-1), l: Lsn::MAX });
         assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
         assert!(State::decode(b"{}").is_err());
+        let written = String::from_utf8(state.encode().unwrap()).unwrap();
+        let other = written.replacen(&format!("\"blocks\":{BLOCKS}"), "\"blocks\":0", 1);
+        assert!(State::decode(other.as_bytes()).is_err());
     }
 
     #[test]
