@@ -1,5 +1,6 @@
 //! Layouts: how rows of the published tables become changes.
 
+mod arena;
 mod bad_rows;
 mod native;
 

@@ -3,10 +3,10 @@
 //! An insert or an update of `fhir.resource` is the resource, one of `fhir.tombstone` is its deletion; a
 //! delete on either means nothing (the tombstone was written before, or is taken away again).
 
+use super::arena::Arena;
 use super::{BadRows, Layout, LayoutError, Reason};
 use crate::pgoutput::{Column, Op, Relation, Row, Tuple};
 use crate::timestamptz;
-use bytes::Bytes;
 use feed::{Change, Kind, Position};
 use fhir::{Instant, ResourceType};
 use std::collections::HashMap;
@@ -21,6 +21,7 @@ pub struct Native {
     tables: HashMap<u32, Option<Table>>,
     /// Where a change is written before its length is known.
     room: Vec<u8>,
+    arena: Arena,
     bad_rows: Arc<BadRows>,
 }
 
@@ -48,7 +49,7 @@ impl Table {
 impl Native {
     /// `bad_rows` decide about the rows that cannot be streamed.
     pub fn new(bad_rows: Arc<BadRows>) -> Self {
-        Self { tables: HashMap::new(), room: Vec::new(), bad_rows }
+        Self { tables: HashMap::new(), room: Vec::new(), arena: Arena::default(), bad_rows }
     }
 }
 
@@ -100,8 +101,7 @@ impl Layout for Native {
                 stamp,
                 resource_type,
                 kind: table.kind,
-                // One allocation of exactly this length: changes wait in queues and in the journal.
-                data: Bytes::copy_from_slice(&self.room),
+                data: self.arena.keep(&self.room),
             }),
             Err(reason) => self.bad_rows.meet(table.kind, version(table, new), &reason)?,
         }
