@@ -13,6 +13,7 @@ mod load;
 mod logging;
 mod migrate;
 mod output;
+mod own_thread;
 mod place;
 mod postgres;
 mod ready;

@@ -5,6 +5,7 @@ use crate::data_dir::DataDir;
 use crate::demo::{self, Demonstration};
 use crate::migrate;
 use crate::output::say;
+use crate::own_thread::on_own_thread;
 use crate::place::search;
 use crate::postgres::Embedded;
 use crate::received::{Counting, Received};
@@ -130,7 +131,11 @@ impl Prepared {
             let (followed, feed, stop) =
                 (settings.followed(database), feed.clone(), supervisor.token(intake));
             let layout = Counting::new(cdc::layout::Native::new(bad_rows), received);
-            async move { Ok(cdc::run(followed, Box::new(layout), feed, publisher, status, stop).await?) }
+            // The server waits for whoever does not read what it sends.
+            let following = on_own_thread("replication", async move {
+                cdc::run(followed, Box::new(layout), feed, publisher, status, stop).await
+            });
+            async move { Ok(following.await??) }
         });
         let addresses: Vec<_> = server.local_addrs().collect();
         supervisor.spawn(streams, "the HTTP server", {
