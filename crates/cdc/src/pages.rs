@@ -1,7 +1,7 @@
 //! Pages of the tables, for replays.
 //!
-//! A page is a `COPY (select …) TO STDOUT` in a statement of its own, read to its end at once: no snapshot
-//! and no transaction outlives it, however slow the client is that it goes to. A few connections serve everyone.
+//! A page is a statement of its own, read to its end at once: no snapshot and no transaction outlives it, however slow
+//! the client is that it goes to. A few connections serve everyone.
 
 mod pool;
 mod query;
@@ -15,15 +15,15 @@ use bytes::Bytes;
 use feed::{Kind, Lsn, Page, PageRequest, PageRow, SourceError};
 use fhir::{Instant, ResourceType, TypeSet};
 use futures_util::StreamExt;
-use pool::Pool;
+use pool::{Connection, Pool};
+use query::Parameters;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
-use tokio_postgres::binary_copy::{BinaryCopyOutRow, BinaryCopyOutStream};
-use tokio_postgres::types::{PgLsn, Type};
-use tokio_postgres::{Client, CopyOutStream, Row};
+use tokio_postgres::types::{PgLsn, ToSql};
+use tokio_postgres::{Client, Row, RowStream};
 
 /// A page has at most this many rows ...
 pub(crate) const ROWS: usize = 1_000;
@@ -46,7 +46,7 @@ impl Pages {
 
     /// Reads a page.
     pub(crate) async fn read(&self, request: &PageRequest) -> Result<Page, SourceError> {
-        self.attempt(|client| async move { self.copy(&client, request).await }).await
+        self.attempt(|connection| async move { self.page(&connection, request).await }).await
     }
 
     /// The types with rows and those with tombstones, stamped after `since`. Without a lower bound nobody asks for tombstones.
@@ -55,7 +55,8 @@ impl Pages {
         since: Option<Instant>,
         types: TypeSet,
     ) -> Result<Vec<(Kind, ResourceType)>, SourceError> {
-        self.attempt(|client| async move {
+        self.attempt(|connection| async move {
+            let client = &connection.client;
             let mut present = Vec::new();
             let kinds = [Some(Kind::Upsert), since.map(|_| Kind::Deletion)];
             for kind in kinds.into_iter().flatten() {
@@ -67,14 +68,15 @@ impl Pages {
                         Some(resource_type) => present.push((kind, resource_type)),
                         // Who asks for some types does not ask for this. Counted once for all rows of that type.
                         None if types == TypeSet::all() => {
-                            let version = version_of_type(&client, kind, name).await?;
+                            let version = version_of_type(client, kind, name).await?;
                             self.meet(kind, version, &Reason::UnknownType)?;
                         }
                         None => {}
                     }
                 }
             }
-            self.on_disk(&client, query::END).await?;
+            let end = client.query_typed(query::END, &[]).await;
+            self.until_on_disk(client, end).await?;
             Ok(present)
         })
         .await
@@ -83,7 +85,8 @@ impl Pages {
     /// The newest stamp of a tombstone that was purged.
     pub(crate) async fn tombstones_purged(&self) -> Result<Option<Instant>, SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
-        self.attempt(|client| async move {
+        self.attempt(|connection| async move {
+            let client = &connection.client;
             let purged =
                 client.query_opt("select last_updated from fhir.purged", &[]).await.map_err(failed)?;
             let stamp = purged.map(|row| row.try_get::<_, Timestamptz>(0)).transpose().map_err(failed)?;
@@ -94,18 +97,18 @@ impl Pages {
 
     /// Does what `work` does on one of the connections. That may have died while nobody used it: then once
     /// more, on a new one.
-    async fn attempt<T, F>(&self, work: impl Fn(Arc<Client>) -> F) -> Result<T, SourceError>
+    async fn attempt<T, F>(&self, work: impl Fn(Arc<Connection>) -> F) -> Result<T, SourceError>
     where
         F: Future<Output = Result<T, SourceError>>,
     {
-        let bounded = async |client| {
-            timeout(PATIENCE, work(client)).await.unwrap_or_else(|_| {
+        let bounded = async |connection| {
+            timeout(PATIENCE, work(connection)).await.unwrap_or_else(|_| {
                 let told = format!("the tables were not read within {} s", PATIENCE.as_secs());
                 Err(SourceError::Unavailable(told))
             })
         };
         let pooled = self.pool.get().await?;
-        let failure = match bounded(pooled.client()).await {
+        let failure = match bounded(pooled.connection()).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
@@ -114,7 +117,7 @@ impl Pages {
             return Err(failure);
         }
         let pooled = self.pool.get_new().await?;
-        let answer = bounded(pooled.client()).await;
+        let answer = bounded(pooled.connection()).await;
         if answer.is_err() {
             pooled.discard();
         }
@@ -124,11 +127,6 @@ impl Pages {
     /// Waits until the log is on the database's disk up to this end, if it gives one. A page passes over a row that a commit
     /// has replaced or deleted, since its newer state will come from the feed. Were that commit lost, the old row would be
     /// there again, and no page would read it any more.
-    async fn on_disk(&self, client: &Client, end: &str) -> Result<(), SourceError> {
-        let answer = client.query_typed(end, &[]).await;
-        self.until_on_disk(client, answer).await
-    }
-
     async fn until_on_disk(
         &self,
         client: &Client,
@@ -141,14 +139,37 @@ impl Pages {
         self.on_disk.wait(client, Lsn::new(u64::from(end))).await.map_err(failed)
     }
 
-    async fn copy(&self, client: &Client, request: &PageRequest) -> Result<Page, SourceError> {
+    async fn page(&self, connection: &Connection, request: &PageRequest) -> Result<Page, SourceError> {
+        match self.attempt_page(connection, request).await? {
+            Some(page) => Ok(page),
+            None => {
+                let unlike = PageRequest { expected: None, ..request.clone() };
+                // Nothing is too large for a page of which nothing is expected.
+                Ok(self.attempt_page(connection, &unlike).await?.unwrap_or_default())
+            }
+        }
+    }
+
+    /// `None` if already the first row is not what was expected.
+    async fn attempt_page(
+        &self,
+        connection: &Connection,
+        request: &PageRequest,
+    ) -> Result<Option<Page>, SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
-        // Large resources end a page early, and reading on for nothing would cost the database as much again.
-        let limit = request.expected.map_or(ROWS, |rows| (rows + rows / 8 + 16).min(ROWS));
-        let copy = client.copy_out(&query::page(request, limit)).await.map_err(failed)?;
+        let (client, statements) = (&connection.client, connection.pages(request.kind));
+        let parameters = Parameters::of(request, BYTES, ROWS);
+        let Parameters { resource_type, until, after_stamp, after_id, rows, largest } = &parameters;
+        let all: [&(dyn ToSql + Sync); 6] = [resource_type, until, after_stamp, after_id, rows, largest];
+        let found = match request.expected {
+            None => client.query_raw(&statements.weighed, all.into_iter().take(5)).await,
+            Some(_) => client.query_raw(&statements.alike, all).await,
+        };
+        let found = found.map_err(failed)?;
         // Asked while the page comes in, answered when it has: what the page did not see yet is not asked about.
-        let end = query::end_if_newer(request);
-        let (page, end) = tokio::join!(self.rows(request, limit, copy), client.query_typed(&end, &[]));
+        let newer: [&(dyn ToSql + Sync); 2] = [resource_type, until];
+        let end = client.query(&connection.end_if_newer, &newer);
+        let (page, end) = tokio::join!(self.rows(request, &parameters, found), end);
         self.until_on_disk(client, end).await?;
         page
     }
@@ -156,43 +177,41 @@ impl Pages {
     async fn rows(
         &self,
         request: &PageRequest,
-        limit: usize,
-        copy: CopyOutStream,
-    ) -> Result<Page, SourceError> {
+        parameters: &Parameters<'_>,
+        rows: RowStream,
+    ) -> Result<Option<Page>, SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
-        let columns = [Type::TEXT, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT, Type::INT8];
-        let mut rows = pin!(BinaryCopyOutStream::new(copy, &columns));
-
+        let mut rows = pin!(rows);
         // A little more than a page, since its last row may go beyond it; what is not written takes no memory.
         let mut building = Building { data: Vec::with_capacity(BYTES + BYTES / 8), ..Building::default() };
         let mut count = 0;
-        let mut more = false;
+        let mut end = End::Last;
         while let Some(row) = rows.next().await {
             let row = row.map_err(failed)?;
+            let size: i64 = row.try_get(4).map_err(failed)?;
+            if request.expected.is_some() && size > parameters.largest {
+                end = End::Unlike;
+                break;
+            }
             count += 1;
             self.add(request, &row, &mut building)?;
-            let weight: i64 = row.try_get(4).map_err(failed)?;
-            more = count == limit || weight >= query::WEIGHT;
-            if building.data.len() >= BYTES {
+            if count == parameters.rows {
+                end = End::More;
+            } else if request.expected.is_none() && (size >= query::WEIGHT || building.data.len() >= BYTES) {
                 // What is left of the statement is thrown away; `query` keeps that short.
-                more = true;
+                end = End::More;
                 break;
             }
         }
-        Ok(building.finish(more, count))
+        Ok((count > 0 || end == End::Last).then(|| building.finish(end, count)))
     }
 
-    fn add(
-        &self,
-        request: &PageRequest,
-        row: &BinaryCopyOutRow,
-        building: &mut Building,
-    ) -> Result<(), SourceError> {
+    fn add(&self, request: &PageRequest, row: &Row, building: &mut Building) -> Result<(), SourceError> {
         // Without these two there is no place to go on from.
         let id: &str = row.try_get(0).map_err(|_| unreadable("id"))?;
         let Timestamptz(stamp) = row.try_get(2).map_err(|_| unreadable("last_updated"))?;
         let start = building.data.len();
-        let version_id = row.try_get::<Option<i64>>(1).ok().flatten();
+        let version_id = row.try_get::<_, Option<i64>>(1).ok().flatten();
         match write(request, row, (id, version_id, stamp), &mut building.data) {
             Ok(()) => building.rows.push((stamp, id.into(), start..building.data.len())),
             Err(reason) => self.meet(request.kind, version_id, &reason)?,
@@ -230,7 +249,7 @@ fn unreadable(column: &str) -> SourceError {
 /// Writes a row with this id, version and stamp.
 fn write(
     request: &PageRequest,
-    row: &BinaryCopyOutRow,
+    row: &Row,
     (id, version_id, last_updated): (&str, Option<i64>, Instant),
     out: &mut Vec<u8>,
 ) -> Result<(), Reason> {
@@ -258,11 +277,24 @@ struct Building {
     last: Option<(Instant, Box<str>)>,
 }
 
+/// What follows a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nothing.
+    Last,
+    /// Perhaps more.
+    More,
+    /// A row that is not like those before.
+    Unlike,
+}
+
 impl Building {
-    fn finish(self, more: bool, read: usize) -> Page {
+    fn finish(self, end: End, read: i64) -> Page {
+        let read = usize::try_from(read).unwrap_or(usize::MAX);
+        let expected = read.saturating_mul(BYTES).checked_div(self.data.len()).filter(|_| end == End::More);
         let data = Bytes::from(self.data);
         let rows = self.rows.into_iter();
         let rows = rows.map(|(stamp, id, range)| PageRow { stamp, id, data: data.slice(range) }).collect();
-        Page { rows, next: self.last.filter(|_| more), read }
+        Page { rows, next: self.last.filter(|_| end != End::Last), expected }
     }
 }

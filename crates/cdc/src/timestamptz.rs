@@ -1,12 +1,33 @@
 //! Postgres' `timestamptz` in both its forms: eight bytes from an ordinary connection, text from the log.
 
+use bytes::{BufMut, BytesMut};
 use fhir::Instant;
 use std::error::Error;
-use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
-/// A `timestamptz` in binary form, to the microsecond.
+/// A `timestamptz` in binary form, to the microsecond. [`Instant::MIN`] is `-infinity`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Timestamptz(pub(crate) Instant);
+
+impl Timestamptz {
+    /// The instant, or the nearest within FHIR's calendar, all of which Postgres takes.
+    pub(crate) fn within_calendar(at: Instant) -> Self {
+        Self(at.clamp(Instant::YEAR_ONE, Instant::YEAR_9999))
+    }
+}
+
+impl ToSql for Timestamptz {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.put_i64(self.0.to_postgres());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(data_type: &Type) -> bool {
+        *data_type == Type::TIMESTAMPTZ
+    }
+
+    to_sql_checked!();
+}
 
 impl<'a> FromSql<'a> for Timestamptz {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {

@@ -85,7 +85,8 @@ impl Replay<'_> {
             }
             return Ok(Paged::Done(HandOver { epoch, split: Mark { w: since, l }, w }));
         }
-        let mut round = Round { epoch, since, mark: sample.mark };
+        let filter = self.filter.hash32();
+        let mut round = Round { epoch, filter, since, mark: sample.mark };
         let mut passed = id.clone();
         loop {
             passed = self.pages(&source, round, None, passed).await?;
@@ -99,7 +100,7 @@ impl Replay<'_> {
             if clock_fell_behind(&sample, &next) || !worth_a_round(&sample, &next) {
                 return Ok(Paged::Done(round.hand_over()));
             }
-            round = Round { epoch, since: Some(round.mark.w), mark: next.mark };
+            round = Round { since: Some(round.mark.w), mark: next.mark, ..round };
             sample = next;
         }
     }
@@ -108,7 +109,7 @@ impl Replay<'_> {
     pub(crate) async fn resume(&self, place: Replaying) -> Result<Paged, SourceError> {
         let id = EventId(Place::Replay(place.clone()));
         let source = self.shared.source(self.out).await;
-        let round = Round { epoch: place.epoch, since: place.since, mark: place.mark };
+        let round = Round { epoch: place.epoch, filter: place.filter, since: place.since, mark: place.mark };
         let passed = self.pages(&source, round, Some(place.cursor), id).await?;
         if self.purged_meanwhile(&*source, round).await? {
             return Ok(Paged::Impossible(passed, PURGED));
@@ -204,7 +205,7 @@ impl Replay<'_> {
                 None => persist(self.out, read).await?,
             };
             let more = page.next.is_some();
-            request = PageRequest { after: page.next.clone(), expected: Some(page.read), ..request };
+            request = PageRequest { after: page.next.clone(), expected: page.expected, ..request };
             if more && prompt {
                 let next = read_page(self.shared.clone(), source.clone(), request.clone());
                 ahead = Some(AbortOnDropHandle::new(tokio::spawn(next)));
@@ -255,7 +256,7 @@ impl Replay<'_> {
             epoch: round.epoch,
             since: round.since,
             mark: round.mark,
-            filter: self.filter.hash32(),
+            filter: round.filter,
             cursor,
         }))
     }
@@ -330,6 +331,8 @@ async fn persist<T, F: Future<Output = Result<T, SourceError>>>(
 #[derive(Clone, Copy)]
 struct Round {
     epoch: u64,
+    /// What ids say of the filter.
+    filter: u32,
     since: Option<Instant>,
     mark: Mark,
 }

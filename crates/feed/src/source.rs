@@ -52,7 +52,7 @@ pub struct PageRequest {
     pub until: Instant,
     /// Only what follows this row.
     pub after: Option<(Instant, Box<str>)>,
-    /// How many rows the page before was made of, if there was one: about as many will fill this one.
+    /// How many rows will about fill the page, as the one before tells, if there was one.
     pub expected: Option<usize>,
 }
 
@@ -74,8 +74,8 @@ pub struct Page {
     pub rows: Vec<PageRow>,
     /// The last row read, sent or not: where the next page goes on. `None`: there is nothing more.
     pub next: Option<(Instant, Box<str>)>,
-    /// How many rows were read for it.
-    pub read: usize,
+    /// How many rows like these fill a page; `None` if what follows is not like them.
+    pub expected: Option<usize>,
 }
 
 /// Why the database did not answer.

@@ -73,7 +73,7 @@ impl Source for Endless {
         Box::pin(async {
             tokio::task::yield_now().await;
             let row = PageRow { stamp: instant(150), id: "a".into(), data: "1 row".into() };
-            Ok(Page { next: Some((row.stamp, row.id.clone())), rows: vec![row], read: 1 })
+            Ok(Page { next: Some((row.stamp, row.id.clone())), rows: vec![row], expected: Some(1) })
         })
     }
 
@@ -341,7 +341,7 @@ impl Source for Purged {
         let data = format!("{n} row");
         let row = PageRow { stamp: instant(400 + n), id: n.to_string().into(), data: data.into() };
         let next = (n == 1).then(|| (row.stamp, row.id.clone()));
-        Box::pin(async { Ok(Page { next, rows: vec![row], read: 1 }) })
+        Box::pin(async { Ok(Page { next, rows: vec![row], expected: Some(1) }) })
     }
 
     fn holding_back(&self) -> Option<String> {

@@ -52,6 +52,8 @@ impl Instant {
     pub const MIN: Self = Self(i64::MIN);
     /// The first that FHIR can write: the beginning of the year 1.
     pub const YEAR_ONE: Self = Self(FHIR_MIN);
+    /// The last that FHIR can write: the end of the year 9999.
+    pub const YEAR_9999: Self = Self(FHIR_MAX);
 
     /// From microseconds since 1970.
     pub const fn from_unix_micros(micros: i64) -> Self {

@@ -1,10 +1,11 @@
 //! A few connections for pages, made when they are first needed.
 
+use super::query;
 use crate::{Database, Retry};
-use feed::SourceError;
+use feed::{Kind, SourceError};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Statement};
 
 /// How many pages are read at once.
 const CONNECTIONS: usize = 4;
@@ -21,21 +22,39 @@ const SETTINGS: &str = "
     set enable_mergejoin = off;
     set jit = off;
     set max_parallel_workers_per_gather = 0;
+    set plan_cache_mode = force_generic_plan;
     set datestyle = 'ISO';
     set client_encoding = 'UTF8'";
 
 /// The connections.
 pub(super) struct Pool {
     database: Database,
-    idle: Arc<Mutex<Vec<Arc<Client>>>>,
+    idle: Arc<Mutex<Vec<Arc<Connection>>>>,
     permits: Arc<Semaphore>,
+}
+
+/// A connection, and what is prepared on it.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    upserts: PageStatements,
+    deletions: PageStatements,
+    /// [`query::end_if_newer`].
+    pub(super) end_if_newer: Statement,
+}
+
+/// The statements for pages of one kind.
+pub(super) struct PageStatements {
+    /// [`query::weighed`].
+    pub(super) weighed: Statement,
+    /// [`query::alike`].
+    pub(super) alike: Statement,
 }
 
 /// A connection for as long as it is held. It goes back even if the page was given up in the middle: what is
 /// left of that is read and dropped before the next statement's answer.
 pub(super) struct Pooled {
-    client: Arc<Client>,
-    idle: Arc<Mutex<Vec<Arc<Client>>>>,
+    connection: Arc<Connection>,
+    idle: Arc<Mutex<Vec<Arc<Connection>>>>,
     used_before: bool,
     good: bool,
     _permit: OwnedSemaphorePermit,
@@ -49,8 +68,8 @@ impl Pool {
     /// A connection, when one is free.
     pub(super) async fn get(&self) -> Result<Pooled, SourceError> {
         let permit = self.permit().await?;
-        match self.idle_client() {
-            Some(client) => Ok(self.pooled(client, true, permit)),
+        match self.idle_connection() {
+            Some(connection) => Ok(self.pooled(connection, true, permit)),
             None => Ok(self.pooled(Arc::new(self.connect().await?), false, permit)),
         }
     }
@@ -66,17 +85,17 @@ impl Pool {
         Arc::clone(&self.permits).acquire_owned().await.map_err(stopped)
     }
 
-    fn pooled(&self, client: Arc<Client>, used_before: bool, permit: OwnedSemaphorePermit) -> Pooled {
-        Pooled { client, idle: Arc::clone(&self.idle), used_before, good: true, _permit: permit }
+    fn pooled(&self, connection: Arc<Connection>, used_before: bool, permit: OwnedSemaphorePermit) -> Pooled {
+        Pooled { connection, idle: Arc::clone(&self.idle), used_before, good: true, _permit: permit }
     }
 
-    fn idle_client(&self) -> Option<Arc<Client>> {
+    fn idle_connection(&self) -> Option<Arc<Connection>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|client| !client.is_closed());
+        idle.retain(|connection| !connection.client.is_closed());
         idle.pop()
     }
 
-    async fn connect(&self) -> Result<Client, SourceError> {
+    async fn connect(&self) -> Result<Connection, SourceError> {
         let client = self.database.connect("fhir-tail pages").await.map_err(|error| {
             let text = crate::describe_error(&error);
             match error.retry() {
@@ -84,8 +103,33 @@ impl Pool {
                 Retry::Operator | Retry::Never => SourceError::Refused(text),
             }
         })?;
-        client.batch_execute(SETTINGS).await.map_err(|error| failure(&error))?;
-        Ok(client)
+        let failed = |error: tokio_postgres::Error| failure(&error);
+        client.batch_execute(SETTINGS).await.map_err(failed)?;
+        let end = query::end_if_newer();
+        let prepared = tokio::try_join!(
+            PageStatements::prepare(&client, Kind::Upsert),
+            PageStatements::prepare(&client, Kind::Deletion),
+            client.prepare(&end),
+        );
+        let (upserts, deletions, end_if_newer) = prepared.map_err(failed)?;
+        Ok(Connection { client, upserts, deletions, end_if_newer })
+    }
+}
+
+impl Connection {
+    pub(super) fn pages(&self, kind: Kind) -> &PageStatements {
+        match kind {
+            Kind::Upsert => &self.upserts,
+            Kind::Deletion => &self.deletions,
+        }
+    }
+}
+
+impl PageStatements {
+    async fn prepare(client: &Client, kind: Kind) -> Result<Self, tokio_postgres::Error> {
+        let (weighed, alike) = (query::weighed(kind), query::alike(kind));
+        let (weighed, alike) = tokio::try_join!(client.prepare(&weighed), client.prepare(&alike))?;
+        Ok(Self { weighed, alike })
     }
 }
 
@@ -107,8 +151,8 @@ pub(super) fn failure(error: &tokio_postgres::Error) -> SourceError {
 }
 
 impl Pooled {
-    pub(super) fn client(&self) -> Arc<Client> {
-        Arc::clone(&self.client)
+    pub(super) fn connection(&self) -> Arc<Connection> {
+        Arc::clone(&self.connection)
     }
 
     /// Closes the connection, after a failure on it; whether it had served a page before. What killed it may have
@@ -122,8 +166,8 @@ impl Pooled {
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        if self.good && !self.client.is_closed() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&self.client));
+        if self.good && !self.connection.client.is_closed() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&self.connection));
         }
     }
 }

@@ -205,7 +205,7 @@ impl State {
         let next = rows.last().filter(|_| more).map(|row| (row.0, row.1.clone()));
         let rows: Vec<_> =
             rows.into_iter().map(|(stamp, id, version)| PageRow { stamp, id, data: data(version) }).collect();
-        Page { read: rows.len(), rows, next }
+        Page { expected: Some(rows.len()), rows, next }
     }
 }
 
