@@ -8,13 +8,18 @@ pub(crate) fn now() -> i64 {
     read(ClockId::CLOCK_MONOTONIC)
 }
 
+/// Microseconds since 1970, which the database's clock shows as well.
+pub(crate) fn of_day() -> i64 {
+    read(ClockId::CLOCK_REALTIME)
+}
+
 /// Microseconds of processor time that this process has used.
 pub(crate) fn processor() -> i64 {
     read(ClockId::CLOCK_PROCESS_CPUTIME_ID)
 }
 
 fn read(clock: ClockId) -> i64 {
-    // Both clocks exist wherever the service runs.
+    // These clocks exist wherever the service runs.
     clock_gettime(clock).map_or(0, |time| time.num_microseconds())
 }
 

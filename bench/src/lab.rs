@@ -152,7 +152,19 @@ pub(crate) async fn on_disk(site: &Site, address: SocketAddr, target: &str) -> R
     let sql = "select (($1::text)::pg_lsn - '0/0')::float8";
     let target: f64 = site.sql.query_one(sql, &[&target]).await?.try_get(0)?;
     until("the journal to be written", Duration::from_secs(900), || async {
+        // To ask costs the service time: not more than is needed.
+        tokio::time::sleep(Duration::from_millis(15)).await;
         Ok((metric(address, "fhir_tail_durable_lsn").await? >= target).then_some(()))
+    })
+    .await
+}
+
+/// Waits until a slot is read, and returns since when: when the server's process for that began, on [`clock::of_day`].
+pub(crate) async fn read_since(sql: &tokio_postgres::Client, slot: &str) -> Result<i64> {
+    let begun = "select (extract(epoch from backend_start) * 1000000)::int8 from pg_replication_slots \
+                 join pg_stat_replication on pid = active_pid where slot_name = $1";
+    until("the slot to be read", Duration::from_secs(60), || async {
+        Ok(sql.query_opt(begun, &[&slot]).await?.map(|row| row.try_get(0)).transpose()?)
     })
     .await
 }

@@ -7,15 +7,14 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use tests::{Cluster, Context};
 
-/// Reads a slot up to a place in the log, into nothing; how many seconds it took.
-pub(crate) async fn drain(context: &Context, url: &str, slot: &str, until: &str) -> Result<f64> {
+/// Reads a slot up to a place in the log, into nothing; when it was there, on [`clock::of_day`].
+pub(crate) async fn drain(context: &Context, url: &str, slot: &str, until: &str) -> Result<i64> {
     let mut command = command(context, url, slot);
     command.args(["--file", "/dev/null", "--endpos", until]);
-    let began = clock::now();
     let output =
         tokio::process::Command::from(command).output().await.context("cannot run pg_recvlogical")?;
     ensure!(output.status.success(), "pg_recvlogical: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(clock::seconds(clock::now() - began))
+    Ok(clock::of_day())
 }
 
 /// One that goes on, and notes when which numbered event came.

@@ -1,9 +1,9 @@
-//! How fast the log comes in: from the start of the service, on a slot behind which all is written already, until all
-//! is on the disk of the journal. The reference reads the same log in the same way through a slot that stands at the same
-//! place, into nothing.
+//! How fast the log comes in: from the moment when the server begins to serve us, on a slot behind which all is written
+//! already, until all is on the disk of the journal. The reference reads the same log in the same way through a slot that
+//! stands at the same place, into nothing.
 
 use super::{Measured, finding, reference};
-use crate::lab::{Lab, on_disk};
+use crate::lab::{Lab, on_disk, read_since};
 use crate::report::{Finding, times_at_least};
 use crate::{clock, receive, writer};
 use anyhow::Result;
@@ -48,17 +48,19 @@ async fn measure(lab: &Lab, row: &'static str, one: bool) -> Result<Measured> {
     for run in 0..lab.runs {
         for (way, ((_, reach), (ours, theirs))) in ways.iter().zip(&mut figures).enumerate() {
             let (slot, url) = (format!("reference_{way}_{run}"), reach(&site.cluster, "postgres"));
-            theirs.push(rows as f64 / receive::drain(&context, &url, &slot, &target).await?);
+            let draining = receive::drain(&context, &url, &slot, &target);
+            let (ended, began) = tokio::try_join!(draining, read_since(&site.sql, &slot))?;
+            theirs.push(rows as f64 / clock::seconds(ended - began));
 
             let slot = format!("ours_{way}_{run}");
             let folder = context.within(&slot)?;
             let arguments = ["--slot", &slot, "--log-level", "warn"];
             let url = reach(&site.cluster, "fhir_tail");
             let mut server = Server::new(folder.directory(), &url, &arguments)?;
-            let began = clock::now();
             server.start().await?;
+            let began = read_since(&site.sql, &slot).await?;
             on_disk(&site, server.listening()?, &target).await?;
-            ours.push(rows as f64 / clock::seconds(clock::now() - began));
+            ours.push(rows as f64 / clock::seconds(clock::of_day() - began));
             server.terminate(Duration::from_secs(30)).await?;
             std::fs::remove_dir_all(folder.directory())?;
         }
