@@ -136,6 +136,11 @@ impl Assembler {
         self.bytes >= FULL_BYTES || self.batch.changes.len() >= FULL_CHANGES || self.messages >= FULL_MESSAGES
     }
 
+    /// How many messages were taken in since the last batch.
+    pub(crate) const fn messages(&self) -> usize {
+        self.messages
+    }
+
     /// The batch, if there is anything to publish.
     pub(crate) fn take(&mut self) -> Option<Batch> {
         self.bytes = 0;

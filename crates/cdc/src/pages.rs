@@ -75,7 +75,7 @@ impl Pages {
                     }
                 }
             }
-            let end = client.query_typed(query::END, &[]).await;
+            let end = only(client.query_typed(query::END, &[]).await)?;
             self.until_on_disk(client, end).await?;
             Ok(present)
         })
@@ -127,15 +127,9 @@ impl Pages {
     /// Waits until the log is on the database's disk up to this end, if it gives one. A page passes over a row that a commit
     /// has replaced or deleted, since its newer state will come from the feed. Were that commit lost, the old row would be
     /// there again, and no page would read it any more.
-    async fn until_on_disk(
-        &self,
-        client: &Client,
-        answer: Result<Vec<Row>, tokio_postgres::Error>,
-    ) -> Result<(), SourceError> {
+    async fn until_on_disk(&self, client: &Client, end: Option<PgLsn>) -> Result<(), SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
-        let rows = answer.map_err(failed)?;
-        let end = rows.first().map(|row| row.try_get::<_, Option<PgLsn>>(0)).transpose().map_err(failed)?;
-        let Some(end) = end.flatten() else { return Ok(()) };
+        let Some(end) = end else { return Ok(()) };
         self.on_disk.wait(client, Lsn::new(u64::from(end))).await.map_err(failed)
     }
 
@@ -166,28 +160,37 @@ impl Pages {
             Some(_) => client.query_raw(&statements.alike, all).await,
         };
         let found = found.map_err(failed)?;
-        // Asked while the page comes in, answered when it has: what the page did not see yet is not asked about.
-        let newer: [&(dyn ToSql + Sync); 2] = [resource_type, until];
-        let end = client.query(&connection.end_if_newer, &newer);
-        let (page, end) = tokio::join!(self.rows(request, &parameters, found), end);
+        let (page, end) = self.rows(request, &parameters, found).await?;
+        let end = match end {
+            Some(end) => end,
+            // It had no rows that could have said.
+            None => {
+                let newer: [&(dyn ToSql + Sync); 2] = [resource_type, until];
+                only(client.query(&connection.end_if_newer, &newer).await)?
+            }
+        };
         self.until_on_disk(client, end).await?;
-        page
+        Ok(page)
     }
 
+    /// The page, and the end of the log if there was a row to say whether it matters.
     async fn rows(
         &self,
         request: &PageRequest,
         parameters: &Parameters<'_>,
         rows: RowStream,
-    ) -> Result<Option<Page>, SourceError> {
+    ) -> Result<(Option<Page>, Option<Option<PgLsn>>), SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
         let mut rows = pin!(rows);
         // A little more than a page, since its last row may go beyond it; what is not written takes no memory.
         let mut building = Building { data: Vec::with_capacity(BYTES + BYTES / 8), ..Building::default() };
         let mut count = 0;
-        let mut end = End::Last;
+        let (mut end, mut log_end) = (End::Last, None);
         while let Some(row) = rows.next().await {
             let row = row.map_err(failed)?;
+            if log_end.is_none() {
+                log_end = Some(row.try_get(5).map_err(failed)?);
+            }
             let size: i64 = row.try_get(4).map_err(failed)?;
             if request.expected.is_some() && size > parameters.largest {
                 end = End::Unlike;
@@ -203,7 +206,8 @@ impl Pages {
                 break;
             }
         }
-        Ok((count > 0 || end == End::Last).then(|| building.finish(end, count)))
+        let page = (count > 0 || end == End::Last).then(|| building.finish(end, count));
+        Ok((page, log_end))
     }
 
     fn add(&self, request: &PageRequest, row: &Row, building: &mut Building) -> Result<(), SourceError> {
@@ -226,6 +230,13 @@ impl Pages {
         let refused = |row: BadRow| SourceError::Refused(row.to_string());
         self.bad_rows.meet(kind, version, reason).map_err(refused)
     }
+}
+
+/// The one value of an answer, a place in the log.
+fn only(answer: Result<Vec<Row>, tokio_postgres::Error>) -> Result<Option<PgLsn>, SourceError> {
+    let failed = |error: tokio_postgres::Error| pool::failure(&error);
+    let rows = answer.map_err(failed)?;
+    Ok(rows.first().map(|row| row.try_get(0)).transpose().map_err(failed)?.flatten())
 }
 
 /// The version of some row of a type, to find it by.

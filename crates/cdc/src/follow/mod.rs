@@ -5,6 +5,7 @@
 
 mod error;
 mod look;
+mod pace;
 mod prepare;
 mod session;
 
@@ -40,7 +41,8 @@ pub struct Settings {
     pub max_wal_held: u64,
 }
 
-/// Follows the database into the feed until `shutdown`; comes back from whatever passes.
+/// Follows the database into the feed until `shutdown`; comes back from whatever passes. It should have a thread of its own,
+/// which it holds up for a tenth of a millisecond at times.
 pub async fn run(
     settings: Settings,
     layout: Box<dyn Layout>,

@@ -3,6 +3,7 @@
 use super::Settings;
 use super::error::{RunError, SessionError};
 use super::look::watch_database;
+use super::pace::Pace;
 use super::prepare::{Known, Prepared, prepare};
 use crate::batch::Assembler;
 use crate::layout::Layout;
@@ -14,6 +15,7 @@ use feed::{Batch, Lsn, PublishError};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long a shutdown waits for the journal.
@@ -148,6 +150,7 @@ impl Session {
     ) -> Result<End, SessionError> {
         let mut acked = stream.acked();
         let mut passed = from;
+        let mut pace = Pace::new(Instant::now());
         loop {
             let event = tokio::select! {
                 biased;
@@ -182,6 +185,7 @@ impl Session {
             {
                 self.assembler.push(&event?)?;
             }
+            let messages = self.assembler.messages();
             let Some(batch) = self.assembler.take() else { continue };
             passed = batch.passed.unwrap_or(passed);
             let published;
@@ -193,6 +197,11 @@ impl Session {
                 return self.not_published(error);
             }
             self.status.send_modify(|status| status.received_lsn = passed);
+            if let Some(pause) = pace.pause(messages, Instant::now()) {
+                // Tokio's clock counts milliseconds. This holds up nobody else: see `run`.
+                #[allow(clippy::disallowed_methods)]
+                std::thread::sleep(pause);
+            }
         }
     }
 

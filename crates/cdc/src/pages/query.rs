@@ -34,18 +34,19 @@ fn rows(kind: Kind) -> String {
 }
 
 /// The statement for a page of which nothing is known, whose parameters are those of [`Parameters`]: id, `version_id`,
-/// `last_updated`, content, and the weight up to this row. After the last row there may be more if there are as many as were
-/// asked for or if it came to [`WEIGHT`].
+/// `last_updated`, content, the weight up to this row, and in each row what [`end_if_newer`] is in the same snapshot. After the
+/// last row there may be more if there are as many as were asked for or if it came to [`WEIGHT`].
 pub(super) fn weighed(kind: Kind) -> String {
     let content = match kind {
         Kind::Upsert => "p.content::text",
         Kind::Deletion => "null::text",
     };
     format!(
-        "select p.id, p.version_id, p.last_updated, {content}, p.weight from (\
+        "select p.id, p.version_id, p.last_updated, {content}, p.weight, ({}) from (\
            select w.*, sum(w.size) over (order by w.last_updated, w.id rows unbounded preceding) as weight \
              from (select t.id, t.version_id, t.last_updated, t.content, {SIZE} as size {}) w) p \
           where p.weight - p.size < {WEIGHT} order by p.last_updated, p.id",
+        end_if_newer(),
         rows(kind),
     )
 }
@@ -57,7 +58,11 @@ pub(super) fn alike(kind: Kind) -> String {
         Kind::Upsert => (format!("case when {SIZE} <= $6::bigint then t.content::text end"), SIZE),
         Kind::Deletion => ("null::text".into(), "0 * $6::bigint"),
     };
-    format!("select t.id, t.version_id, t.last_updated, {content}, ({size})::bigint {}", rows(kind))
+    format!(
+        "select t.id, t.version_id, t.last_updated, {content}, ({size})::bigint, ({}) {}",
+        end_if_newer(),
+        rows(kind),
+    )
 }
 
 /// The end of the log, unless nothing of a page's type ($1) is visible that is newer than the page's upper bound ($2): then
@@ -65,7 +70,7 @@ pub(super) fn alike(kind: Kind) -> String {
 pub(super) fn end_if_newer() -> String {
     let newer = |kind| {
         format!(
-            "exists (select from {} t where t.resource_type = $1::text and t.last_updated > $2::timestamptz)",
+            "exists (select from {} n where n.resource_type = $1::text and n.last_updated > $2::timestamptz)",
             table_name(kind),
         )
     };
