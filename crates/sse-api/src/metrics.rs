@@ -135,7 +135,11 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
     let received = source.received_lsn.unwrap_or(feed.received_lsn);
     lsn("fhir_tail_received_lsn", "All before this LSN was received.", Some(received))?;
     lsn("fhir_tail_acked_lsn", "The last LSN acknowledged to the database.", source.acked_lsn)?;
-    gauge("fhir_tail_journal_bytes", "Bytes that the journal takes.", Some(feed.journal_bytes))?;
+    gauge(
+        "fhir_tail_journal_bytes",
+        "Bytes of changes that the journal holds, before compression.",
+        Some(feed.journal_bytes),
+    )?;
     gauge("fhir_tail_journal_ok", "1 while the journal takes changes.", Some(feed.journal_ok.into()))?;
     gauge("fhir_tail_held_bytes", "Bytes held in memory for subscribers.", Some(feed.held_bytes))?;
     if let Some(age) = w_age_seconds(feed) {

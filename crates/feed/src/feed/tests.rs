@@ -1,7 +1,7 @@
 //! A journal that fails while an epoch begins: before the epoch is on disk, and after.
 
 use super::*;
-use crate::journal::{Block, JournalError, Visit};
+use crate::journal::{JournalError, Packed, Visit};
 use crate::{
     Answer, Batch, Change, Item, Kind, Notice, Origin, Page, PageRequest, PublishError, Sample, Transaction,
 };
@@ -36,14 +36,9 @@ impl Journal for Failing {
         self.journal.load()
     }
 
-    fn append(&self, block: Option<Block>, state: &State) -> Result<(), JournalError> {
+    fn append(&self, blocks: Vec<Packed>, state: &State) -> Result<(), JournalError> {
         self.check()?;
-        self.journal.append(block, state)
-    }
-
-    fn sync(&self) -> Result<(), JournalError> {
-        self.check()?;
-        self.journal.sync()
+        self.journal.append(blocks, state)
     }
 
     fn begin(&self, state: &State) -> Result<(), JournalError> {

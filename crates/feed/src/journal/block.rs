@@ -5,8 +5,8 @@
 
 use super::JournalError;
 use crate::{Change, Kind, Lsn, Position};
-use bytes::Bytes;
 use fhir::{Instant, RESOURCE_TYPES, ResourceType, TypeSet};
+use lz4_flex::block::{compress, decompress};
 
 /// Length of a position as a key: sorts as positions do.
 pub(super) const POSITION_LEN: usize = 18;
@@ -35,11 +35,14 @@ pub(crate) struct Header {
     pub(crate) types: TypeSet,
 }
 
-/// A header and its entries, encoded.
+/// The entries of a block, encoded.
+pub(crate) struct Block(Vec<u8>);
+
+/// A block as it is stored: its entries compressed.
 #[derive(Clone, Debug)]
-pub(crate) struct Block {
+pub(crate) struct Packed {
     pub(crate) header: Header,
-    pub(crate) entries: Bytes,
+    pub(crate) entries: Vec<u8>,
 }
 
 /// An entry, borrowed from its block.
@@ -124,9 +127,16 @@ impl Header {
 }
 
 impl Block {
+    /// From its stored form.
+    pub(super) fn unpack(header: &Header, entries: &[u8]) -> Result<Self, JournalError> {
+        let entries = decompress(entries, header.length as usize)
+            .map_err(|_| JournalError::Corrupt("the entries of a block cannot be decompressed"))?;
+        Ok(Self(entries))
+    }
+
     /// The entries in their order; the first error ends them.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Result<Entry<'_>, JournalError>> {
-        let mut fields = Fields(&self.entries);
+        let mut fields = Fields(&self.0);
         std::iter::from_fn(move || {
             (!fields.0.is_empty()).then(|| {
                 let entry = Self::entry(&mut fields);
@@ -217,14 +227,14 @@ impl BlockBuilder {
         self.entries.len()
     }
 
-    /// The block; `None` if nothing was added.
-    pub(crate) fn finish(mut self) -> Option<Block> {
+    /// The block, packed; `None` if nothing was added.
+    pub(crate) fn finish(mut self) -> Option<Packed> {
         self.header.offset += self.entries.len() as u64;
         // See the field.
         #[allow(clippy::cast_possible_truncation)]
         let length = self.entries.len() as u32;
         self.header.length = length;
-        (!self.entries.is_empty()).then(|| Block { header: self.header, entries: self.entries.into() })
+        (!self.entries.is_empty()).then(|| Packed { header: self.header, entries: compress(&self.entries) })
     }
 }
 
@@ -254,10 +264,11 @@ mod tests {
             for change in &changes {
                 builder.push(change, Instant::from_unix_micros(w));
             }
-            let block = builder.finish().unwrap();
-            prop_assert_eq!(&Header::decode(&block.header.encode()).unwrap(), &block.header);
-            prop_assert_eq!(block.header.last, changes.last().unwrap().position);
-            prop_assert_eq!(block.header.running_max, changes.iter().map(|c| c.stamp).max().unwrap());
+            let packed = builder.finish().unwrap();
+            let block = Block::unpack(&packed.header, &packed.entries).unwrap();
+            prop_assert_eq!(&Header::decode(&packed.header.encode()).unwrap(), &packed.header);
+            prop_assert_eq!(packed.header.last, changes.last().unwrap().position);
+            prop_assert_eq!(packed.header.running_max, changes.iter().map(|c| c.stamp).max().unwrap());
             let entries: Vec<_> = block.entries().map(Result::unwrap).collect();
             prop_assert_eq!(entries.len(), changes.len());
             for (entry, change) in entries.iter().zip(&changes) {
@@ -266,7 +277,7 @@ mod tests {
                 prop_assert_eq!(entry.kind, change.kind);
                 prop_assert_eq!(entry.resource_type, change.resource_type);
                 prop_assert_eq!(entry.data, &change.data[..]);
-                prop_assert!(block.header.types.contains(change.resource_type));
+                prop_assert!(packed.header.types.contains(change.resource_type));
             }
         }
 
@@ -274,7 +285,10 @@ mod tests {
         fn damaged_bytes_are_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Header::decode(&bytes);
             let header = BlockBuilder::new(Position::ZERO, Instant::MIN, 0, Instant::MIN, 0).header;
-            let block = Block { header, entries: bytes.into() };
+            if let Ok(block) = Block::unpack(&Header { length: 300, ..header }, &bytes) {
+                let _ = block.entries().take(100).count();
+            }
+            let block = Block(bytes);
             prop_assert!(block.entries().take(100).count() < 100);
         }
 

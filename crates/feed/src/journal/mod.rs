@@ -9,7 +9,7 @@ mod segments;
 mod state;
 mod writer;
 
-pub(crate) use block::{Block, BlockBuilder, Entry, Header};
+pub(crate) use block::{Block, BlockBuilder, Entry, Header, Packed};
 pub(crate) use segments::Segments;
 pub(crate) use state::{Floor, PastEpoch, State};
 pub(crate) use writer::{Durable, Publish, Stopped, Writer};
@@ -45,12 +45,8 @@ pub(crate) trait Journal: Send + Sync + 'static {
     /// The state as last written; `None` in a new journal.
     fn load(&self) -> Result<Option<State>, JournalError>;
 
-    /// Writes a block, if there is one, and the state as one: a crash leaves both or neither, and nothing of what was
-    /// written after them.
-    fn append(&self, block: Option<Block>, state: &State) -> Result<(), JournalError>;
-
-    /// Returns when everything that was appended is on disk.
-    fn sync(&self) -> Result<(), JournalError>;
+    /// Writes blocks and state as one, and returns when both are on disk.
+    fn append(&self, blocks: Vec<Packed>, state: &State) -> Result<(), JournalError>;
 
     /// Begins a new epoch: drops every block and writes the state, which is on disk on return.
     fn begin(&self, state: &State) -> Result<(), JournalError>;

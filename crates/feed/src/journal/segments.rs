@@ -4,15 +4,14 @@
 //! follows the clock, and the clock steps. A key is written once. Headers (`h` + last position) and entries
 //! (`e` + last position) of a segment lie apart, so that headers are scanned without reading entries.
 //!
-//! Entries are compressed here, once, and not by fjall, which would do it for its log and again for its tables: what is
-//! written, synchronised and kept in memory is a fraction of what came in.
+//! Entries come compressed, once, and fjall compresses nothing, which would do it for its log only: what is written,
+//! synchronised and kept in memory is a fraction of what came in.
 
 use super::block::{POSITION_LEN, write_position};
-use super::{Block, Floor, Header, Journal, JournalError, Retention, State, Visit};
+use super::{Block, Floor, Header, Journal, JournalError, Packed, Retention, State, Visit};
 use crate::{Lsn, Mark, Position};
 use fhir::Instant;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
-use lz4_flex::block::{compress, decompress};
 use parking_lot::RwLock;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -259,26 +258,34 @@ impl Journal for Segments {
         self.with(|open| read_state(&open.state))
     }
 
-    fn append(&self, block: Option<Block>, state: &State) -> Result<(), JournalError> {
+    fn append(&self, blocks: Vec<Packed>, state: &State) -> Result<(), JournalError> {
         self.with(|open| {
-            let mut batch = open.database.batch();
+            // The store syncs before it puts anything into its tables: so none of them is ever ahead of the state.
+            let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
+            let segment = if blocks.is_empty() { None } else { Some(open.active(state.epoch)?) };
+            let mut ends = segment.as_ref().and_then(|segment| segment.ends());
+            if let Some(segment) = &segment {
+                for Packed { header, entries } in blocks {
+                    batch.insert(&segment.keyspace, key(HEADER, header.last), header.encode());
+                    batch.insert(&segment.keyspace, key(ENTRIES, header.last), entries);
+                    let first = Ends {
+                        offset: header.offset.saturating_sub(header.length.into()),
+                        preceding: header.preceding,
+                        last: header,
+                    };
+                    ends = Some(match ends {
+                        Some(ends) => Ends { last: first.last, ..ends },
+                        None => first,
+                    });
+                }
+            }
             batch.insert(&open.state, STATE, encode_state(state)?);
-            let Some(Block { header, entries }) = block else { return Ok(batch.commit()?) };
-            let segment = open.active(state.epoch)?;
-            let (offset, preceding) = match segment.ends() {
-                Some(ends) => (ends.offset, ends.preceding),
-                None => (header.offset.saturating_sub(header.length.into()), header.preceding),
-            };
-            batch.insert(&segment.keyspace, key(HEADER, header.last), header.encode());
-            batch.insert(&segment.keyspace, key(ENTRIES, header.last), compress(&entries));
             batch.commit()?;
-            *segment.ends.write() = Some(Ends { offset, preceding, last: header });
+            if let Some(segment) = segment {
+                *segment.ends.write() = ends;
+            }
             Ok(())
         })
-    }
-
-    fn sync(&self) -> Result<(), JournalError> {
-        self.with(|open| Ok(open.database.persist(PersistMode::SyncAll)?))
     }
 
     fn begin(&self, state: &State) -> Result<(), JournalError> {
@@ -310,10 +317,7 @@ impl Journal for Segments {
                             .keyspace
                             .get(key(ENTRIES, header.last))?
                             .ok_or(JournalError::Corrupt("a block has a header and no entries"))?;
-                        let entries = decompress(&entries, header.length as usize).map_err(|_| {
-                            JournalError::Corrupt("the entries of a block cannot be decompressed")
-                        })?;
-                        Ok(Block { header: header.clone(), entries: entries.into() })
+                        Block::unpack(&header, &entries)
                     };
                     if !visit(&header, &block)? {
                         return Ok(());

@@ -4,7 +4,7 @@
 //! fails it drops what is queued, opens the journal again as soon as that is possible, and counts a new
 //! generation: the publisher then fetches from Postgres what the journal has not.
 
-use super::{BlockBuilder, Floor, Journal, JournalError, Retention, State};
+use super::{BlockBuilder, Floor, Journal, JournalError, Packed, Retention, State};
 use crate::budget::{Budget, Held};
 use crate::hub::Hub;
 use crate::{Batch, Change, Lsn, Mark, Position};
@@ -155,16 +155,15 @@ struct Thread {
     purged: Clock,
 }
 
-/// What is made durable with one fsync.
+/// What is written with one fsync.
 ///
-/// A block is written when it is full and not all of them before the fsync: what a processor does in one go must not keep
-/// the reader of the log from its own.
-struct Group<'a> {
-    journal: &'a dyn Journal,
-    /// As it will be on disk.
+/// A block is packed when it is full and not all of them before the fsync: what a processor does in one go must not keep the
+/// reader of the log from its own.
+struct Group {
     state: State,
+    blocks: Vec<Packed>,
     builder: Option<BlockBuilder>,
-    /// Of entries that were written.
+    /// Of entries, as they came.
     bytes: usize,
 }
 
@@ -185,14 +184,13 @@ impl Thread {
     }
 
     async fn step(&mut self, next: Option<Publish>) -> Result<(), JournalError> {
-        let journal = Arc::clone(&self.journal);
-        let mut group = Group::new(&*journal, self.state.clone());
+        let mut group = Group::new(self.state.clone());
         group.state.durable_lsn = self.passed;
         let mut next = next;
         while let Some(publish) = next {
             match publish {
                 Publish::Batch { batch, w, generation, place: _place } if generation == self.generation => {
-                    group.add(&batch, w)?;
+                    group.add(&batch, w);
                 }
                 Publish::Batch { .. } => {}
                 Publish::Begin { state, done } => {
@@ -200,7 +198,7 @@ impl Thread {
                     self.journal.begin(&state)?;
                     self.state = *state;
                     self.passed = self.state.durable_lsn;
-                    group = Group::new(&*journal, self.state.clone());
+                    group = Group::new(self.state.clone());
                     self.hub.begin(&self.state);
                     self.announce(false);
                     // The publisher may have gone; the epoch stands all the same.
@@ -213,7 +211,7 @@ impl Thread {
             next = match self.published.try_recv() {
                 Ok(next) => Some(next),
                 // A little is worth an fsync at once, what streams in is worth one in a while.
-                Err(_) if group.bytes > 0 => {
+                Err(_) if !group.blocks.is_empty() => {
                     tokio::time::timeout_at(self.synced + BUSY_SYNC, self.published.recv())
                         .await
                         .unwrap_or_default()
@@ -221,31 +219,26 @@ impl Thread {
                 Err(_) => None,
             };
         }
-        self.sync(group)
+        self.write(group)
     }
 
-    /// Makes the group durable, or a state alone if that is due.
-    fn sync(&mut self, mut group: Group<'_>) -> Result<(), JournalError> {
+    fn write(&mut self, mut group: Group) -> Result<(), JournalError> {
+        group.close();
         if let Some((epoch, mark)) = *self.marks.borrow()
             && epoch == group.state.epoch
         {
             group.state.mark = Some(mark);
         }
-        let has_state = group.close()?;
-        let Group { state, bytes, .. } = group;
         let since_sync = self.synced.elapsed();
-        let due = bytes > 0
-            || (state.durable_lsn != self.state.durable_lsn && since_sync >= IDLE_SYNC)
-            || (state.mark != self.state.mark && since_sync >= MARK_SYNC);
+        let due = !group.blocks.is_empty()
+            || (group.state.durable_lsn != self.state.durable_lsn && since_sync >= IDLE_SYNC)
+            || (group.state.mark != self.state.mark && since_sync >= MARK_SYNC);
         if !due {
-            self.passed = state.durable_lsn;
+            self.passed = group.state.durable_lsn;
             return Ok(());
         }
-        if !has_state {
-            self.journal.append(None, &state)?;
-        }
-        self.journal.sync()?;
-        self.state = state;
+        self.journal.append(group.blocks, &group.state)?;
+        self.state = group.state;
         self.passed = self.state.durable_lsn;
         self.synced = Clock::now();
         self.announce(false);
@@ -284,7 +277,7 @@ impl Thread {
             // Only a write shows that there is space again.
             let reopened = reopened.and_then(|state| {
                 let state = state.unwrap_or_else(|| self.state.clone());
-                self.journal.append(None, &state).and_then(|()| self.journal.sync()).map(|()| state)
+                self.journal.append(Vec::new(), &state).map(|()| state)
             });
             match reopened {
                 Ok(state) => {
@@ -305,12 +298,12 @@ impl Thread {
     }
 }
 
-impl<'a> Group<'a> {
-    fn new(journal: &'a dyn Journal, state: State) -> Self {
-        Self { journal, state, builder: None, bytes: 0 }
+impl Group {
+    fn new(state: State) -> Self {
+        Self { state, blocks: Vec::new(), builder: None, bytes: 0 }
     }
 
-    fn add(&mut self, batch: &Batch, w: Option<Instant>) -> Result<(), JournalError> {
+    fn add(&mut self, batch: &Batch, w: Option<Instant>) {
         let mut transactions = batch.transactions.iter().peekable();
         for (index, change) in batch.changes.iter().enumerate() {
             let commit_lsn = change.position.commit_lsn;
@@ -335,23 +328,21 @@ impl<'a> Group<'a> {
             self.state.head_w = w;
             self.state.running_max = self.state.running_max.max(change.stamp);
             if builder.len() >= BLOCK_BYTES {
-                self.close()?;
+                self.close();
             }
         }
-        // Only now: the state that is written with a block never says of a change beyond it that it was received.
         if let Some(passed) = batch.passed {
             self.state.durable_lsn = self.state.durable_lsn.max(passed);
         }
-        Ok(())
     }
 
-    /// Writes the block that is being built, with the state; whether there was one.
-    fn close(&mut self) -> Result<bool, JournalError> {
-        let Some(block) = self.builder.take().and_then(BlockBuilder::finish) else { return Ok(false) };
-        self.bytes += block.entries.len();
-        self.state.offset = block.header.offset;
-        self.journal.append(Some(block), &self.state)?;
-        Ok(true)
+    /// Ends the block that is being built.
+    fn close(&mut self) {
+        if let Some(block) = self.builder.take().and_then(BlockBuilder::finish) {
+            self.bytes += block.header.length as usize;
+            self.state.offset = block.header.offset;
+            self.blocks.push(block);
+        }
     }
 }
 

@@ -30,8 +30,7 @@ fn append(journal: &Segments, state: &mut State, rows: &[(u64, i64)]) {
     }
     let block = builder.finish().unwrap();
     state.offset = block.header.offset;
-    journal.append(Some(block), state).unwrap();
-    journal.sync().unwrap();
+    journal.append(vec![block], state).unwrap();
 }
 
 fn positions_after(journal: &Segments, position: Position) -> Vec<Position> {
