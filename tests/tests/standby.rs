@@ -150,8 +150,13 @@ async fn who_loses_the_slot_ends_its_streams(context: Context) -> Result<()> {
         let last = reader.heard.last().context("nothing was heard")?;
         ensure!(last.what.code() == Some("transient"), "{}", reader.tail());
     }
-    let (is_ready, why) = readiness(site.server.listening()?).await?;
-    ensure!(!is_ready && why.contains("another process reads from the replication slot"), "{why}");
+    let lost = site.server.listening()?;
+    until("who lost to say so", SOON, || async {
+        let (is_ready, why) = readiness(lost).await?;
+        ensure!(!is_ready, "both are ready");
+        Ok(why.contains("another process reads from the replication slot").then_some(()))
+    })
+    .await?;
 
     // Its clients come to the other, which says that it does not know their ids' journal.
     reader.connect(other).await?;

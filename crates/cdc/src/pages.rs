@@ -27,7 +27,7 @@ use tokio_postgres::{Client, Row, RowStream};
 
 /// A page has at most this many rows ...
 pub(crate) const ROWS: usize = 1_000;
-/// ... and ends with the row that brings it to this many bytes.
+/// ... and comes to about this many bytes: it ends with the row that brings it to that, or to twice that.
 pub(crate) const BYTES: usize = 1 << 20;
 /// How long one page may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -184,6 +184,8 @@ impl Pages {
         let mut rows = pin!(rows);
         // A little more than a page, since its last row may go beyond it; what is not written takes no memory.
         let mut building = Building { data: Vec::with_capacity(BYTES + BYTES / 8), ..Building::default() };
+        // Rows that were expected may come to a little more. What Postgres compressed to a hundredth comes to far more.
+        let enough = if request.expected.is_none() { BYTES } else { 2 * BYTES };
         let mut count = 0;
         let (mut end, mut log_end) = (End::Last, None);
         while let Some(row) = rows.next().await {
@@ -200,7 +202,7 @@ impl Pages {
             self.add(request, &row, &mut building)?;
             if count == parameters.rows {
                 end = End::More;
-            } else if request.expected.is_none() && (size >= query::WEIGHT || building.data.len() >= BYTES) {
+            } else if building.data.len() >= enough || request.expected.is_none() && size >= query::WEIGHT {
                 // What is left of the statement is thrown away; `query` keeps that short.
                 end = End::More;
                 break;

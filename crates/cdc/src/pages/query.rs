@@ -94,8 +94,7 @@ pub(super) struct Parameters<'a> {
     pub(super) largest: i64,
 }
 
-/// A content is not like those before it if it is so many times as large as these are on the average. So a page of such rows
-/// never comes to more than this many times its size.
+/// A content is not like those before it if it is so many times as large as these are on the average.
 const ALIKE: usize = 8;
 
 impl<'a> Parameters<'a> {

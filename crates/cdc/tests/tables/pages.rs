@@ -275,8 +275,8 @@ async fn a_page_counts_once_what_it_passed_over_is_on_disk() {
     client.batch_execute("select pg_reload_conf()").await.unwrap();
 }
 
-/// Most rows small, some of 20 KB, which are still alike, some of 400 KB, which end a page, two of them in a row; with what
-/// Postgres can compress and what it cannot.
+/// Most rows small, some of 20 KB, some of 400 KB, two of them in a row; in the end many that Postgres compresses to a
+/// hundredth, after some that are as large as that when they are stored.
 #[tokio::test]
 async fn rows_of_very_different_sizes_come_once_and_in_order() {
     let database = Cluster::database().await;
@@ -287,11 +287,13 @@ async fn rows_of_very_different_sizes_come_once_and_in_order() {
              insert into fhir.resource select 'Basic', lpad(i::text, 5, '0'), i,
                     timestamptz '2026-01-01' + i * interval '1 microsecond',
                     json_build_object('resourceType', 'Basic', 'x', case
+                        when i > 4500 then repeat('x', 400000)
+                        when i > 3000 then (select string_agg(md5(j::text), '') from generate_series(1, 80) j)
                         when i % 613 in (0, 1) and i % 2 = 0 then repeat('x', 400000)
                         when i % 613 in (0, 1) then (select string_agg(md5(j::text), '') from generate_series(1, 12500) j)
                         when i % 97 = 0 then (select string_agg(md5(j::text), '') from generate_series(1, 600) j)
                         else 'small' end)
-               from generate_series(1, 5000) i;",
+               from generate_series(1, 4700) i;",
         )
         .await
         .unwrap();
@@ -302,13 +304,13 @@ async fn rows_of_very_different_sizes_come_once_and_in_order() {
         let page = running.tables.page(request.clone()).await.unwrap();
         expectations[usize::from(page.expected.is_some())] += 1;
         let bytes: usize = page.rows.iter().map(|row| row.data.len()).sum();
-        assert!(page.rows.len() <= 1_000 && bytes <= 9 << 20, "{} rows, {bytes} bytes", page.rows.len());
+        assert!(page.rows.len() <= 1_000 && bytes <= 3 << 20, "{} rows, {bytes} bytes", page.rows.len());
         ids.extend(page.rows.into_iter().map(|row| row.id.to_string()));
         request = match page.next {
             Some(next) => PageRequest { after: Some(next), expected: page.expected, ..request },
             None => break,
         };
     }
-    assert_eq!(ids, (1..=5000).map(|i| format!("{i:05}")).collect::<Vec<_>>());
+    assert_eq!(ids, (1..=4700).map(|i| format!("{i:05}")).collect::<Vec<_>>());
     assert!(expectations.iter().all(|count| *count > 2), "both kinds of pages: {expectations:?}");
 }
