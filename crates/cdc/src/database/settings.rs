@@ -207,7 +207,8 @@ fn split(text: &str) -> Result<Split, InvalidDatabaseUrl> {
     let text = text.trim();
     if text.starts_with("postgres://") || text.starts_with("postgresql://") {
         split_url(text)
-    } else if !text.contains("://") {
+    } else if text.split_once("://").is_none_or(|(scheme, _)| scheme.contains('=')) {
+        // A value may have `://` in it, as a password may.
         split_keywords(text)
     } else {
         Err(InvalidDatabaseUrl(

@@ -66,6 +66,15 @@ fn the_password_is_never_shown() {
 }
 
 #[test]
+fn a_value_may_look_like_the_beginning_of_a_url() {
+    let settings = settings("host=db user=ann password='s://cret' dbname=fhir");
+    assert_eq!(settings.config.get_password(), Some(b"s://cret".as_slice()));
+    assert_eq!(settings.config.get_dbname(), Some("fhir"));
+    let error = database("mysql://ann@db/fhir?a=b").unwrap_err().to_string();
+    assert!(error.contains("postgres://"), "{error}");
+}
+
+#[test]
 fn the_password_file_is_read_if_nobody_else_can() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
@@ -102,7 +111,7 @@ proptest! {
     }
 
     #[test]
-    fn keyword_values_survive(user in "[^\0]{1,20}", dbname in "[^\0]{1,20}") {
+    fn keyword_values_survive(user in "([^\0]|://|[='\\\\ ]){1,20}", dbname in "([^\0]|://|[='\\\\ ]){1,20}") {
         let quote = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
         let database =
             database(&format!("host=h user='{}' sslmode=disable dbname='{}'", quote(&user), quote(&dbname)));
