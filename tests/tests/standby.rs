@@ -119,18 +119,23 @@ async fn the_other_takes_over_within_seconds_of_the_end_of_the_one(context: Cont
     Ok(())
 }
 
+/// Waits until a service says that another has the slot; it is not ready meanwhile.
+async fn waits_for_the_slot(address: SocketAddr) -> Result<()> {
+    until("the service to find the slot taken", SOON, || async {
+        let (is_ready, why) = readiness(address).await?;
+        ensure!(!is_ready, "both are ready");
+        Ok(why.contains("another process reads from the replication slot").then_some(()))
+    })
+    .await
+}
+
 /// Two services with journals of their own and one slot: who has it serves, and who loses it does not.
 async fn who_loses_the_slot_ends_its_streams(context: Context) -> Result<()> {
     let site = Site::start(&context).await?;
     let mut second = Server::new(context.within("second")?.directory(), &site.cluster.url("fhir_tail"), &[])?;
     second.start().await?;
     let other = second.listening()?;
-    until("the second to find the slot taken", SOON, || async {
-        let (is_ready, why) = readiness(other).await?;
-        ensure!(!is_ready, "both are ready");
-        Ok(why.contains("another process reads from the replication slot").then_some(()))
-    })
-    .await?;
+    waits_for_the_slot(other).await?;
     let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
     let mut idle = site.live(Subscribe::with(Client::EventSource, "_type=Encounter")).await?;
 
@@ -150,13 +155,7 @@ async fn who_loses_the_slot_ends_its_streams(context: Context) -> Result<()> {
         let last = reader.heard.last().context("nothing was heard")?;
         ensure!(last.what.code() == Some("transient"), "{}", reader.tail());
     }
-    let lost = site.server.listening()?;
-    until("who lost to say so", SOON, || async {
-        let (is_ready, why) = readiness(lost).await?;
-        ensure!(!is_ready, "both are ready");
-        Ok(why.contains("another process reads from the replication slot").then_some(()))
-    })
-    .await?;
+    waits_for_the_slot(site.server.listening()?).await?;
 
     // Its clients come to the other, which says that it does not know their ids' journal.
     reader.connect(other).await?;

@@ -30,7 +30,7 @@ pub(super) async fn measure(lab: &Lab) -> Result<Measured> {
     // They hear nothing but heartbeats, and nobody reads those.
     let _others = crowd(address, vec![(request, usize::try_from(others)?)], None).await?;
     let among = runs(lab, &site, &mut listener, &mut paced, commits, &mut next).await?;
-    let heartbeats = idle(&site).await? * f64::from(RUN * PER_SECOND) / 1e3;
+    let heartbeats = idle(&site).await? * 1e3;
     Ok(vec![
         Finding {
             reference: reference("alone", alone.0),
@@ -51,11 +51,11 @@ pub(super) async fn measure(lab: &Lab) -> Result<Measured> {
     .into())
 }
 
-/// Microseconds of the service's processor time while nothing changes, for each commit that there could have been.
+/// Seconds of the service's processor time in as long as a run takes, while nothing changes.
 async fn idle(site: &Site) -> Result<f64> {
     let before = usage::processor(site.server.id()?)?;
     tokio::time::sleep(Duration::from_secs(RUN.into())).await;
-    Ok((usage::processor(site.server.id()?)? - before) * 1e6 / f64::from(RUN * PER_SECOND))
+    Ok(usage::processor(site.server.id()?)? - before)
 }
 
 /// The p99, and microseconds of the service's processor time for a commit beyond what it takes without any.
@@ -68,7 +68,7 @@ async fn runs(
     next: &mut u32,
 ) -> Result<(Vec<f64>, Vec<f64>)> {
     let (mut p99, mut used) = (Vec::new(), Vec::new());
-    let without = idle(site).await?;
+    let without = idle(site).await? * 1e6 / f64::from(RUN * PER_SECOND);
     // The first only warms up.
     for run in 0..=lab.runs {
         let before = usage::processor(site.server.id()?)?;
