@@ -1,12 +1,12 @@
 //! The inner loops: what happens to each event on its way from the log to a client, piece by piece.
 
 use crate::documents;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use cdc::layout::{BadRows, Layout, Native};
 use cdc::pgoutput::{Message, Relation, RelationColumn, ReplicaIdentity};
 use feed::{
     Answer, Batch, Begin, Change, EventId, Feed, Framing as _, Item, Kind, Lsn, Mark, Notice, Options,
-    Origin, Page, PageRequest, Position, Sample, Source, Transaction,
+    Origin, Page, PageRequest, PageRows, Position, Sample, Source, Transaction,
 };
 use fhir::{Columns, Filter, Instant, RESOURCE_TYPES, ResourceType, TypeSet, write_resource};
 use sse_api::EventStream;
@@ -149,7 +149,7 @@ fn id() -> Result<Work, Box<dyn Error>> {
 fn frame() -> Result<Work, Box<dyn Error>> {
     let event = documents::TYPE.parse()?;
     let contents: Vec<String> = (0..DIFFERENT).map(documents::observation).collect();
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     Ok(Box::new(move |count| {
         for content in contents.iter().cycle().take(places(count)) {
             if out.len() > 256 << 10 {
@@ -181,7 +181,7 @@ impl Source for Empty {
         Box::pin(async { Ok(None) })
     }
 
-    fn page(&self, _: PageRequest) -> Answer<'_, Page> {
+    fn page<'a>(&'a self, _: PageRequest, _: &'a mut dyn PageRows) -> Answer<'a, Page> {
         Box::pin(async { Ok(Page::default()) })
     }
 

@@ -5,22 +5,23 @@
 
 mod pool;
 mod query;
+mod row;
 
 pub(crate) use query::present;
 
 use crate::layout::{BadRow, BadRows, Reason};
 use crate::on_disk::OnDisk;
 use crate::timestamptz::Timestamptz;
-use bytes::Bytes;
-use feed::{Kind, Lsn, Page, PageRequest, PageRow, SourceError};
+use feed::{Kind, Lsn, Page, PageRequest, PageRows, SourceError};
 use fhir::{Instant, ResourceType, TypeSet};
 use futures_util::StreamExt;
 use pool::{Connection, Pool};
 use query::Parameters;
-use std::ops::Range;
+use row::Found;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Client, Row, RowStream};
@@ -45,8 +46,18 @@ impl Pages {
     }
 
     /// Reads a page.
-    pub(crate) async fn read(&self, request: &PageRequest) -> Result<Page, SourceError> {
-        self.attempt(|connection| async move { self.page(&connection, request).await }).await
+    pub(crate) async fn read(
+        &self,
+        request: &PageRequest,
+        rows: &mut dyn PageRows,
+    ) -> Result<Page, SourceError> {
+        // One attempt after the other.
+        let rows = Mutex::new(rows);
+        self.attempt(|connection| {
+            let rows = &rows;
+            async move { self.page(&connection, request, &mut **rows.lock().await).await }
+        })
+        .await
     }
 
     /// The types with rows and those with tombstones, stamped after `since`. Without a lower bound nobody asks for tombstones.
@@ -133,13 +144,18 @@ impl Pages {
         self.on_disk.wait(client, Lsn::new(u64::from(end))).await.map_err(failed)
     }
 
-    async fn page(&self, connection: &Connection, request: &PageRequest) -> Result<Page, SourceError> {
-        match self.attempt_page(connection, request).await? {
+    async fn page(
+        &self,
+        connection: &Connection,
+        request: &PageRequest,
+        rows: &mut dyn PageRows,
+    ) -> Result<Page, SourceError> {
+        match self.attempt_page(connection, request, rows).await? {
             Some(page) => Ok(page),
             None => {
                 let unlike = PageRequest { expected: None, ..request.clone() };
                 // Nothing is too large for a page of which nothing is expected.
-                Ok(self.attempt_page(connection, &unlike).await?.unwrap_or_default())
+                Ok(self.attempt_page(connection, &unlike, rows).await?.unwrap_or_default())
             }
         }
     }
@@ -149,7 +165,9 @@ impl Pages {
         &self,
         connection: &Connection,
         request: &PageRequest,
+        out: &mut dyn PageRows,
     ) -> Result<Option<Page>, SourceError> {
+        out.clear();
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
         let (client, statements) = (&connection.client, connection.pages(request.kind));
         let parameters = Parameters::of(request, BYTES, ROWS);
@@ -160,7 +178,7 @@ impl Pages {
             Some(_) => client.query_raw(&statements.alike, all).await,
         };
         let found = found.map_err(failed)?;
-        let (page, end) = self.rows(request, &parameters, found).await?;
+        let (page, end) = self.rows(request, &parameters, found, out).await?;
         let end = match end {
             Some(end) => end,
             // It had no rows that could have said.
@@ -179,52 +197,65 @@ impl Pages {
         request: &PageRequest,
         parameters: &Parameters<'_>,
         rows: RowStream,
+        out: &mut dyn PageRows,
     ) -> Result<(Option<Page>, Option<Option<PgLsn>>), SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
         let mut rows = pin!(rows);
-        // A little more than a page, since its last row may go beyond it; what is not written takes no memory.
-        let mut building = Building { data: Vec::with_capacity(BYTES + BYTES / 8), ..Building::default() };
+        let mut read = ReadSoFar::default();
         // Rows that were expected may come to a little more. What Postgres compressed to a hundredth comes to far more.
         let enough = if request.expected.is_none() { BYTES } else { 2 * BYTES };
-        let mut count = 0;
         let (mut end, mut log_end) = (End::Last, None);
         while let Some(row) = rows.next().await {
             let row = row.map_err(failed)?;
             if log_end.is_none() {
-                log_end = Some(row.try_get(5).map_err(failed)?);
+                log_end = Some(row.try_get(4).map_err(failed)?);
             }
-            let size: i64 = row.try_get(4).map_err(failed)?;
-            if request.expected.is_some() && size > parameters.largest {
+            let weight: i64 = match request.expected {
+                None => row.try_get(5).map_err(failed)?,
+                Some(_) => 0,
+            };
+            let row = Found::read(&row)?;
+            if request.expected.is_some() && request.kind == Kind::Upsert && row.content.is_none() {
                 end = End::Unlike;
                 break;
             }
-            count += 1;
-            self.add(request, &row, &mut building)?;
-            if count == parameters.rows {
+            read.rows += 1;
+            self.add(request, &row, &mut read, out)?;
+            if read.rows == parameters.rows {
                 end = End::More;
-            } else if building.data.len() >= enough || request.expected.is_none() && size >= query::WEIGHT {
+            } else if read.bytes >= enough || weight >= query::WEIGHT {
                 // What is left of the statement is thrown away; `query` keeps that short.
                 end = End::More;
                 break;
             }
         }
-        let page = (count > 0 || end == End::Last).then(|| building.finish(end, count));
+        let page = (read.rows > 0 || end == End::Last).then(|| read.finish(end));
         Ok((page, log_end))
     }
 
-    fn add(&self, request: &PageRequest, row: &Row, building: &mut Building) -> Result<(), SourceError> {
-        // Without these two there is no place to go on from.
-        let id: &str = row.try_get(0).map_err(|_| unreadable("id"))?;
-        let Timestamptz(stamp) = row.try_get(2).map_err(|_| unreadable("last_updated"))?;
-        let start = building.data.len();
-        let version_id = row.try_get::<_, Option<i64>>(1).ok().flatten();
-        match write(request, row, (id, version_id, stamp), &mut building.data) {
-            Ok(()) => building.rows.push((stamp, id.into(), start..building.data.len())),
-            Err(reason) => self.meet(request.kind, version_id, &reason)?,
+    fn add(
+        &self,
+        request: &PageRequest,
+        row: &Found<'_>,
+        read: &mut ReadSoFar,
+        out: &mut dyn PageRows,
+    ) -> Result<(), SourceError> {
+        let mut bad = None;
+        out.row(row.stamp, row.id, &mut |out| {
+            let start = out.len();
+            bad = row.write(request, out).err();
+            read.bytes += out.len() - start;
+            bad.is_none()
+        });
+        if let Some(reason) = bad {
+            self.meet(request.kind, row.version_id, &reason)?;
         }
         // Nothing before the calendar can be streamed, nor be a place to go on from: on to the calendar's beginning.
-        let place = if stamp < Instant::YEAR_ONE { (Instant::YEAR_ONE, "") } else { (stamp, id) };
-        building.last = Some((place.0, place.1.into()));
+        let (stamp, id) =
+            if row.stamp < Instant::YEAR_ONE { (Instant::YEAR_ONE, "") } else { (row.stamp, row.id) };
+        read.last.0 = stamp;
+        read.last.1.clear();
+        read.last.1.push_str(id);
         Ok(())
     }
 
@@ -252,42 +283,14 @@ async fn version_of_type(
     Ok(row.map(|row| row.try_get(0)).transpose().map_err(failed)?.flatten())
 }
 
-/// It will be as unreadable the next time.
-fn unreadable(column: &str) -> SourceError {
-    SourceError::Refused(format!(
-        "column {column} of a page cannot be read: is the database's encoding SQL_ASCII?"
-    ))
-}
-
-/// Writes a row with this id, version and stamp.
-fn write(
-    request: &PageRequest,
-    row: &Row,
-    (id, version_id, last_updated): (&str, Option<i64>, Instant),
-    out: &mut Vec<u8>,
-) -> Result<(), Reason> {
-    // As in the log, which has such a stamp as text: "-infinity", or a year "BC".
-    if last_updated < Instant::YEAR_ONE {
-        return Err(Reason::Unreadable("last_updated"));
-    }
-    let version_id = version_id.ok_or(Reason::Null("version_id"))?;
-    let columns = fhir::Columns { resource_type: request.resource_type, id, version_id, last_updated };
-    match request.kind {
-        Kind::Upsert => {
-            let content: Option<&str> = row.try_get(3).map_err(|_| Reason::Unreadable("content"))?;
-            fhir::write_resource(content.ok_or(Reason::Null("content"))?.as_bytes(), &columns, out)?;
-        }
-        Kind::Deletion => fhir::write_deletion(&columns, out)?,
-    }
-    Ok(())
-}
-
-/// A page while it is read: all its data in one allocation.
+/// What was read of a page.
 #[derive(Default)]
-struct Building {
-    data: Vec<u8>,
-    rows: Vec<(Instant, Box<str>, Range<usize>)>,
-    last: Option<(Instant, Box<str>)>,
+struct ReadSoFar {
+    rows: i64,
+    /// What is streamed of them.
+    bytes: usize,
+    /// The last of them, if there are any.
+    last: (Instant, String),
 }
 
 /// What follows a page.
@@ -301,13 +304,11 @@ enum End {
     Unlike,
 }
 
-impl Building {
-    fn finish(self, end: End, read: i64) -> Page {
-        let read = usize::try_from(read).unwrap_or(usize::MAX);
-        let expected = read.saturating_mul(BYTES).checked_div(self.data.len()).filter(|_| end == End::More);
-        let data = Bytes::from(self.data);
-        let rows = self.rows.into_iter();
-        let rows = rows.map(|(stamp, id, range)| PageRow { stamp, id, data: data.slice(range) }).collect();
-        Page { rows, next: self.last.filter(|_| end != End::Last), expected }
+impl ReadSoFar {
+    fn finish(self, end: End) -> Page {
+        let rows = usize::try_from(self.rows).unwrap_or(usize::MAX);
+        let expected = rows.saturating_mul(BYTES).checked_div(self.bytes).filter(|_| end == End::More);
+        let (stamp, id) = self.last;
+        Page { next: (rows > 0 && end != End::Last).then(|| (stamp, id.into())), expected }
     }
 }

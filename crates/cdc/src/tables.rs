@@ -5,7 +5,7 @@ use crate::layout::{BadRows, OnBadRow};
 use crate::marks::Marks;
 use crate::on_disk::OnDisk;
 use crate::pages::Pages;
-use feed::{Answer, Kind, Page, PageRequest, Sample, Source};
+use feed::{Answer, Kind, Page, PageRequest, PageRows, Sample, Source};
 use fhir::{Instant, ResourceType, TypeSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -62,8 +62,8 @@ impl Source for Tables {
         Box::pin(self.pages.tombstones_purged())
     }
 
-    fn page(&self, request: PageRequest) -> Answer<'_, Page> {
-        Box::pin(async move { self.pages.read(&request).await })
+    fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page> {
+        Box::pin(async move { self.pages.read(&request, rows).await })
     }
 
     fn holding_back(&self) -> Option<String> {

@@ -67,11 +67,11 @@ impl Budget {
 
 impl Held {
     /// Ties the part of the budget to the bytes it was taken for.
-    pub(crate) fn attach(held: Option<Self>, bytes: Bytes) -> Bytes {
-        struct Attached(Bytes, #[allow(dead_code)] Option<Held>);
-        impl AsRef<[u8]> for Attached {
+    pub(crate) fn attach(held: Option<Self>, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        struct Attached<B>(B, #[allow(dead_code)] Option<Held>);
+        impl<B: AsRef<[u8]>> AsRef<[u8]> for Attached<B> {
             fn as_ref(&self) -> &[u8] {
-                &self.0
+                self.0.as_ref()
             }
         }
         Bytes::from_owner(Attached(bytes, held))

@@ -1,6 +1,7 @@
 //! The feed itself: one publisher in, any number of subscribers out.
 
 use crate::budget::Budget;
+use crate::framed::Spare;
 use crate::hub::Hub;
 use crate::journal::{Durable, Journal, PastEpoch, Retention, Segments, State, Writer};
 use crate::publisher::Publisher;
@@ -75,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) page_budget: Budget,
     pub(crate) durable: watch::Receiver<Durable>,
     pub(crate) source: watch::Sender<Option<Arc<dyn Source>>>,
+    /// Memory for the pages' frames.
+    pub(crate) spare: Spare,
     /// Turns at reading a page of the tables.
     pub(crate) pages: Semaphore,
     pub(crate) past: Mutex<Vec<PastEpoch>>,
@@ -132,6 +135,7 @@ impl Feed {
             page_budget,
             durable,
             source: watch::Sender::new(None),
+            spare: Spare::default(),
             pages: Semaphore::new(options.concurrent_pages.max(1)),
             past,
             marks,

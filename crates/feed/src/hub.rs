@@ -9,7 +9,7 @@ use crate::budget::{Budget, Held};
 use crate::journal::State;
 use crate::subscription::Tally;
 use crate::{Batch, EventId, Framing, Lsn, Mark, Position};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use fhir::{Filter, Instant, RESOURCE_TYPES, ResourceType};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
@@ -197,7 +197,7 @@ impl Hub {
                 let _ = sender.send(Live::Skipped);
                 continue;
             };
-            let mut frames = BytesMut::with_capacity(size);
+            let mut frames = Vec::with_capacity(size);
             let mut ends = Vec::with_capacity(wanted.len());
             for index in wanted {
                 let (change, id) = (&batch.changes[index], &mut ids[index]);
@@ -208,7 +208,7 @@ impl Hub {
                 self.framing.frame(id, event, &change.data, &mut frames);
                 ends.push((change.position, event, frames.len()));
             }
-            let frames = Mutex::new(Some(Held::attach(Some(held), frames.freeze())));
+            let frames = Mutex::new(Some(Held::attach(Some(held), frames)));
             let tally = Arc::new(ends.iter().map(|(_, event, _)| *event).collect());
             let chunk = Arc::new(Chunk { last, w, frames, ends: ends.into_boxed_slice(), tally });
             inner.remember(&chunk);

@@ -7,7 +7,7 @@
 use crate::{Kind, Lsn, Mark, Position};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fhir::{Instant, ResourceType, stable_hash};
+use fhir::{Instant, ResourceType, stable_hash, stable_hash_after};
 use std::fmt;
 use std::str::FromStr;
 
@@ -113,22 +113,67 @@ impl EventId {
                 put_instant(*w, &mut bytes);
             }
             Place::Replay(replay) => {
-                bytes.push(REPLAY);
-                put_u64(replay.epoch, &mut bytes);
-                put_instant(replay.since.unwrap_or(Instant::MIN), &mut bytes);
-                put_mark(replay.mark, &mut bytes);
-                bytes.extend_from_slice(&replay.filter.to_be_bytes());
-                // There are fewer than 256 types.
-                #[allow(clippy::cast_possible_truncation)]
-                bytes.push(replay.cursor.resource_type.index() as u8);
-                bytes.push(u8::from(replay.cursor.kind == Kind::Deletion));
-                put_instant(replay.cursor.stamp, &mut bytes);
-                bytes.extend_from_slice(replay.cursor.id.as_bytes());
+                put_stage(replay, &mut bytes);
+                put_row(replay.cursor.stamp, &replay.cursor.id, &mut bytes);
             }
         }
         bytes.extend_from_slice(&stable_hash(bytes.iter().copied()).to_be_bytes());
         URL_SAFE_NO_PAD.encode_string(&bytes, out);
     }
+}
+
+/// The ids of rows of one stage of a round, of which only the end is made anew for each: in their text, where they have
+/// most in common, too.
+pub(crate) struct RowIds {
+    text: String,
+    /// So much of the text, and of the bytes that are not in it yet, is the same for all rows.
+    common: (usize, usize),
+    bytes: Vec<u8>,
+    /// Of all that is the same.
+    hash: u32,
+}
+
+impl RowIds {
+    /// The ids of rows like this one.
+    pub(crate) fn new(row: &Replaying) -> Self {
+        let mut bytes = Vec::with_capacity(128);
+        put_stage(row, &mut bytes);
+        let hash = stable_hash(bytes.iter().copied());
+        // Four characters are three bytes.
+        let rest = bytes.split_off(bytes.len() / 3 * 3);
+        let text = URL_SAFE_NO_PAD.encode(&bytes);
+        Self { common: (text.len(), rest.len()), text, bytes: rest, hash }
+    }
+
+    /// The text form of a row's id.
+    pub(crate) fn text(&mut self, stamp: Instant, id: &str) -> &str {
+        let (text, bytes) = self.common;
+        self.text.truncate(text);
+        self.bytes.truncate(bytes);
+        put_row(stamp, id, &mut self.bytes);
+        let hash = stable_hash_after(self.hash, self.bytes[bytes..].iter().copied());
+        self.bytes.extend_from_slice(&hash.to_be_bytes());
+        URL_SAFE_NO_PAD.encode_string(&self.bytes, &mut self.text);
+        &self.text
+    }
+}
+
+/// What the rows of a stage have in common.
+fn put_stage(row: &Replaying, out: &mut Vec<u8>) {
+    out.push(REPLAY);
+    put_u64(row.epoch, out);
+    put_instant(row.since.unwrap_or(Instant::MIN), out);
+    put_mark(row.mark, out);
+    out.extend_from_slice(&row.filter.to_be_bytes());
+    // There are fewer than 256 types.
+    #[allow(clippy::cast_possible_truncation)]
+    out.push(row.cursor.resource_type.index() as u8);
+    out.push(u8::from(row.cursor.kind == Kind::Deletion));
+}
+
+fn put_row(stamp: Instant, id: &str, out: &mut Vec<u8>) {
+    put_instant(stamp, out);
+    out.extend_from_slice(id.as_bytes());
 }
 
 fn put_u64(number: u64, out: &mut Vec<u8>) {
@@ -321,6 +366,19 @@ mod tests {
             prop_assert_eq!(&text.parse::<EventId>().unwrap(), &id);
             let limit = if matches!(id.0, Place::Live { .. }) { 64 } else { 256 };
             prop_assert!(text.len() < limit);
+        }
+
+        #[test]
+        fn ids_of_rows_have_the_text_of_any_other(
+            place in place(),
+            rows in prop::collection::vec((instant(), "[A-Za-z0-9.-]{1,64}"), 1..5)
+        ) {
+            let Place::Replay(mut place) = place else { return Ok(()) };
+            let mut ids = RowIds::new(&place);
+            for (stamp, id) in rows {
+                place.cursor = Cursor { stamp, id: id.as_str().into(), ..place.cursor };
+                prop_assert_eq!(ids.text(stamp, &id), EventId(Place::Replay(place.clone())).to_string());
+            }
         }
 
         #[test]

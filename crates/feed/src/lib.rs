@@ -8,6 +8,7 @@ mod budget;
 mod change;
 mod feed;
 mod follow;
+mod framed;
 mod framing;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
@@ -28,5 +29,5 @@ pub use framing::Framing;
 pub use id::{EventId, InvalidEventId};
 pub use lsn::{InvalidLsn, Lsn};
 pub use publisher::{Origin, PublishError, Publisher};
-pub use source::{Answer, Mark, Page, PageRequest, PageRow, Sample, Source, SourceError};
+pub use source::{Answer, Mark, Page, PageRequest, PageRows, Sample, Source, SourceError};
 pub use subscription::{Begin, Frames, Item, Notice, Subscription, Tally};

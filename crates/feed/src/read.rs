@@ -3,7 +3,7 @@
 use crate::journal::{Entry, Journal, JournalError};
 use crate::subscription::Tally;
 use crate::{EventId, Framing, Mark, Position};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use fhir::{Filter, Instant};
 
 /// Frames of one read, about; one resource may be larger.
@@ -46,7 +46,7 @@ pub(crate) fn read(
     framing: &dyn Framing,
     wanted: &Wanted,
 ) -> Result<Read, JournalError> {
-    let mut frames = BytesMut::new();
+    let mut frames = Vec::new();
     let mut read = Read {
         frames: Bytes::new(),
         tally: Tally::default(),
@@ -83,7 +83,7 @@ pub(crate) fn read(
         blocks += 1;
         Ok(header.last < wanted.until && frames.len() < READ_BYTES && blocks < READ_BLOCKS)
     })?;
-    read.frames = frames.freeze();
+    read.frames = frames.into();
     Ok(read)
 }
 

@@ -2,13 +2,12 @@
 //!
 //! No state of its own: no snapshot, no transaction, nothing in the database that waits for the client.
 
-use crate::budget::Held;
 use crate::feed::Shared;
+use crate::framed::Framed;
 use crate::id::{Cursor, Place, Replaying};
 use crate::journal::PastEpoch;
-use crate::subscription::{Out, Tally};
-use crate::{EventId, Frames, Item, Kind, Mark, Page, PageRequest, Sample, Source, SourceError};
-use bytes::BytesMut;
+use crate::subscription::Out;
+use crate::{EventId, Item, Kind, Mark, Page, PageRequest, Sample, Source, SourceError};
 use fhir::{Filter, Instant, ResourceType};
 use std::future::Future;
 use std::sync::Arc;
@@ -194,26 +193,25 @@ impl Replay<'_> {
         let mut ahead: Option<AbortOnDropHandle<_>> = None;
         let mut prompt = false;
         loop {
-            let read = || read_page(self.shared.clone(), source.clone(), request.clone());
+            let read = || read_page(self.shared.clone(), source.clone(), round, request.clone());
             // What failed ahead is tried again, with pauses.
             let early = match ahead.take() {
                 Some(ahead) => ahead.await.ok().and_then(Result::ok),
                 None => None,
             };
-            let (page, mut held) = match early {
+            let (page, frames) = match early {
                 Some(page) => page,
                 None => persist(self.out, read).await?,
             };
             let more = page.next.is_some();
-            request = PageRequest { after: page.next.clone(), expected: page.expected, ..request };
+            request = PageRequest { after: page.next, expected: page.expected, ..request };
             if more && prompt {
-                let next = read_page(self.shared.clone(), source.clone(), request.clone());
+                let next = read_page(self.shared.clone(), source.clone(), round, request.clone());
                 ahead = Some(AbortOnDropHandle::new(tokio::spawn(next)));
                 // So that the database has it before we are busy with this one.
                 tokio::task::yield_now().await;
             }
-            if !page.rows.is_empty() {
-                let (item, id) = self.frame(round, request.kind, request.resource_type, page, &mut held);
+            if let Some((item, id)) = frames {
                 passed = id.clone();
                 let begun = Clock::now();
                 self.out.send(item, id).await;
@@ -224,54 +222,21 @@ impl Replay<'_> {
             }
         }
     }
-
-    fn frame(
-        &self,
-        round: Round,
-        kind: Kind,
-        resource_type: ResourceType,
-        page: Page,
-        held: &mut Option<Held>,
-    ) -> (Item, EventId) {
-        let size: usize = page.rows.iter().map(|row| row.data.len() + 256).sum();
-        let mut frames = BytesMut::with_capacity(size);
-        let mut tally = Tally::default();
-        let (mut id, mut text) = (EventId::beginning(), String::new());
-        let event = kind.event(resource_type);
-        for row in page.rows {
-            let cursor = Cursor { kind, resource_type, stamp: row.stamp, id: row.id };
-            id = self.replay_id(round, cursor);
-            text.clear();
-            id.write(&mut text);
-            self.shared.framing.frame(&text, event, &row.data, &mut frames);
-            tally.count(event);
-        }
-        self.shared.page_budget.fit(held, frames.len());
-        let bytes = Held::attach(held.take(), frames.freeze());
-        (Item::Frames(Frames { bytes, tally: Arc::new(tally) }), id)
-    }
-
-    fn replay_id(&self, round: Round, cursor: Cursor) -> EventId {
-        EventId(Place::Replay(Replaying {
-            epoch: round.epoch,
-            since: round.since,
-            mark: round.mark,
-            filter: round.filter,
-            cursor,
-        }))
-    }
 }
 
-/// A page, and the room for it. First a turn, then room: who waits for a turn must not hold what others
-/// could use; and the turn ends with the page, however slow its reader is.
+/// A page, and its frames with the id of the last, if there are any. First a turn, then room: who waits for a turn must not
+/// hold what others could use; and the turn ends with the page, however slow its reader is.
 async fn read_page(
     shared: Arc<Shared>,
     source: Arc<dyn Source>,
+    round: Round,
     request: PageRequest,
-) -> Result<(Page, Option<Held>), SourceError> {
+) -> Result<(Page, Option<(Item, EventId)>), SourceError> {
     let _turn = shared.pages.acquire().await;
     let held = shared.page_budget.take(PAGE_BYTES).await;
-    Ok((source.page(request).await?, held))
+    let mut rows = Framed::new(shared.framing.clone(), &shared.spare, round.beginning(&request));
+    let page = source.page(request, &mut rows).await?;
+    Ok((page, rows.finish(&shared.page_budget, held)))
 }
 
 impl Shared {
@@ -340,6 +305,14 @@ struct Round {
 impl Round {
     fn hand_over(self) -> HandOver {
         HandOver { epoch: self.epoch, split: self.mark, w: self.mark.w }
+    }
+
+    /// The place before all rows of a page.
+    fn beginning(self, request: &PageRequest) -> Replaying {
+        let PageRequest { kind, resource_type, .. } = *request;
+        let cursor = Cursor { kind, resource_type, stamp: Instant::MIN, id: "".into() };
+        let Self { epoch, filter, since, mark } = self;
+        Replaying { epoch, since, mark, filter, cursor }
     }
 
     /// What is read, in order: the rows of the types that others refer to first, then the deletions, the

@@ -4,7 +4,6 @@
 //! after `w` *or* committed at or beyond `l` is in the feed. Each change is on exactly one side.
 
 use crate::{Kind, Lsn};
-use bytes::Bytes;
 use fhir::{Instant, ResourceType, TypeSet};
 use std::future::Future;
 use std::pin::Pin;
@@ -56,22 +55,19 @@ pub struct PageRequest {
     pub expected: Option<usize>,
 }
 
-/// One row of a page, in the form in which it is streamed.
-#[derive(Clone, Debug)]
-pub struct PageRow {
-    /// Its `last_updated`.
-    pub stamp: Instant,
-    /// Its id.
-    pub id: Box<str>,
-    /// The resource, or the Bundle that says it is gone: one line without CR or LF.
-    pub data: Bytes,
+/// Where the rows of a page go as they are read.
+pub trait PageRows: Send {
+    /// Takes a row with this `last_updated` and id. `write` appends it in the form in which it is streamed, the resource or the
+    /// Bundle that says it is gone: one line without CR or LF. What it appended is taken back if it says false.
+    fn row(&mut self, stamp: Instant, id: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> bool);
+
+    /// Forgets the rows: the page will be read once more.
+    fn clear(&mut self);
 }
 
-/// A page.
+/// A page that was read.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// The rows that can be sent.
-    pub rows: Vec<PageRow>,
     /// The last row read, sent or not: where the next page goes on. `None`: there is nothing more.
     pub next: Option<(Instant, Box<str>)>,
     /// How many rows like these fill a page; `None` if what follows is not like them.
@@ -106,8 +102,8 @@ pub trait Source: Send + Sync + 'static {
     fn tombstones_purged(&self) -> Answer<'_, Option<Instant>>;
 
     /// Reads a page in a statement of its own. The page is bounded in rows and in bytes, and no
-    /// transaction waits for whoever reads it.
-    fn page(&self, request: PageRequest) -> Answer<'_, Page>;
+    /// transaction waits for whoever reads it. `rows` count if it succeeds.
+    fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page>;
 
     /// Who keeps `w` from moving on, in a sentence for people; `None` when nobody does.
     fn holding_back(&self) -> Option<String>;

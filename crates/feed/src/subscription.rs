@@ -59,6 +59,11 @@ impl Tally {
         }
     }
 
+    /// So many events of one name.
+    pub(crate) fn of(event: ResourceType, count: u64) -> Self {
+        Self(vec![(event, count)])
+    }
+
     /// The names and how many of each.
     pub fn iter(&self) -> impl Iterator<Item = (ResourceType, u64)> + '_ {
         self.0.iter().copied()

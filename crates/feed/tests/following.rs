@@ -5,7 +5,8 @@
 
 use feed::{
     Answer, Batch, Begin, Change, EventId, Feed, Framing, Item, Kind, Lsn, Mark, Notice, Options, Origin,
-    Page, PageRequest, PageRow, Position, PublishError, Publisher, Sample, Source, Subscription, Transaction,
+    Page, PageRequest, PageRows, Position, PublishError, Publisher, Sample, Source, Subscription,
+    Transaction,
 };
 use fhir::{Filter, Instant, ResourceType, TypeSet};
 use std::path::Path;
@@ -15,9 +16,12 @@ use std::time::Duration;
 struct Lines;
 
 impl Framing for Lines {
-    fn frame(&self, id: &str, _: ResourceType, data: &[u8], out: &mut bytes::BytesMut) {
-        out.extend_from_slice(data);
-        out.extend_from_slice(format!(" {id}\n").as_bytes());
+    fn begin(&self, id: &str, _: ResourceType, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("{id} ").as_bytes());
+    }
+
+    fn end(&self, out: &mut Vec<u8>) {
+        out.push(b'\n');
     }
 }
 
@@ -41,7 +45,7 @@ impl Source for Empty {
         Box::pin(async { Ok(self.purged) })
     }
 
-    fn page(&self, _: PageRequest) -> Answer<'_, Page> {
+    fn page<'a>(&'a self, _: PageRequest, _: &'a mut dyn PageRows) -> Answer<'a, Page> {
         Box::pin(async { Ok(Page::default()) })
     }
 
@@ -68,18 +72,25 @@ impl Source for Endless {
         Box::pin(async { Ok(None) })
     }
 
-    fn page(&self, _: PageRequest) -> Answer<'_, Page> {
+    fn page<'a>(&'a self, _: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page> {
         // As a real one, it is not there at once.
         Box::pin(async {
             tokio::task::yield_now().await;
-            let row = PageRow { stamp: instant(150), id: "a".into(), data: "1 row".into() };
-            Ok(Page { next: Some((row.stamp, row.id.clone())), rows: vec![row], expected: Some(1) })
+            row(rows, instant(150), "a", "1 row");
+            Ok(Page { next: Some((instant(150), "a".into())), expected: Some(1) })
         })
     }
 
     fn holding_back(&self) -> Option<String> {
         None
     }
+}
+
+fn row(rows: &mut dyn PageRows, stamp: Instant, id: &str, data: &str) {
+    rows.row(stamp, id, &mut |out| {
+        out.extend_from_slice(data.as_bytes());
+        true
+    });
 }
 
 fn origin(system: u64) -> Origin {
@@ -153,7 +164,7 @@ async fn numbers(subscription: &mut Subscription, last: u64) -> Vec<u64> {
     while heard.last() != Some(&last) {
         if let Item::Frames(frames) = item(subscription).await {
             let text = String::from_utf8(frames.bytes.to_vec()).unwrap();
-            heard.extend(text.lines().map(|line| line.split(' ').next().unwrap().parse::<u64>().unwrap()));
+            heard.extend(text.lines().map(|line| line.split(' ').nth(1).unwrap().parse::<u64>().unwrap()));
         }
     }
     heard
@@ -336,12 +347,11 @@ impl Source for Purged {
         Box::pin(async move { Ok(purged) })
     }
 
-    fn page(&self, request: PageRequest) -> Answer<'_, Page> {
+    fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page> {
         let n = if request.after.is_none() { 1 } else { 2 };
-        let data = format!("{n} row");
-        let row = PageRow { stamp: instant(400 + n), id: n.to_string().into(), data: data.into() };
-        let next = (n == 1).then(|| (row.stamp, row.id.clone()));
-        Box::pin(async { Ok(Page { next, rows: vec![row], expected: Some(1) }) })
+        row(rows, instant(400 + n), &n.to_string(), &format!("{n} row"));
+        let next = (n == 1).then(|| (instant(400 + n), n.to_string().into()));
+        Box::pin(async { Ok(Page { next, expected: Some(1) }) })
     }
 
     fn holding_back(&self) -> Option<String> {
@@ -543,7 +553,7 @@ async fn who_resumes_before_any_mark_was_passed_is_told_when_the_journal_began()
     let Item::Frames(frames) = item(&mut subscription).await else { panic!("no frames") };
     // A client has the id of the frame, which all who listen share, not what this subscription knows.
     let text = String::from_utf8(frames.bytes.to_vec()).unwrap();
-    let id = text.trim_end().rsplit(' ').next().unwrap().parse::<EventId>().unwrap();
+    let id = text.split(' ').next().unwrap().parse::<EventId>().unwrap();
     let after = Begin::After { id: Some(id), since: None };
     let mut resumed = feed.subscribe(Filter::everything(), after);
     assert_eq!(notice(&mut resumed).await, Notice::Live { transaction_time: instant(100) });

@@ -1,7 +1,6 @@
 //! For tests: a feed that says what the test tells it to.
 
 use crate::subscribe::{Subscribe, Subscriber};
-use bytes::BytesMut;
 use feed::{Begin, Frames, Framing as _, Item, Lsn, Position, SourceError, Status};
 use fhir::{Filter, Instant, ResourceType};
 use std::sync::Arc;
@@ -104,9 +103,9 @@ impl Scripted {
 
 /// A change as frames.
 pub(crate) fn change(id: &str, event: ResourceType, data: &[u8]) -> Item {
-    let mut bytes = BytesMut::new();
+    let mut bytes = Vec::new();
     crate::EventStream.frame(id, event, data, &mut bytes);
-    Item::Frames(Frames { bytes: bytes.freeze(), tally: Arc::new([event].into_iter().collect()) })
+    Item::Frames(Frames { bytes: bytes.into(), tally: Arc::new([event].into_iter().collect()) })
 }
 
 /// A feed in which nothing has happened yet.

@@ -3,7 +3,7 @@
 //! Every frame has `id`, `event` and `data`, in this order: some clients pass over an id without data,
 //! others make an empty message of it.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use feed::Framing;
 use fhir::ResourceType;
 use std::ops::RangeInclusive;
@@ -21,8 +21,12 @@ pub(crate) const HEARTBEAT: Bytes = Bytes::from_static(b": still here\n");
 pub struct EventStream;
 
 impl Framing for EventStream {
-    fn frame(&self, id: &str, event: ResourceType, data: &[u8], out: &mut BytesMut) {
-        write_frame(id.as_bytes(), event, data, out);
+    fn begin(&self, id: &str, event: ResourceType, out: &mut Vec<u8>) {
+        write_beginning(id.as_bytes(), event, out);
+    }
+
+    fn end(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(END);
     }
 }
 
@@ -33,20 +37,24 @@ pub(crate) fn draw_retry() -> Duration {
 
 /// A frame of our own: an OperationOutcome, and how long to wait before coming back.
 pub(crate) fn outcome_frame(retry: Option<Duration>, id: &[u8], outcome: &str) -> Bytes {
-    let mut out = BytesMut::with_capacity(outcome.len() + id.len() + 64);
+    let mut out = Vec::with_capacity(outcome.len() + id.len() + 64);
     if let Some(retry) = retry {
-        out.put_slice(format!("retry: {}\n", retry.as_millis()).as_bytes());
+        out.extend_from_slice(format!("retry: {}\n", retry.as_millis()).as_bytes());
     }
-    write_frame(id, ResourceType::OPERATION_OUTCOME, outcome.as_bytes(), &mut out);
-    out.freeze()
+    write_beginning(id, ResourceType::OPERATION_OUTCOME, &mut out);
+    out.extend_from_slice(outcome.as_bytes());
+    out.extend_from_slice(END);
+    out.into()
 }
 
-/// Neither `id` nor `data` has a line break: ids are base64url or a header's bytes, data is one line of JSON.
-fn write_frame(id: &[u8], event: ResourceType, data: &[u8], out: &mut BytesMut) {
-    let event = event.as_str().as_bytes();
-    out.reserve("id: \nevent: \ndata: \n\n".len() + id.len() + event.len() + data.len());
-    for part in [&b"id: "[..], id, b"\nevent: ", event, b"\ndata: ", data, b"\n\n"] {
-        out.put_slice(part);
+/// What comes after the data of a frame.
+const END: &[u8] = b"\n\n";
+
+/// What comes before the data of a frame. Neither has a line break: ids are base64url or a header's bytes, data is one
+/// line of JSON.
+fn write_beginning(id: &[u8], event: ResourceType, out: &mut Vec<u8>) {
+    for part in [&b"id: "[..], id, b"\nevent: ", event.as_str().as_bytes(), b"\ndata: "] {
+        out.extend_from_slice(part);
     }
 }
 
@@ -56,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_frame_has_id_event_and_data() {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         EventStream.frame("abc", ResourceType::PATIENT, br#"{"a":1}"#, &mut out);
         EventStream.frame("abd", ResourceType::BUNDLE, b"{}", &mut out);
         assert_eq!(

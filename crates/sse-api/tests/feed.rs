@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use feed::{
-    Answer, Batch, Change, Feed, Kind, Lsn, Mark, Options, Origin, Page, PageRequest, PageRow, Position,
+    Answer, Batch, Change, Feed, Kind, Lsn, Mark, Options, Origin, Page, PageRequest, PageRows, Position,
     Publisher, Sample, Source, Transaction,
 };
 use fhir::{Instant, ResourceType, TypeSet};
@@ -36,19 +36,18 @@ impl Source for OnePatient {
         Box::pin(async { Ok(None) })
     }
 
-    fn page(&self, request: PageRequest) -> Answer<'_, Page> {
+    fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page> {
         let wanted = request.resource_type == ResourceType::PATIENT
             && request.kind == Kind::Upsert
             && request.since.is_none()
             && request.after.is_none();
-        let row = PageRow {
-            stamp: Instant::from_unix_micros(500),
-            id: "stored".into(),
-            data: r#"{"resourceType":"Patient","id":"stored"}"#.into(),
-        };
-        Box::pin(
-            async move { Ok(Page { rows: wanted.then_some(row).into_iter().collect(), ..Page::default() }) },
-        )
+        if wanted {
+            rows.row(Instant::from_unix_micros(500), "stored", &mut |out| {
+                out.extend_from_slice(br#"{"resourceType":"Patient","id":"stored"}"#);
+                true
+            });
+        }
+        Box::pin(async { Ok(Page::default()) })
     }
 
     fn holding_back(&self) -> Option<String> {

@@ -5,6 +5,7 @@ use crate::{Database, Retry};
 use feed::{Kind, SourceError};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Statement};
 
 /// How many pages are read at once.
@@ -137,6 +138,10 @@ impl PageStatements {
 pub(super) fn failure(error: &tokio_postgres::Error) -> SourceError {
     // A server's own text can quote values; its code cannot.
     match error.code() {
+        // "cached plan must not change result type": on another connection the statement is prepared anew.
+        Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
+            SourceError::Unavailable("the shape of the tables has changed".into())
+        }
         Some(code) => match Retry::of_sql_state(code.code()) {
             Retry::Backoff => {
                 SourceError::Unavailable(format!("a page could not be read (SQLSTATE {})", code.code()))

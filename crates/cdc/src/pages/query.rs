@@ -34,15 +34,15 @@ fn rows(kind: Kind) -> String {
 }
 
 /// The statement for a page of which nothing is known, whose parameters are those of [`Parameters`]: id, `version_id`,
-/// `last_updated`, content, the weight up to this row, and in each row what [`end_if_newer`] is in the same snapshot. After the
+/// `last_updated`, content, in each row what [`end_if_newer`] is in the same snapshot, and the weight up to this row. After the
 /// last row there may be more if there are as many as were asked for or if it came to [`WEIGHT`].
 pub(super) fn weighed(kind: Kind) -> String {
     let content = match kind {
-        Kind::Upsert => "p.content::text",
+        Kind::Upsert => "p.content",
         Kind::Deletion => "null::text",
     };
     format!(
-        "select p.id, p.version_id, p.last_updated, {content}, p.weight, ({}) from (\
+        "select p.id, p.version_id, p.last_updated, {content}, ({}), p.weight from (\
            select w.*, sum(w.size) over (order by w.last_updated, w.id rows unbounded preceding) as weight \
              from (select t.id, t.version_id, t.last_updated, t.content, {SIZE} as size {}) w) p \
           where p.weight - p.size < {WEIGHT} order by p.last_updated, p.id",
@@ -52,17 +52,13 @@ pub(super) fn weighed(kind: Kind) -> String {
 }
 
 /// The statement for a page whose rows are like those of the page before, which costs the server a quarter less: as
-/// [`weighed`], but with the size of each row, and without the contents that are larger than $6.
+/// [`weighed`], but without the weight, and without the contents that are larger than $6.
 pub(super) fn alike(kind: Kind) -> String {
-    let (content, size) = match kind {
-        Kind::Upsert => (format!("case when {SIZE} <= $6::bigint then t.content::text end"), SIZE),
-        Kind::Deletion => ("null::text".into(), "0 * $6::bigint"),
+    let content = match kind {
+        Kind::Upsert => format!("case when {SIZE} <= $6::bigint then t.content end"),
+        Kind::Deletion => "case when $6::bigint is null then ''::text end".into(),
     };
-    format!(
-        "select t.id, t.version_id, t.last_updated, {content}, ({size})::bigint, ({}) {}",
-        end_if_newer(),
-        rows(kind),
-    )
+    format!("select t.id, t.version_id, t.last_updated, {content}, ({}) {}", end_if_newer(), rows(kind),)
 }
 
 /// The end of the log, unless nothing of a page's type ($1) is visible that is newer than the page's upper bound ($2): then

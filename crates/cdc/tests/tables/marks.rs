@@ -1,7 +1,6 @@
 //! Marks on a real server: what holds W, what does not, and what is refused.
 
 use crate::cluster::{Cluster, TestDatabase, text};
-use bytes::BytesMut;
 use cdc::Tables;
 use cdc::layout::OnBadRow;
 use feed::{Feed, Framing, Options, Sample, Source, SourceError};
@@ -13,7 +12,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 struct NoFrames;
 
 impl Framing for NoFrames {
-    fn frame(&self, _: &str, _: ResourceType, _: &[u8], _: &mut BytesMut) {}
+    fn begin(&self, _: &str, _: ResourceType, _: &mut Vec<u8>) {}
+
+    fn end(&self, _: &mut Vec<u8>) {}
 }
 
 /// The tables of a database, as a replay has them.

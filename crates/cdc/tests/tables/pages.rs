@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, TestDatabase, number, text};
 use crate::marks::{Running, start, start_with};
 use cdc::layout::OnBadRow;
-use feed::{Kind, Page, PageRequest, PageRow, Source};
+use feed::{Kind, Page, PageRequest, PageRows, Source, SourceError};
 use fhir::{Instant, ResourceType, TypeSet};
 use std::collections::BTreeSet;
 
@@ -14,14 +14,44 @@ fn basic(kind: Kind) -> PageRequest {
     PageRequest { resource_type, kind, since: None, until: LATE, after: None, expected: None }
 }
 
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Row {
+    stamp: Instant,
+    id: String,
+    data: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Rows(Vec<Row>);
+
+impl PageRows for Rows {
+    fn row(&mut self, stamp: Instant, id: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> bool) {
+        // As a frame does, it begins with something else.
+        let mut data = b"data: ".to_vec();
+        if write(&mut data) {
+            self.0.push(Row { stamp, id: id.to_owned(), data: data.split_off(6) });
+        }
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+async fn page(running: &Running, request: PageRequest) -> Result<(Page, Vec<Row>), SourceError> {
+    let mut rows = Rows::default();
+    let page = running.tables.page(request, &mut rows).await?;
+    assert!(rows.0.len() <= 1_000);
+    Ok((page, rows.0))
+}
+
 /// All pages from a request on.
-async fn pages(running: &Running, mut request: PageRequest) -> Vec<Page> {
+async fn pages(running: &Running, mut request: PageRequest) -> Vec<(Page, Vec<Row>)> {
     let mut pages = Vec::new();
     loop {
-        let page = running.tables.page(request.clone()).await.unwrap();
-        assert!(page.rows.len() <= 1_000);
+        let (page, rows) = page(running, request.clone()).await.unwrap();
         request = PageRequest { after: page.next.clone(), expected: page.expected, ..request };
-        pages.push(page);
+        pages.push((page, rows));
         if request.after.is_none() {
             return pages;
         }
@@ -29,14 +59,14 @@ async fn pages(running: &Running, mut request: PageRequest) -> Vec<Page> {
 }
 
 /// The rows of all pages from a request on, and how many pages there were.
-async fn read(running: &Running, request: PageRequest) -> (Vec<PageRow>, usize) {
+async fn read(running: &Running, request: PageRequest) -> (Vec<Row>, usize) {
     let pages = pages(running, request).await;
     let count = pages.len();
-    (pages.into_iter().flat_map(|page| page.rows).collect(), count)
+    (pages.into_iter().flat_map(|(_, rows)| rows).collect(), count)
 }
 
-fn keys(rows: &[PageRow]) -> Vec<(Instant, String)> {
-    rows.iter().map(|row| (row.stamp, row.id.to_string())).collect()
+fn keys(rows: &[Row]) -> Vec<(Instant, String)> {
+    rows.iter().map(|row| (row.stamp, row.id.clone())).collect()
 }
 
 /// 2,500 rows, many with the same stamp, 300 tombstones (50 of them beside a row, which do not count), and rows
@@ -157,10 +187,10 @@ async fn stamps_before_the_calendar_are_left_out_and_keep_nothing_back() {
     let running = start(&database, "postgres");
     let (rows, pages) = read(&running, basic(Kind::Upsert)).await;
     assert_eq!((rows.len(), pages), (2501, 4));
-    assert_eq!(rows[0].id.as_ref(), "0");
+    assert_eq!(rows[0].id, "0");
     assert_eq!(running.tables.bad_rows().count(), 1000);
     let stopping = start_with(&database, "postgres", OnBadRow::Stop);
-    let told = stopping.tables.page(basic(Kind::Upsert)).await.unwrap_err().to_string();
+    let told = page(&stopping, basic(Kind::Upsert)).await.unwrap_err().to_string();
     assert!(told.contains("last_updated") && told.contains("version_id 6000"), "{told}");
 }
 
@@ -208,17 +238,12 @@ async fn a_page_ends_when_it_is_large_enough() {
         .await
         .unwrap();
     let running = start(&database, "postgres");
-    let (mut ids, mut request) = (BTreeSet::new(), basic(Kind::Upsert));
-    loop {
-        let page = running.tables.page(request.clone()).await.unwrap();
-        let size: usize = page.rows.iter().map(|row| row.data.len()).sum();
+    let mut ids = BTreeSet::new();
+    for (_, rows) in pages(&running, basic(Kind::Upsert)).await {
+        let size: usize = rows.iter().map(|row| row.data.len()).sum();
         assert!(size < (2 << 20) + 700_000, "{size}");
-        for row in page.rows {
+        for row in rows {
             assert!(ids.insert(row.id), "twice");
-        }
-        match page.next {
-            Some(next) => request.after = Some(next),
-            None => break,
         }
     }
     assert_eq!(ids.len(), 20);
@@ -241,6 +266,28 @@ async fn more_readers_than_connections_all_get_their_pages() {
                where application_name = 'fhir-tail pages' and datname = current_database()";
     text(&client, cut).await;
     assert_eq!(read(&running, basic(Kind::Upsert)).await.0.len(), 2500);
+}
+
+/// Tables are altered while the service runs, and what is JSON is read whatever its type.
+#[tokio::test]
+async fn a_column_of_another_type_is_read_by_statements_made_anew() {
+    let database = filled().await;
+    let running = start(&database, "postgres");
+    let (before, _) = read(&running, basic(Kind::Upsert)).await;
+    let client = database.client().await;
+    for data_type in ["jsonb", "text"] {
+        client
+            .batch_execute(&format!(
+                "alter table fhir.resource drop constraint if exists resource_content_is_an_object;
+                 alter table fhir.resource disable trigger all;
+                 alter table fhir.resource alter content type {data_type} using content::{data_type}"
+            ))
+            .await
+            .unwrap();
+        let (after, _) = read(&running, basic(Kind::Upsert)).await;
+        assert_eq!(keys(&after), keys(&before), "{data_type}");
+    }
+    assert_eq!(running.tables.bad_rows().count(), 0);
 }
 
 /// What was replaced by a commit that is not on disk yet was passed over: should the power fail, it would be back.
@@ -268,8 +315,8 @@ async fn a_page_counts_once_what_it_passed_over_is_on_disk() {
         client.batch_execute(change).await.unwrap();
         let committed = number(&client, end).await;
         let request = PageRequest { until, ..basic(Kind::Upsert) };
-        let page = running.tables.page(request).await.unwrap();
-        assert_eq!(page.rows.len(), left, "{change}");
+        let (_, rows) = page(&running, request).await.unwrap();
+        assert_eq!(rows.len(), left, "{change}");
         assert!(number(&client, flushed).await >= committed, "{change}");
     }
     // A type of which nothing is left is not even asked for.
@@ -305,11 +352,11 @@ async fn rows_of_very_different_sizes_come_once_and_in_order() {
         .unwrap();
     let running = start(&database, "postgres");
     let (mut ids, mut expectations) = (Vec::new(), [0, 0]);
-    for page in pages(&running, basic(Kind::Upsert)).await {
+    for (page, rows) in pages(&running, basic(Kind::Upsert)).await {
         expectations[usize::from(page.expected.is_some())] += 1;
-        let bytes: usize = page.rows.iter().map(|row| row.data.len()).sum();
-        assert!(bytes <= 3 << 20, "{} rows, {bytes} bytes", page.rows.len());
-        ids.extend(page.rows.into_iter().map(|row| row.id.to_string()));
+        let bytes: usize = rows.iter().map(|row| row.data.len()).sum();
+        assert!(bytes <= 3 << 20, "{} rows, {bytes} bytes", rows.len());
+        ids.extend(rows.into_iter().map(|row| row.id));
     }
     assert_eq!(ids, (1..=4700).map(|i| format!("{i:05}")).collect::<Vec<_>>());
     assert!(expectations.iter().all(|count| *count > 2), "both kinds of pages: {expectations:?}");

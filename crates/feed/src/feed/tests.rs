@@ -3,7 +3,8 @@
 use super::*;
 use crate::journal::{JournalError, Packed, Visit};
 use crate::{
-    Answer, Batch, Change, Item, Kind, Notice, Origin, Page, PageRequest, PublishError, Sample, Transaction,
+    Answer, Batch, Change, Item, Kind, Notice, Origin, Page, PageRequest, PageRows, PublishError, Sample,
+    Transaction,
 };
 use fhir::{ResourceType, TypeSet};
 use std::path::Path;
@@ -75,9 +76,9 @@ impl Journal for Failing {
 struct Lines;
 
 impl Framing for Lines {
-    fn frame(&self, _: &str, _: ResourceType, data: &[u8], out: &mut bytes::BytesMut) {
-        out.extend_from_slice(data);
-    }
+    fn begin(&self, _: &str, _: ResourceType, _: &mut Vec<u8>) {}
+
+    fn end(&self, _: &mut Vec<u8>) {}
 }
 
 /// Tables without rows.
@@ -97,7 +98,7 @@ impl Source for Empty {
         Box::pin(async { Ok(None) })
     }
 
-    fn page(&self, _: PageRequest) -> Answer<'_, Page> {
+    fn page<'a>(&'a self, _: PageRequest, _: &'a mut dyn PageRows) -> Answer<'a, Page> {
         Box::pin(async { Ok(Page::default()) })
     }
 

@@ -2,7 +2,8 @@
 //! decoded later, marks and pages as the real one gives them.
 
 use feed::{
-    Answer, Batch, Change, Kind, Lsn, Mark, Page, PageRequest, PageRow, Position, Sample, Source, Transaction,
+    Answer, Batch, Change, Kind, Lsn, Mark, Page, PageRequest, PageRows, Position, Sample, Source,
+    Transaction,
 };
 use fhir::{Instant, ResourceType, TypeSet};
 use std::collections::{BTreeMap, VecDeque};
@@ -188,7 +189,7 @@ impl State {
         Mark { w: Instant::from_unix_micros(w), l: Lsn::new(self.lsn) }
     }
 
-    fn page(&self, request: &PageRequest) -> Page {
+    fn page(&self, request: &PageRequest, out: &mut dyn PageRows) -> Page {
         let mut rows: Vec<_> = self
             .table
             .values()
@@ -203,9 +204,16 @@ impl State {
         let more = rows.len() > 2;
         rows.truncate(2);
         let next = rows.last().filter(|_| more).map(|row| (row.0, row.1.clone()));
-        let rows: Vec<_> =
-            rows.into_iter().map(|(stamp, id, version)| PageRow { stamp, id, data: data(version) }).collect();
-        Page { expected: Some(rows.len()), rows, next }
+        for (stamp, id, version) in &rows {
+            // What cannot be streamed is passed over, half written or not at all.
+            for good in [false, true] {
+                out.row(*stamp, id, &mut |out| {
+                    out.extend_from_slice(&data(version));
+                    good
+                });
+            }
+        }
+        Page { expected: Some(rows.len()), next }
     }
 }
 
@@ -246,8 +254,8 @@ impl Source for Database {
         Box::pin(async { Ok(None) })
     }
 
-    fn page(&self, request: PageRequest) -> Answer<'_, Page> {
-        let page = self.0.lock().unwrap().page(&request);
+    fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page> {
+        let page = self.0.lock().unwrap().page(&request, rows);
         Box::pin(async move { Ok(page) })
     }
 

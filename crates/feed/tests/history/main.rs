@@ -21,10 +21,12 @@ use subscriber::Reader;
 struct Lines;
 
 impl Framing for Lines {
-    fn frame(&self, id: &str, event: ResourceType, data: &[u8], out: &mut bytes::BytesMut) {
+    fn begin(&self, id: &str, event: ResourceType, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("{id}|{event}|").as_bytes());
-        out.extend_from_slice(data);
-        out.extend_from_slice(b"\n");
+    }
+
+    fn end(&self, out: &mut Vec<u8>) {
+        out.push(b'\n');
     }
 }
 
