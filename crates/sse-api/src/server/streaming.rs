@@ -1,7 +1,8 @@
 //! Writing a stream, from its head to its end: all that is left of a connection when hyper has parsed its request.
 //!
-//! One chunk is in hand at a time, and the next is asked for when it is written. Between chunks nothing is
-//! held but the socket and the stream itself.
+//! What is there is taken in hand, up to a limit, and written as one chunk; more is asked for when it is written. So who
+//! is behind gets several changes with one system call, and catches up. Between chunks nothing is held but the socket and
+//! the stream itself.
 
 use super::handover::Handed;
 use super::socket::Patience;
@@ -20,6 +21,8 @@ use tokio::net::TcpStream;
 
 /// The longest line that says a chunk's size.
 const SIZE_LINE_BYTES: usize = 18;
+/// What is in hand is written, and no more taken, when it comes to this.
+const IN_HAND_BYTES: usize = 64 << 10;
 /// What is read at once of what a client sends behind its request.
 const IGNORED_BYTES: usize = 1024;
 
@@ -48,8 +51,12 @@ enum Step {
 struct InHand {
     before: Vec<u8>,
     bytes: Bytes,
+    /// What follows them, mostly nothing.
+    more: Vec<Bytes>,
+    /// How many bytes these are.
+    length: usize,
     after: &'static [u8],
-    /// How much of all three.
+    /// How much of all of it.
     written: usize,
 }
 
@@ -80,11 +87,19 @@ impl Streaming {
 
     /// Writes what is in hand.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        let InHand { before, bytes, after, written } = &mut self.in_hand;
-        let all = before.len() + bytes.len() + after.len();
+        let InHand { before, bytes, more, length, after, written } = &mut self.in_hand;
+        let all = before.len() + *length + after.len();
         while *written < all {
-            let mut slices = [IoSlice::new(before), IoSlice::new(bytes), IoSlice::new(after)];
-            let mut left = &mut slices[..];
+            let (mut few, mut many);
+            let mut left = if more.is_empty() {
+                few = [IoSlice::new(before), IoSlice::new(bytes), IoSlice::new(after)];
+                &mut few[..]
+            } else {
+                let more = more.iter().map(|bytes| &**bytes);
+                let pieces = [&**before, &**bytes].into_iter().chain(more).chain([*after]);
+                many = pieces.map(IoSlice::new).collect::<Vec<_>>();
+                &mut many[..]
+            };
             IoSlice::advance_slices(&mut left, *written);
             let count = Pin::new(&mut self.socket).poll_write_vectored(context, left);
             *written += match ready!(self.patience.bound(context, count))? {
@@ -94,6 +109,34 @@ impl Streaming {
         }
         self.in_hand.clear();
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes in hand what there is, up to the limit, and what comes next: waiting, if there is nothing.
+    fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<Result<Step>> {
+        loop {
+            match Pin::new(&mut self.body).poll_next(context) {
+                Poll::Pending if self.in_hand.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+                // A chunk without bytes would be the last.
+                Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => {}
+                Poll::Ready(Some(Ok(bytes))) => {
+                    self.in_hand.put(bytes);
+                    if self.in_hand.length >= IN_HAND_BYTES {
+                        break;
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Error::other(error))),
+                Poll::Ready(None) => {
+                    self.in_hand.frame(self.chunked)?;
+                    if self.chunked {
+                        self.in_hand.put_last();
+                    }
+                    return Poll::Ready(Ok(Step::Ending));
+                }
+            }
+        }
+        self.in_hand.frame(self.chunked)?;
+        Poll::Ready(Ok(Step::Writing))
     }
 }
 
@@ -107,21 +150,7 @@ impl Future for Streaming {
         }
         loop {
             match this.step {
-                Step::Asking => match ready!(Pin::new(&mut this.body).poll_next(context)) {
-                    // A chunk without bytes would be the last.
-                    Some(Ok(bytes)) if bytes.is_empty() => {}
-                    Some(Ok(bytes)) => {
-                        this.in_hand.put(bytes, this.chunked)?;
-                        this.step = Step::Writing;
-                    }
-                    Some(Err(error)) => return Poll::Ready(Err(Error::other(error))),
-                    None => {
-                        if this.chunked {
-                            this.in_hand.before.extend_from_slice(b"0\r\n\r\n");
-                        }
-                        this.step = Step::Ending;
-                    }
-                },
+                Step::Asking => this.step = ready!(this.poll_take(context))?,
                 Step::Writing => {
                     ready!(this.poll_write(context))?;
                     this.step = Step::Asking;
@@ -136,13 +165,31 @@ impl Future for Streaming {
 }
 
 impl InHand {
-    fn put(&mut self, bytes: Bytes, chunked: bool) -> Result<()> {
-        if chunked {
-            write!(self.before, "{:x}\r\n", bytes.len())?;
+    const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    fn put(&mut self, bytes: Bytes) {
+        self.length += bytes.len();
+        if self.bytes.is_empty() {
+            self.bytes = bytes;
+        } else {
+            self.more.push(bytes);
+        }
+    }
+
+    /// Makes a chunk of what is there.
+    fn frame(&mut self, chunked: bool) -> Result<()> {
+        if chunked && !self.is_empty() {
+            write!(self.before, "{:x}\r\n", self.length)?;
             self.after = b"\r\n";
         }
-        self.bytes = bytes;
         Ok(())
+    }
+
+    /// The end of all chunks.
+    fn put_last(&mut self) {
+        self.after = if self.is_empty() { b"0\r\n\r\n" } else { b"\r\n0\r\n\r\n" };
     }
 
     /// What was written is let go of at once: others may need its room.
@@ -150,6 +197,8 @@ impl InHand {
         self.before.clear();
         self.before.shrink_to(SIZE_LINE_BYTES);
         self.bytes = Bytes::new();
+        self.more = Vec::new();
+        self.length = 0;
         self.after = b"";
         self.written = 0;
     }
