@@ -71,7 +71,7 @@ impl Nchan {
         let spec = client::Spec {
             address: self.address,
             requests: vec![(client::get(self.address, "/subscribe", ""), streams)],
-            ready: client::Ready::Head,
+            ready: client::Ready::Greeted,
             record: None,
         };
         Ok(client::Crowd::start(spec).await?.0)

@@ -29,7 +29,9 @@ pub(crate) struct Spec {
 pub(crate) enum Ready {
     /// When the head of the answer is there.
     Head,
-    /// When the notice `live` is.
+    /// When nchan's greeting is, a comment that looks like a frame and may come after the head.
+    Greeted,
+    /// When the notice `live` is, to its end.
     Live,
 }
 

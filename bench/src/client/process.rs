@@ -15,6 +15,7 @@ const BUFFER: usize = 256 << 10;
 const TAIL: usize = 4 << 10;
 const GOOD: &[u8] = b"HTTP/1.1 200 ";
 const HEAD: &[u8] = b"\r\n\r\n";
+const GREETING: &[u8] = b": hi\n\n";
 const LIVE: &[u8] = br#""code":"live""#;
 
 /// A connection.
@@ -174,9 +175,19 @@ impl Stream {
     /// Whether the stream has begun with what was just read.
     fn begins(&mut self, read: &[u8], when: Ready) -> bool {
         self.rest.extend_from_slice(&read[read.len().saturating_sub(TAIL)..]);
-        let sign = if when == Ready::Head { HEAD } else { LIVE };
-        let begins = memchr::memmem::find(&self.rest, sign).is_some();
-        let done = if begins { self.rest.len() } else { self.rest.len().saturating_sub(sign.len()) };
+        let (sign, end): (_, &[u8]) = match when {
+            Ready::Head => (HEAD, b""),
+            Ready::Greeted => (GREETING, b""),
+            Ready::Live => (LIVE, b"\n\n"),
+        };
+        let found = memchr::memmem::find(&self.rest, sign);
+        // What is left of a frame would be counted as one.
+        let begins = found.is_some_and(|at| memchr::memmem::find(&self.rest[at..], end).is_some());
+        let done = match found {
+            _ if begins => self.rest.len(),
+            Some(at) => at,
+            None => self.rest.len().saturating_sub(sign.len()),
+        };
         self.rest.drain(..done);
         begins
     }
