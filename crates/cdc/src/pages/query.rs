@@ -56,9 +56,10 @@ pub(super) fn weighed(kind: Kind) -> String {
 pub(super) fn alike(kind: Kind) -> String {
     let content = match kind {
         Kind::Upsert => format!("case when {SIZE} <= $6::bigint then t.content end"),
+        // Always null: a parameter has to stand somewhere.
         Kind::Deletion => "case when $6::bigint is null then ''::text end".into(),
     };
-    format!("select t.id, t.version_id, t.last_updated, {content}, ({}) {}", end_if_newer(), rows(kind),)
+    format!("select t.id, t.version_id, t.last_updated, {content}, ({}) {}", end_if_newer(), rows(kind))
 }
 
 /// The end of the log, unless nothing of a page's type ($1) is visible that is newer than the page's upper bound ($2): then
