@@ -7,6 +7,7 @@
 mod events;
 mod gaps;
 mod records;
+mod shapes;
 
 pub use records::{NEEDED, Needed, Records, Unfit};
 

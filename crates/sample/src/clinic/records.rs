@@ -1,15 +1,15 @@
 //! What the clinic reads at its start: the patients, and what is known of them.
 
+use super::shapes::{Entry, Evaluated, Issue, Practitioner, ReadGroup, ReadPatient, Report};
 use super::{Clinic, Gap, Patient};
 use crate::chart::Numbers;
 use crate::codes::{self, hl7};
 use crate::dates::parse_day;
 use crate::gap::{Ids, Status};
-use crate::measure::{Evidence, Finding, Measure, VACCINES, Year};
+use crate::measure::{Evidence, Measure, Year};
 use crate::random::Random;
 use crate::staff::{Belonging, Doctor, PAYERS};
 use crate::subject::{Chronic, Diagnosis, Sex, Subject};
-use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Resources that the clinic has to see, each type in the order in which they were written.
@@ -234,227 +234,13 @@ impl Records {
     }
 }
 
-#[derive(Deserialize)]
-struct Practitioner {
-    #[serde(default)]
-    name: Vec<Name>,
-}
-
-#[derive(Deserialize, Default)]
-struct Name {
-    family: Option<String>,
-    #[serde(default)]
-    given: Vec<String>,
-    #[serde(default)]
-    prefix: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReadPatient {
-    #[serde(default)]
-    meta: ReadMeta,
-    #[serde(default)]
-    name: Vec<Name>,
-    #[serde(default)]
-    gender: String,
-    #[serde(default)]
-    birth_date: String,
-    #[serde(default)]
-    general_practitioner: Vec<Ref>,
-}
-
-#[derive(Deserialize, Default)]
-struct ReadMeta {
-    #[serde(default)]
-    security: Vec<Code>,
-}
-
-#[derive(Deserialize)]
-struct Code {
-    #[serde(default)]
-    code: String,
-}
-
-#[derive(Deserialize, Default)]
-struct Codes {
-    #[serde(default)]
-    coding: Vec<Code>,
-}
-
-impl Codes {
-    fn has(&self, code: &str) -> bool {
-        self.coding.iter().any(|coding| coding.code == code)
-    }
-}
-
-#[derive(Deserialize, Default)]
-struct Ref {
-    #[serde(default)]
-    reference: String,
-}
-
-#[derive(Deserialize)]
-struct ReadGroup {
-    #[serde(default)]
-    member: Vec<ReadMember>,
-}
-
-#[derive(Deserialize)]
-struct ReadMember {
-    entity: Ref,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Report {
-    #[serde(default)]
-    subject: Ref,
-    measure: String,
-    period: ReadPeriod,
-    #[serde(default)]
-    group: Vec<ReadReportGroup>,
-    #[serde(default)]
-    evaluated_resource: Vec<Evaluated>,
-}
-
-#[derive(Deserialize)]
-struct ReadPeriod {
-    #[serde(default)]
-    start: String,
-}
-
-#[derive(Deserialize)]
-struct ReadReportGroup {
-    #[serde(default)]
-    population: Vec<ReadPopulation>,
-}
-
-#[derive(Deserialize)]
-struct ReadPopulation {
-    #[serde(default)]
-    code: Codes,
-    #[serde(default)]
-    count: u32,
-}
-
-#[derive(Deserialize)]
-struct Evaluated {
-    #[serde(default)]
-    extension: Vec<Criteria>,
-    #[serde(default)]
-    reference: String,
-}
-
-#[derive(Deserialize)]
-struct Criteria {
-    #[serde(default, rename = "valueString")]
-    value: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Issue {
-    #[serde(default)]
-    modifier_extension: Vec<ReadStatus>,
-    #[serde(default)]
-    evidence: Vec<ReadEvidence>,
-}
-
-#[derive(Deserialize)]
-struct ReadStatus {
-    #[serde(default, rename = "valueCodeableConcept")]
-    value: Codes,
-}
-
-#[derive(Deserialize)]
-struct ReadEvidence {
-    #[serde(default)]
-    detail: Vec<Ref>,
-}
-
-/// A Condition, a Procedure, an Observation or an Immunization.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Entry {
-    #[serde(default)]
-    status: String,
-    code: Option<Codes>,
-    vaccine_code: Option<Codes>,
-    subject: Option<Ref>,
-    patient: Option<Ref>,
-    onset_date_time: Option<String>,
-    effective_date_time: Option<String>,
-    occurrence_date_time: Option<String>,
-    performed_date_time: Option<String>,
-    performed_period: Option<ReadPeriod>,
-    value_quantity: Option<Amount>,
-    #[serde(default)]
-    component: Vec<ReadComponent>,
-}
-
-#[derive(Deserialize)]
-struct Amount {
-    value: f64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReadComponent {
-    #[serde(default)]
-    code: Codes,
-    value_quantity: Option<Amount>,
-}
-
-impl Entry {
-    fn code(&self) -> Option<&Codes> {
-        self.code.as_ref().or(self.vaccine_code.as_ref())
-    }
-
-    fn day(&self) -> Option<&str> {
-        self.onset_date_time
-            .as_ref()
-            .or(self.effective_date_time.as_ref())
-            .or(self.occurrence_date_time.as_ref())
-            .or(self.performed_date_time.as_ref())
-            .or(self.performed_period.as_ref().map(|period| &period.start))
-            .map(String::as_str)
-    }
-
-    fn finding(&self) -> Option<Finding> {
-        let code = self.code()?;
-        let is = |concept: crate::resources::Concept| code.has(concept.code());
-        let part = |concept: crate::resources::Concept| {
-            let component = self.component.iter().find(|it| it.code.has(concept.code()))?;
-            Some(component.value_quantity.as_ref()?.value)
-        };
-        if self.vaccine_code.is_some() {
-            return VACCINES.iter().position(|(vaccine, _, _)| is(*vaccine)).map(Finding::Vaccine);
-        }
-        if is(codes::COLONOSCOPY) {
-            Some(Finding::Colonoscopy)
-        } else if is(codes::MAMMOGRAPHY) {
-            Some(Finding::Mammography)
-        } else if is(codes::HOSPICE) {
-            Some(Finding::Hospice)
-        } else if is(codes::STOOL_TEST) {
-            Some(Finding::StoolTest)
-        } else if is(codes::HBA1C) {
-            self.value_quantity.as_ref().map(|amount| Finding::Hba1c(amount.value))
-        } else if is(codes::BLOOD_PRESSURE) {
-            Some(Finding::BloodPressure(part(codes::SYSTOLIC)?, part(codes::DIASTOLIC)?))
-        } else {
-            None
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Resource;
     use crate::body::Body;
     use crate::chart::{Chart, Reading};
+    use crate::measure::{Finding, VACCINES};
     use crate::staff::CLINIC;
     use jiff::civil::date;
 

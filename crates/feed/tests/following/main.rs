@@ -1,0 +1,11 @@
+//! What happens to a subscriber that is slow, quiet, or comes back with an id that cannot be continued.
+
+// A test may stop at the first surprise.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod ahead;
+mod fixtures;
+mod hand_over;
+mod purged;
+mod resets;
+mod slow;
