@@ -1,7 +1,7 @@
 //! One stream: the body of its response, made as the connection asks for it.
 //!
-//! Nothing is taken from the subscription before the connection has room for it, so a slow client costs
-//! one chunk here and a socket's buffer, whatever lies before it.
+//! Nothing is taken from the subscription before the connection has written what it has in hand, so a slow client costs
+//! that and a socket's buffer, whatever lies before it.
 
 use crate::notices;
 use crate::sse::{HEARTBEAT, draw_retry, outcome_frame};
