@@ -254,8 +254,7 @@ impl Pages {
         let (stamp, id) =
             if row.stamp < Instant::YEAR_ONE { (Instant::YEAR_ONE, "") } else { (row.stamp, row.id) };
         read.last.0 = stamp;
-        read.last.1.clear();
-        read.last.1.push_str(id);
+        id.clone_into(&mut read.last.1);
         Ok(())
     }
 

@@ -37,7 +37,7 @@ impl Spare {
 /// The frames of a page while it is read.
 pub(crate) struct Framed {
     framing: Arc<dyn Framing>,
-    /// The row that was framed last; at first one that says which stage it is.
+    /// Any row of the stage: what ids have in common.
     row: Replaying,
     event: ResourceType,
     ids: RowIds,
@@ -94,8 +94,7 @@ impl PageRows for Framed {
         self.framing.end(frames);
         self.count += 1;
         self.last.0 = stamp;
-        self.last.1.clear();
-        self.last.1.push_str(id);
+        id.clone_into(&mut self.last.1);
     }
 
     fn clear(&mut self) {
