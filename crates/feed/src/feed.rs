@@ -5,6 +5,7 @@ use crate::framed::Spare;
 use crate::hub::Hub;
 use crate::journal::{Durable, Journal, PastEpoch, Retention, Segments, State, Writer};
 use crate::publisher::Publisher;
+use crate::seldom;
 use crate::subscriber::Subscriber;
 use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Source, SourceError, Subscription};
 use fhir::{Filter, Instant};
@@ -184,7 +185,7 @@ impl Feed {
             let subscriber = Subscriber { shared, filter, out };
             tokio::select! {
                 biased;
-                _ = follows.wait_for(|follows| !follows) => {
+                _ = seldom(follows.wait_for(|follows| !follows)) => {
                     SourceError::Unavailable("another process follows the database now".into())
                 }
                 error = subscriber.run(begin) => error,

@@ -13,9 +13,10 @@ use crate::subscription::Out;
 use crate::{EventId, Frames, Item, Lsn, Mark, Notice, Position};
 use bytes::Bytes;
 use fhir::{Filter, Instant};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant as Clock;
+use tokio::time::{Instant as Clock, sleep_until};
 
 /// After this long without an event a subscriber is told the position, if it has moved.
 const POSITION_EVERY: Duration = Duration::from_secs(60);
@@ -101,7 +102,7 @@ impl<'a> Follow<'a> {
             }
             tokio::select! {
                 changed = durable.changed() => if changed.is_err() { std::future::pending().await },
-                () = tokio::time::sleep_until(self.quiet) => self.tell_position().await,
+                () = sleep_until(self.quiet) => self.tell_position().await,
             }
         }
     }
@@ -176,6 +177,8 @@ impl<'a> Follow<'a> {
 
     /// The channel, until it reports that the subscriber lagged or is closed.
     async fn channel(&mut self, joined: &mut Joined) {
+        // Moved only when it rings: to move a timer takes a lock that all have in common.
+        let mut ring = pin!(sleep_until(self.quiet));
         loop {
             tokio::select! {
                 biased;
@@ -183,12 +186,17 @@ impl<'a> Follow<'a> {
                     Some((chunk, frames)) => self.chunk(&chunk, &frames).await,
                     None => return,
                 },
-                () = tokio::time::sleep_until(self.quiet) => {
+                () = ring.as_mut() => {
+                    if Clock::now() < self.quiet {
+                        ring.as_mut().reset(self.quiet);
+                        continue;
+                    }
                     if let Some(head) = joined.idle_head().filter(|head| head.position > self.position) {
                         self.position = head.position;
                         self.w = self.w.max(head.w);
                     }
                     self.tell_position().await;
+                    ring.as_mut().reset(self.quiet);
                 }
             }
         }

@@ -22,6 +22,7 @@ use crate::streams::Streams;
 use crate::subscribe::Subscribe;
 use axum::Router;
 use axum::response::Response;
+use feed::seldom;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -251,8 +252,13 @@ async fn answer(
 }
 
 /// Writes a stream until it has ended, its client is gone, or there is no more time.
-async fn write(mut streaming: Streaming, cut: CancellationToken) {
-    if let Some(Err(error)) = cut.run_until_cancelled(&mut streaming).await {
+async fn write(streaming: Streaming, cut: CancellationToken) {
+    let ended = tokio::select! {
+        biased;
+        () = seldom(cut.cancelled()) => Ok(()),
+        ended = streaming => ended,
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke");
     }
 }

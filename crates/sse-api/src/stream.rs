@@ -8,9 +8,10 @@ use crate::sse::{HEARTBEAT, draw_retry, outcome_frame};
 use crate::streams::{Ended, OpenStream};
 use crate::subscribe::Subscriber;
 use bytes::Bytes;
-use feed::{Item, SourceError};
+use feed::{Item, SourceError, seldom};
 use futures_core::Stream;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -46,16 +47,18 @@ pub(crate) fn frames(
         open.sent_notice("start", start.len());
         yield Ok(start);
 
-        let quiet = sleep_until(Instant::now() + opening.heartbeat);
-        let mut quiet = std::pin::pin!(quiet);
+        let mut stopped = pin!(seldom(stopping.cancelled()));
+        let mut quiet = Instant::now() + opening.heartbeat;
+        // Moved only when it rings: to move a timer takes a lock that all streams have in common.
+        let mut ring = pin!(sleep_until(quiet));
         loop {
             let event = tokio::select! {
                 // A stream that is never without changes must hear of the end too, and its heartbeat
                 // waits for a moment without.
                 biased;
-                () = stopping.cancelled() => Event::Stopping,
+                () = stopped.as_mut() => Event::Stopping,
                 item = subscriber.next() => Event::Item(item),
-                () = quiet.as_mut() => Event::Quiet,
+                () = ring.as_mut() => Event::Quiet,
             };
             let bytes = match event {
                 Event::Item(Ok(Item::Frames(frames))) => {
@@ -70,6 +73,10 @@ pub(crate) fn frames(
                 }
                 Event::Item(Ok(Item::Waiting(what))) => {
                     open.waits_for(what);
+                    continue;
+                }
+                Event::Quiet if Instant::now() < quiet => {
+                    ring.as_mut().reset(quiet);
                     continue;
                 }
                 Event::Quiet => {
@@ -100,7 +107,10 @@ pub(crate) fn frames(
                 }
             };
             yield Ok(bytes);
-            quiet.as_mut().reset(Instant::now() + opening.heartbeat);
+            quiet = Instant::now() + opening.heartbeat;
+            if ring.is_elapsed() {
+                ring.as_mut().reset(quiet);
+            }
         }
     }
 }

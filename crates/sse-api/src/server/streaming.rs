@@ -111,12 +111,16 @@ impl Streaming {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes in hand what there is, up to the limit, and what comes next: waiting, if there is nothing.
-    fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<Result<Step>> {
+    /// Takes in hand what there is, up to the limit, and what comes next: waiting, if there is nothing. `waits` is set when
+    /// there is no more, and the task is woken when there is.
+    fn poll_take(&mut self, context: &mut Context<'_>, waits: &mut bool) -> Poll<Result<Step>> {
         loop {
             match Pin::new(&mut self.body).poll_next(context) {
                 Poll::Pending if self.in_hand.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
+                Poll::Pending => {
+                    *waits = true;
+                    break;
+                }
                 // A chunk without bytes would be the last.
                 Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => {}
                 Poll::Ready(Some(Ok(bytes))) => {
@@ -148,12 +152,17 @@ impl Future for Streaming {
         if this.poll_gone(context).is_ready() {
             return Poll::Ready(Ok(()));
         }
+        let mut waits = false;
         loop {
             match this.step {
-                Step::Asking => this.step = ready!(this.poll_take(context))?,
+                Step::Asking => this.step = ready!(this.poll_take(context, &mut waits))?,
                 Step::Writing => {
                     ready!(this.poll_write(context))?;
                     this.step = Step::Asking;
+                    // What comes wakes the task, as it was told a moment ago: to ask again would only cost.
+                    if waits {
+                        return Poll::Pending;
+                    }
                 }
                 Step::Ending => {
                     ready!(this.poll_write(context))?;
