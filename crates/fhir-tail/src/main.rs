@@ -34,8 +34,10 @@ use settings::{Environment, InvalidSettings, ServeOptions, Settings};
 use signals::Signals;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::runtime::{self, Runtime};
 
 /// How long tasks that were given up have to be dropped.
 const DROP_WITHIN: Duration = Duration::from_secs(2);
@@ -79,7 +81,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
     }
     let settings = if let Task::Demo(_) = rest { settings.of_a_demo()? } else { settings };
     logging::start(&settings);
-    let runtime = tokio::runtime::Runtime::new()?;
+    let runtime = runtime()?;
     // Whether all is well: an answer that it is not is no error of ours.
     let result = runtime.block_on(async {
         match rest {
@@ -97,6 +99,16 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
     });
     runtime.shutdown_timeout(DROP_WITHIN);
     result.map(|well| if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The log is read and the journal written by threads of their own, and the database may be on the same machine: one
+/// processor is left to them. With few it also costs a stream less to stay on one of them.
+fn runtime() -> std::io::Result<Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    runtime::Builder::new_multi_thread()
+        .worker_threads(processors.saturating_sub(1).max(1))
+        .enable_all()
+        .build()
 }
 
 /// Runs work that may be given up at any point: what it started is dropped, and so stopped.
