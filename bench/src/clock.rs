@@ -18,6 +18,15 @@ pub(crate) fn processor() -> i64 {
     read(ClockId::CLOCK_PROCESS_CPUTIME_ID)
 }
 
+/// Waits for a moment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where there is no runtime, and nothing else to be done meanwhile"
+)]
+pub(crate) fn pause(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
 fn read(clock: ClockId) -> i64 {
     // These clocks exist wherever the service runs.
     clock_gettime(clock).map_or(0, |time| time.num_microseconds())

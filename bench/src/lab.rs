@@ -7,6 +7,7 @@ use crate::{output, writer};
 use anyhow::{Context as _, Result, ensure};
 use bench::documents;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,17 @@ impl Lab {
     pub(crate) fn logs(&self) -> String {
         let last = self.sites.load(Relaxed).saturating_sub(1);
         tests::logs(&self.context.directory().join(format!("site-{last}")))
+    }
+
+    /// Removes what the sites have left, so that a run takes no more room than its largest row.
+    pub(crate) fn remove_sites(&self) -> Result<()> {
+        for site in 0..self.sites.load(Relaxed) {
+            match std::fs::remove_dir_all(self.context.directory().join(format!("site-{site}"))) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The major version of the Postgres that is measured.

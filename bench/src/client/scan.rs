@@ -30,7 +30,8 @@ pub(crate) fn numbers(bytes: &[u8], mut found: impl FnMut(u32)) -> usize {
         }
         at = digits + count;
     }
-    at.max(bytes.len().saturating_sub(MARK.len() - 1))
+    let begun = (1..MARK.len()).rev().find(|length| bytes[at..].ends_with(&MARK[..*length]));
+    bytes.len() - begun.unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::lab::{Lab, subscribers};
 use crate::latency::Latencies;
 use crate::receive::Receiver;
 use crate::report::{Finding, above_by_at_most, at_most};
+use crate::usage;
 use crate::writer::Paced;
 use anyhow::Result;
 
@@ -44,20 +45,30 @@ pub(super) async fn crowd(lab: &Lab) -> Result<Measured> {
     let mut crowd = subscribers(&site, usize::try_from(streams)?, Some(&record)).await?;
     let mut paced = Paced::connect(&site.cluster).await?;
     let (mut p50, mut p99) = (Vec::new(), Vec::new());
+    let (mut service_cost, mut client_cost) = (Vec::new(), Vec::new());
+    let deliveries = u64::from(commits) * u64::from(streams);
     for run in 0..=u32::try_from(lab.runs)? {
-        crowd.count(u64::from(commits) * u64::from(streams)).await?;
+        let used = usage::processor(site.server.id()?)?;
+        crowd.count(deliveries).await?;
         let sent = paced.write(run * commits..(run + 1) * commits, PER_SECOND).await?;
-        crowd.counted().await?;
+        let client = crowd.counted().await?.processor as f64 / deliveries as f64;
+        let service = (usage::processor(site.server.id()?)? - used) * 1e6 / deliveries as f64;
         let latencies = Latencies::of(&sent, &crowd.record()?, usize::try_from(streams)?)?;
         if run > 0 {
             p50.push(latencies.p50());
             p99.push(latencies.p99());
+            service_cost.push(service);
+            client_cost.push(client);
         }
     }
+    let own =
+        |whose: &str, cost| finding("latency-crowd", format!("processor time: {whose}"), "µs/delivery", cost);
     let what = |part: &str| format!("COMMIT to {streams} clients, {PER_SECOND} commits/s, {part}");
     Ok(vec![
         finding("latency-crowd", what("p50"), "ms", p50),
         Finding { goal: at_most(25.0), ..finding("latency-crowd", what("p99"), "ms", p99) },
+        own("the service", service_cost),
+        own("the client", client_cost),
     ]
     .into())
 }
