@@ -95,9 +95,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
             }
         }
         output::say(&format!("{}: {:.0} s", row.name, clock::seconds(clock::now() - began)));
-        lab.remove_sites()?;
         // After each, so that what was measured is kept when a later one hangs.
         write(&arguments.out, &report)?;
+        lab.remove_sites()?;
     }
     output::show(&report.table());
     output::say(&format!("written to {}", arguments.out.display()));

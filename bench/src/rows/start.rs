@@ -1,4 +1,4 @@
-//! From the start of the process until it says that it is ready, with a large journal: 64 KB of text that
+//! From the start of the process until it says that it is ready, with a large journal: 70 KB of text that
 //! hardly anything compresses in each entry, so that the blocks on the disk are as many as they would be with small ones.
 
 use super::{Measured, finding};

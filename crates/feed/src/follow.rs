@@ -9,6 +9,7 @@ use crate::feed::Shared;
 use crate::hub::{Chunk, Head, Joined};
 use crate::journal::{Durable, JournalError};
 use crate::read::{READ_BYTES, Read, Wanted, id_at, read};
+use crate::rings;
 use crate::subscription::Out;
 use crate::{EventId, Frames, Item, Lsn, Mark, Notice, Position};
 use bytes::Bytes;
@@ -177,8 +178,7 @@ impl<'a> Follow<'a> {
 
     /// The channel, until it reports that the subscriber lagged or is closed.
     async fn channel(&mut self, joined: &mut Joined) {
-        // Moved only when it rings: to move a timer takes a lock that all have in common.
-        let mut ring = pin!(sleep_until(self.quiet));
+        let mut alarm = pin!(sleep_until(self.quiet));
         loop {
             tokio::select! {
                 biased;
@@ -186,17 +186,12 @@ impl<'a> Follow<'a> {
                     Some((chunk, frames)) => self.chunk(&chunk, &frames).await,
                     None => return,
                 },
-                () = ring.as_mut() => {
-                    if Clock::now() < self.quiet {
-                        ring.as_mut().reset(self.quiet);
-                        continue;
-                    }
+                () = rings(alarm.as_mut(), self.quiet) => {
                     if let Some(head) = joined.idle_head().filter(|head| head.position > self.position) {
                         self.position = head.position;
                         self.w = self.w.max(head.w);
                     }
                     self.tell_position().await;
-                    ring.as_mut().reset(self.quiet);
                 }
             }
         }

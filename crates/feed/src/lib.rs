@@ -4,6 +4,7 @@
 //! tables to the journal to the hub. It knows neither Postgres (it asks a [`Source`] for marks and
 //! pages) nor HTTP (a [`Framing`] makes the bytes). Read [`Feed`] first.
 
+mod alarm;
 mod budget;
 mod change;
 mod feed;
@@ -24,6 +25,7 @@ mod source;
 mod subscriber;
 mod subscription;
 
+pub use alarm::rings;
 pub use change::{Batch, Change, Kind, Position, Transaction};
 pub use feed::{Feed, Marking, OpenError, Options, Status};
 pub use framing::Framing;

@@ -8,7 +8,7 @@ use crate::sse::{HEARTBEAT, draw_retry, outcome_frame};
 use crate::streams::{Ended, OpenStream};
 use crate::subscribe::Subscriber;
 use bytes::Bytes;
-use feed::{Item, SourceError, seldom};
+use feed::{Item, SourceError, rings, seldom};
 use futures_core::Stream;
 use std::convert::Infallible;
 use std::pin::pin;
@@ -49,8 +49,7 @@ pub(crate) fn frames(
 
         let mut stopped = pin!(seldom(stopping.cancelled()));
         let mut quiet = Instant::now() + opening.heartbeat;
-        // Moved only when it rings: to move a timer takes a lock that all streams have in common.
-        let mut ring = pin!(sleep_until(quiet));
+        let mut alarm = pin!(sleep_until(quiet));
         loop {
             let event = tokio::select! {
                 // A stream that is never without changes must hear of the end too, and its heartbeat
@@ -58,7 +57,7 @@ pub(crate) fn frames(
                 biased;
                 () = stopped.as_mut() => Event::Stopping,
                 item = subscriber.next() => Event::Item(item),
-                () = ring.as_mut() => Event::Quiet,
+                () = rings(alarm.as_mut(), quiet) => Event::Quiet,
             };
             let bytes = match event {
                 Event::Item(Ok(Item::Frames(frames))) => {
@@ -73,10 +72,6 @@ pub(crate) fn frames(
                 }
                 Event::Item(Ok(Item::Waiting(what))) => {
                     open.waits_for(what);
-                    continue;
-                }
-                Event::Quiet if Instant::now() < quiet => {
-                    ring.as_mut().reset(quiet);
                     continue;
                 }
                 Event::Quiet => {
@@ -108,9 +103,6 @@ pub(crate) fn frames(
             };
             yield Ok(bytes);
             quiet = Instant::now() + opening.heartbeat;
-            if ring.is_elapsed() {
-                ring.as_mut().reset(quiet);
-            }
         }
     }
 }
