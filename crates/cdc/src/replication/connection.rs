@@ -51,8 +51,8 @@ pub(crate) struct Start<'a> {
     pub(crate) durable: watch::Receiver<Lsn>,
 }
 
-/// How much is read from the socket at once.
-const READ_BUFFER: usize = 128 * 1024;
+/// How much is read from the socket at once. What follows the first buffer has the same size, but at most this.
+const READ_BUFFER: usize = 64 * 1024;
 
 type Row = Vec<Option<String>>;
 
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         let (reader, writer) = tokio::io::split(parts.io);
         let mut frames = FramedRead::with_capacity(reader, parts.codec, READ_BUFFER);
         // The first messages may have come with the answer.
-        frames.read_buffer_mut().unsplit(parts.read_buf);
+        frames.read_buffer_mut().extend_from_slice(&parts.read_buf);
         let feedback = Feedback::spawn(writer, start.durable, start.from, start.status_interval);
         Ok(Stream::new(frames, feedback))
     }

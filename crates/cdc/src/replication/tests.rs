@@ -81,11 +81,14 @@ const fn as_role(private: bool, password: Option<&'static [u8]>) -> Login<'stati
     }
 }
 
+/// What the pipe holds.
+const PIPE: usize = 1 << 20;
+
 const READY: &[u8] = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x08a\0b\0K\0\0\0\x0c\0\0\0\x2a\0\0\0\x01Z\0\0\0\x05I";
 
 /// A client that is logged in.
 async fn connected() -> (Connection<DuplexStream>, Server) {
-    let (client, server) = duplex(1 << 20);
+    let (client, server) = duplex(PIPE);
     let mut server = Server(server);
     server.write(READY).await;
     let connection = login(client, &as_role(true, None)).await.unwrap();
@@ -118,6 +121,15 @@ async fn streaming(durable: watch::Receiver<Lsn>) -> (Stream<DuplexStream>, Serv
     );
     server.status().await;
     (stream, server)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_takes_much_at_once() {
+    let (_written, durable) = watch::channel(Lsn::new(1000));
+    let (mut stream, mut server) = streaming(durable).await;
+    server.write(&xlog(1001, &[0; 1000]).repeat(60)).await;
+    let _first = stream.next().await.unwrap();
+    assert_eq!(server.0.write(&[0; PIPE]).await.unwrap(), PIPE, "the pipe is empty");
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,8 @@ use crate::{Batch, Change, Lsn, Mark, Position};
 use fhir::Instant;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant as Clock;
 
 /// Bytes that may wait; the publisher waits beyond that. A slow fsync holds up many small batches.
@@ -23,6 +24,8 @@ const BLOCK_BYTES: usize = 64 << 10;
 const GROUP_BYTES: usize = 4 << 20;
 /// While changes stream in, block after block, there is one fsync in this time.
 const BUSY_SYNC: Duration = Duration::from_millis(10);
+/// How often that is looked at meanwhile.
+const GATHER: Duration = Duration::from_millis(1);
 /// An LSN or a mark alone is not worth more than one fsync in this time.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
 const MARK_SYNC: Duration = Duration::from_secs(10);
@@ -211,15 +214,27 @@ impl Thread {
             next = match self.published.try_recv() {
                 Ok(next) => Some(next),
                 // A little is worth an fsync at once, what streams in is worth one in a while.
-                Err(_) if !group.blocks.is_empty() => {
-                    tokio::time::timeout_at(self.synced + BUSY_SYNC, self.published.recv())
-                        .await
-                        .unwrap_or_default()
-                }
+                Err(_) if !group.blocks.is_empty() => self.gathered(),
                 Err(_) => None,
             };
         }
         self.write(group)
+    }
+
+    /// What has come before the next fsync is due. It is looked for, not waited for: who publishes would have to wake this
+    /// thread for each batch, and what is woken often keeps the reader of the log from its processor.
+    fn gathered(&mut self) -> Option<Publish> {
+        while self.synced.elapsed() < BUSY_SYNC {
+            // Tokio's timers are another thread's, which would have to wake this one. This thread has nothing else to do.
+            #[allow(clippy::disallowed_methods)]
+            std::thread::sleep(GATHER);
+            match self.published.try_recv() {
+                Ok(next) => return Some(next),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => {}
+            }
+        }
+        None
     }
 
     fn write(&mut self, mut group: Group) -> Result<(), JournalError> {
@@ -342,6 +357,8 @@ impl Group {
             self.bytes += block.header.length as usize;
             self.state.offset = block.header.offset;
             self.blocks.push(block);
+            // Only here is there a pause in what is done in one go: the log's reader may wait for the processor.
+            std::thread::yield_now();
         }
     }
 }
