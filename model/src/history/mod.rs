@@ -10,6 +10,7 @@
 //! - Other subscribers: they share nothing but marks, which here are taken at any time besides.
 //! - Retention: what it drops is met as a `reset`, which here follows from a lost journal.
 
+mod apply;
 pub mod clock;
 pub mod database;
 pub mod feed;
@@ -21,11 +22,11 @@ pub mod subscriber;
 
 use crate::{Bug, Coverage};
 use clock::{Clock, Instant};
-use database::{Database, Row, TRANSACTIONS, Transaction};
+use database::{Database, TRANSACTIONS};
 use feed::Feed;
-use mark::{Mark, Sampler, oldest_writer, safe_time};
+use mark::Sampler;
 use stateright::{Model, Property};
-use subscriber::{Server, Subscriber};
+use subscriber::Subscriber;
 
 /// What may happen, and how often.
 #[derive(Clone, Debug)]
@@ -182,220 +183,6 @@ impl History {
 
     fn has_bug(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
-    }
-
-    fn write(&self, state: &mut State, number: usize, key: u8, deleted: bool) {
-        let now = state.clock.now;
-        let before = state.database.visible(key).map(|(_, row)| row.stamp);
-        let stamped = |clock: Instant| before.map_or(clock, |before| clock.max(before + 1));
-        let transaction = &mut state.database.transactions[number];
-        *transaction = match *transaction {
-            Transaction::Stamped { start, row, .. } => Transaction::Written { start, row },
-            Transaction::Idle => {
-                Transaction::Written { start: now, row: Row { key, deleted, stamp: stamped(now) } }
-            }
-            Transaction::Identified { start } => {
-                let clock = if self.has_bug(Bug::StampIsTransactionStart) { start } else { now };
-                Transaction::Written { start, row: Row { key, deleted, stamp: stamped(clock) } }
-            }
-            other => other,
-        };
-    }
-
-    fn sample(&self, state: &mut State, step: Step) {
-        let (clock, stepped) = (state.clock.now, state.clock.stepped);
-        state.sampler = match (step, state.sampler) {
-            (Step::SampleClock, Sampler::Idle) => Sampler::Clock { clock, stepped },
-            (Step::SampleClock, Sampler::Activity { oldest }) => {
-                safe_time(&state.clock, clock, oldest, state.feed.mark, stepped)
-            }
-            (Step::SampleActivity, Sampler::Idle) => {
-                Sampler::Activity { oldest: oldest_writer(&state.database) }
-            }
-            (Step::SampleActivity, Sampler::Clock { clock, stepped }) => {
-                safe_time(&state.clock, clock, oldest_writer(&state.database), state.feed.mark, stepped)
-            }
-            (Step::SamplePlace, Sampler::Safe { w, held, stepped }) => {
-                if held {
-                    self.reach(Reached::WHeld);
-                }
-                Sampler::Place { mark: Mark { w, l: state.database.insert }, stepped }
-            }
-            (_, other) => other,
-        };
-    }
-
-    fn apply(&self, state: &mut State, step: Step) {
-        let bug = self.bug;
-        let now = state.clock.now;
-        match step {
-            Step::Tick => state.clock.tick(),
-            Step::StepBack(by) => {
-                state.clock.step_back(by);
-                self.reach(if state.clock.beyond_margin() {
-                    Reached::ClockSteppedFar
-                } else {
-                    Reached::ClockStepped
-                });
-            }
-            Step::Begin(number) => state.database.transactions[number] = Transaction::Begun { start: now },
-            Step::Identify(number) => {
-                if let Transaction::Begun { start } = state.database.transactions[number] {
-                    state.database.transactions[number] = Transaction::Identified { start };
-                }
-            }
-            Step::Stamp(number, key, deleted) => {
-                let row = Row { key, deleted, stamp: now };
-                let transaction = &mut state.database.transactions[number];
-                *transaction = match *transaction {
-                    Transaction::Begun { start } => Transaction::Stamped { start, row, identified: false },
-                    Transaction::Identified { start } => {
-                        Transaction::Stamped { start, row, identified: true }
-                    }
-                    other => other,
-                };
-            }
-            Step::Write(number, key, deleted) => self.write(state, number, key, deleted),
-            Step::Commit(number) => {
-                if let Transaction::Written { start, row } = state.database.transactions[number] {
-                    let lsn = state.database.insert;
-                    state.database.transactions[number] = Transaction::Committed { start, row, lsn };
-                    state.database.insert += 1;
-                    if !self.asynchronous {
-                        // Nobody sees it before it is on disk anyway.
-                        state.database.flushed += 1;
-                    }
-                    if state.database.transactions.contains(&Transaction::Lost) {
-                        self.reach(Reached::PlaceUsedAgain);
-                    }
-                }
-            }
-            Step::Appear(number) => {
-                if let Transaction::Committed { row, lsn, .. } = state.database.transactions[number] {
-                    state.database.transactions[number] = Transaction::Visible { row, lsn };
-                }
-            }
-            Step::Flush => state.database.flushed += 1,
-            Step::Crash => {
-                state.crashes -= 1;
-                let visible = |database: &Database| {
-                    database.transactions.iter().filter(|t| matches!(t, Transaction::Visible { .. })).count()
-                };
-                let before = visible(&state.database);
-                state.database.crash();
-                if visible(&state.database) < before {
-                    self.reach(Reached::VisibleCommitLost);
-                }
-                state.sampler = Sampler::Idle;
-                state.subscriber.forget_page();
-            }
-            Step::SampleClock | Step::SampleActivity | Step::SamplePlace => {
-                if state.sampler == Sampler::Idle && !state.subscriber.waits_for_mark() {
-                    state.marks -= 1;
-                }
-                self.sample(state, step);
-                if let Sampler::Place { mark, .. } = state.sampler
-                    && state.database.flushed < mark.l
-                {
-                    self.reach(Reached::MarkWaitedForDisk);
-                }
-            }
-            Step::MarkHolds => self.mark_holds(state),
-            Step::Publish => state.feed.publish(),
-            Step::LoseJournal => {
-                state.epochs -= 1;
-                state.feed.lose(&state.database);
-                state.sampler = Sampler::Idle;
-            }
-            Step::MakeSlot => {
-                // Its making writes to the log and waits for the disk.
-                state.database.flushed = state.database.insert;
-                state.feed.make_slot(&state.database);
-            }
-            Step::BeginEpoch => {
-                if let Some(slot) = state.feed.slot {
-                    state.feed.begin(slot, now);
-                }
-            }
-            Step::Connect => {
-                if state.subscriber.id != subscriber::Id::Beginning {
-                    match state.subscriber.id {
-                        subscriber::Id::Replay { .. } => self.reach(Reached::RoundResumed),
-                        subscriber::Id::Feed(standing) if standing.split.is_some() => {
-                            self.reach(Reached::SplitResumed);
-                        }
-                        _ => {}
-                    }
-                }
-                state.subscriber.connect(&state.feed, bug);
-            }
-            Step::ConnectSince => {
-                if let Some(time) = state.subscriber.time {
-                    state.subscriber.connect_since(time);
-                }
-            }
-            Step::Cut => {
-                state.cuts -= 1;
-                state.subscriber.server = Server::Away;
-            }
-            Step::ReadPage => state.subscriber.read_page(&state.database),
-            Step::SendPage(another) => self.send_page(state, another),
-            Step::Follow => self.follow(state),
-        }
-    }
-
-    fn mark_holds(&self, state: &mut State) {
-        let Sampler::Place { mark, stepped } = std::mem::replace(&mut state.sampler, Sampler::Idle) else {
-            return;
-        };
-        let unseen = |t: &Transaction| matches!(t, Transaction::Committed { lsn, .. } if *lsn < mark.l);
-        if state.database.transactions.iter().any(unseen) {
-            self.reach(Reached::CommitNotVisible);
-            state.unseen |= state.clock.beyond_margin();
-        }
-        state.feed.note(mark, self.bug);
-        let second = matches!(state.subscriber.server, Server::NextMark { .. });
-        state.subscriber.mark(mark, stepped, self.rounds, &state.feed, self.bug);
-        if second && matches!(state.subscriber.server, Server::Pages { .. }) {
-            self.reach(Reached::SecondRound);
-        }
-    }
-
-    fn send_page(&self, state: &mut State, another: bool) {
-        let heard = state.subscriber.heard;
-        state.subscriber.send_page(&state.database, &state.feed, another, self.bug);
-        if state.subscriber.heard != heard
-            && let Server::Pages { cursor, .. } = state.subscriber.server
-            && cursor.tombstones
-        {
-            self.reach(Reached::TombstoneSent);
-        }
-    }
-
-    fn follow(&self, state: &mut State) {
-        let before = (state.subscriber.heard, state.subscriber.server);
-        state.subscriber.follow_on(&state.database, &state.feed, self.bug);
-        let (Server::Follows { standing: from, live: was_live }, Server::Follows { standing, live }) =
-            (before.1, state.subscriber.server)
-        else {
-            return;
-        };
-        let passed = standing.position > from.position;
-        let heard = state.subscriber.heard != before.0;
-        if passed && !heard {
-            self.reach(Reached::EntryDropped);
-        }
-        if passed && heard && was_live {
-            self.reach(Reached::LiveDelivery);
-        }
-        if live && !was_live && !passed {
-            if state.subscriber.heard != 0 {
-                self.reach(Reached::PagesThenLive);
-            }
-            if state.feed.epoch > 0 {
-                self.reach(Reached::ResetThenLive);
-            }
-        }
     }
 }
 
