@@ -30,6 +30,8 @@ async fn with(lab: &Lab, counts: &[u32]) -> Result<Vec<Growth>> {
             let mut crowd = lab::subscribers(&site, usize::try_from(streams)?, Some(&record)).await?;
             each.push((usage::memory(site.server.id()?)?.0 - alone).max(1.0) / 1024.0 / f64::from(streams));
             let mut paced = Paced::connect(&site.cluster).await?;
+            // A COMMIT waits for the disk, which may be busy with what the run before has written.
+            settled(&site).await?;
             crowd.count(u64::from(commits) * u64::from(streams)).await?;
             let sent = paced.write(next_numbered..next_numbered + commits, PER_SECOND).await?;
             next_numbered += commits;
