@@ -3,8 +3,8 @@
 use std::pin::Pin;
 use tokio::time::{Instant, Sleep};
 
-/// Waits until then. The instant may be put off from one wait to the next; the timer is moved only when it rings: to move
-/// it takes a lock that all timers have in common.
+/// Waits until `at`, which may be put off from one wait to the next, but not be brought forward. The timer is moved only when
+/// it rings: to move it takes a lock that all timers have in common.
 pub async fn rings(mut timer: Pin<&mut Sleep>, at: Instant) {
     loop {
         timer.as_mut().await;

@@ -7,23 +7,23 @@ use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// Waits for a future that is polled only when it has asked to be.
 pub async fn seldom<F: Future>(future: F) -> F::Output {
+    let bell = Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() };
+    when_rung(Arc::new(bell), future).await
+}
+
+/// Polls the future when the bell has been rung, which it is given as its waker.
+async fn when_rung<F: Future>(bell: Arc<Bell>, future: F) -> F::Output {
     let mut future = pin!(future);
-    let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
     let waker = Waker::from(Arc::clone(&bell));
-    let mut registered = None::<Waker>;
     poll_fn(move |context| {
-        let rung = bell.rung.load(Acquire);
-        if !rung && registered.as_ref().is_some_and(|registered| registered.will_wake(context.waker())) {
-            return Poll::Pending;
-        }
-        // Before the look, so that what rings after it wakes the task.
+        // Before the look, so that what rings after it wakes the task. Each time: what rang took the waker away, perhaps after
+        // the look that saw it.
         bell.task.register(context.waker());
-        registered = Some(context.waker().clone());
         if bell.rung.swap(false, AcqRel) {
             future.as_mut().poll(&mut Context::from_waker(&waker))
         } else {
@@ -45,8 +45,14 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Release);
+        self.ring();
         self.task.wake();
+    }
+}
+
+impl Bell {
+    fn ring(&self) {
+        self.rung.store(true, Release);
     }
 }
 
@@ -54,7 +60,10 @@ impl Wake for Bell {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::time::Duration;
     use tokio::sync::{Notify, mpsc};
+
+    const LIMIT: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn what_moves_beside_it_does_not_poll_it() {
@@ -102,7 +111,32 @@ mod tests {
                 let _ = send.send(());
                 notify.notify_one();
             }
-            task.await.unwrap();
+            tokio::time::timeout(LIMIT, task).await.expect("a signal was lost").unwrap();
+        }
+    }
+
+    /// The task may have seen the ring, for nothing, before it is woken for it.
+    #[test]
+    fn no_signal_is_lost_that_overtook_its_wake_up() {
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
+        let mut signal = pin!(when_rung(Arc::clone(&bell), std::future::pending::<()>()));
+
+        bell.ring();
+        assert!(signal.as_mut().poll(&mut context).is_pending());
+        bell.task.wake();
+        assert!(signal.as_mut().poll(&mut context).is_pending());
+        bell.wake_by_ref();
+        assert_eq!(woken.0.load(SeqCst), 2);
+    }
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
         }
     }
 }

@@ -102,7 +102,8 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
 }
 
 /// The log is read and the journal written by threads of their own, and the database may be on the same machine: one
-/// processor is left to them. With few it also costs a stream less to stay on one of them.
+/// processor is left to them, if there are several. On two processors this keeps all streams on one thread, and so what is known
+/// of them in one cache: docs/performance.md.
 fn runtime() -> std::io::Result<Runtime> {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     runtime::Builder::new_multi_thread()

@@ -5,6 +5,7 @@ use super::error::{Error, ServerError};
 use super::feedback::Feedback;
 use super::login::{receive, send};
 use super::stream::Stream;
+use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use feed::Lsn;
 use futures_util::StreamExt;
@@ -13,7 +14,7 @@ use postgres_protocol::message::frontend;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio_util::codec::{Framed, FramedRead};
+use tokio_util::codec::{Framed, FramedParts};
 
 /// A replication connection that takes commands.
 pub(crate) struct Connection<S> {
@@ -51,7 +52,7 @@ pub(crate) struct Start<'a> {
     pub(crate) durable: watch::Receiver<Lsn>,
 }
 
-/// How much is read from the socket at once. What follows the first buffer has the same size, but at most this.
+/// How much is read from the socket at once. `BytesMut` makes the next buffer as large as the first, but never larger than this.
 const READ_BUFFER: usize = 64 * 1024;
 
 type Row = Vec<Option<String>>;
@@ -142,11 +143,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         }
         let parts = self.framed.into_parts();
         let (reader, writer) = tokio::io::split(parts.io);
-        let mut frames = FramedRead::with_capacity(reader, parts.codec, READ_BUFFER);
-        // The first messages may have come with the answer.
-        frames.read_buffer_mut().extend_from_slice(&parts.read_buf);
+        let mut fresh = FramedParts::new::<BytesMut>(reader, parts.codec);
+        fresh.read_buf = BytesMut::with_capacity(READ_BUFFER);
+        // The first messages may have come with the answer. What is made of parts looks at them before it reads.
+        fresh.read_buf.extend_from_slice(&parts.read_buf);
         let feedback = Feedback::spawn(writer, start.durable, start.from, start.status_interval);
-        Ok(Stream::new(frames, feedback))
+        Ok(Stream::new(Framed::from_parts(fresh), feedback))
     }
 }
 

@@ -12,11 +12,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, ReadHalf};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::codec::FramedRead;
+use tokio_util::codec::Framed;
 
 /// The log as it comes in. Dropping it closes the connection.
 pub(crate) struct Stream<S> {
-    frames: FramedRead<ReadHalf<S>, Codec>,
+    frames: Framed<ReadHalf<S>, Codec>,
     feedback: Feedback,
     asks: Asks,
 }
@@ -34,7 +34,7 @@ pub(crate) enum Event {
 const FAREWELL: Duration = Duration::from_secs(1);
 
 impl<S: AsyncRead + Unpin> Stream<S> {
-    pub(super) fn new(frames: FramedRead<ReadHalf<S>, Codec>, feedback: Feedback) -> Self {
+    pub(super) fn new(frames: Framed<ReadHalf<S>, Codec>, feedback: Feedback) -> Self {
         Self { frames, feedback, asks: Asks::default() }
     }
 

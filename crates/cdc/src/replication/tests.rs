@@ -99,9 +99,14 @@ async fn connected() -> (Connection<DuplexStream>, Server) {
 
 /// A stream that has begun at 1000, with what is durable. The first status update is read.
 async fn streaming(durable: watch::Receiver<Lsn>) -> (Stream<DuplexStream>, Server) {
+    streaming_at_once(durable, &[]).await
+}
+
+/// The same, where the first messages come with the answer.
+async fn streaming_at_once(durable: watch::Receiver<Lsn>, first: &[u8]) -> (Stream<DuplexStream>, Server) {
     let (connection, mut server) = connected().await;
     server.write(&message(b'N', b"SNOTICE\0C00000\0Mhello\0\0")).await;
-    server.write(b"W\0\0\0\x07\0\0\0").await;
+    server.write(&[b"W\0\0\0\x07\0\0\0", first].concat()).await;
     let start = Start {
         slot: "slot",
         publication: "it's",
@@ -121,6 +126,14 @@ async fn streaming(durable: watch::Receiver<Lsn>) -> (Stream<DuplexStream>, Serv
     );
     server.status().await;
     (stream, server)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_with_the_answer_is_seen_at_once() {
+    let (_written, durable) = watch::channel(Lsn::new(1000));
+    let (mut stream, _server) = streaming_at_once(durable, &xlog(1001, b"first")).await;
+    assert!(matches!(stream.try_next(), Some(Ok(Event::Message(message))) if message == "first"));
+    assert!(stream.try_next().is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,8 +24,8 @@ const BLOCK_BYTES: usize = 64 << 10;
 const GROUP_BYTES: usize = 4 << 20;
 /// While changes stream in, block after block, there is one fsync in this time.
 const BUSY_SYNC: Duration = Duration::from_millis(10);
-/// How often that is looked at meanwhile.
-const GATHER: Duration = Duration::from_millis(1);
+/// How often what was published is looked for meanwhile.
+const LOOKS: u32 = 10;
 /// An LSN or a mark alone is not worth more than one fsync in this time.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
 const MARK_SYNC: Duration = Duration::from_secs(10);
@@ -224,10 +224,13 @@ impl Thread {
     /// What has come before the next fsync is due. It is looked for, not waited for: who publishes would have to wake this
     /// thread for each batch, and what is woken often keeps the reader of the log from its processor.
     fn gathered(&mut self) -> Option<Publish> {
-        while self.synced.elapsed() < BUSY_SYNC {
+        for _ in 0..LOOKS {
+            if self.synced.elapsed() >= BUSY_SYNC {
+                break;
+            }
             // Tokio's timers are another thread's, which would have to wake this one. This thread has nothing else to do.
             #[allow(clippy::disallowed_methods)]
-            std::thread::sleep(GATHER);
+            std::thread::sleep(BUSY_SYNC / LOOKS);
             match self.published.try_recv() {
                 Ok(next) => return Some(next),
                 Err(TryRecvError::Disconnected) => return None,
