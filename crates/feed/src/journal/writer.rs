@@ -24,7 +24,7 @@ const BLOCK_BYTES: usize = 64 << 10;
 const GROUP_BYTES: usize = 4 << 20;
 /// While changes stream in, block after block, there is one fsync in this time.
 const BUSY_SYNC: Duration = Duration::from_millis(10);
-/// How often what was published is looked for meanwhile.
+/// So many times in it is looked whether there is more.
 const LOOKS: u32 = 10;
 /// An LSN or a mark alone is not worth more than one fsync in this time.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
@@ -224,6 +224,7 @@ impl Thread {
     /// What has come before the next fsync is due. It is looked for, not waited for: who publishes would have to wake this
     /// thread for each batch, and what is woken often keeps the reader of the log from its processor.
     fn gathered(&mut self) -> Option<Publish> {
+        // The count ends it where a test's clock stands still.
         for _ in 0..LOOKS {
             if self.synced.elapsed() >= BUSY_SYNC {
                 break;
