@@ -5,6 +5,7 @@
 //! [`Filter`] first.
 
 pub mod canonical;
+mod compartment;
 mod filter;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
@@ -13,17 +14,21 @@ mod instant;
 mod members;
 mod notice;
 mod outcome;
+mod reference;
 mod request;
 mod resource;
 mod resource_type;
+mod scan;
 mod stable_hash;
 mod structure;
 
+pub use compartment::{NotPatients, Patients, compartment_types, patients};
 pub use filter::Filter;
 pub use identity::stored_id;
 pub use instant::{Instant, InvalidInstant};
 pub use notice::NoticeCode;
 pub use outcome::{Issue, IssueType, Outcome, Severity};
+pub use reference::{BaseUrls, Reference};
 pub use request::{ExportRequest, Handling, Level};
 pub use resource::{BadResource, Columns, is_id, write_deletion, write_resource};
 pub use resource_type::{COUNT as RESOURCE_TYPES, ResourceType, TypeSet, UnknownResourceType};

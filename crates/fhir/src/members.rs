@@ -4,12 +4,8 @@
 //! [`Structure`]. The object's own grammar is checked; of what is nested in it only that strings end and that as many
 //! brackets close as open: more is the database's part.
 
-use crate::structure::Structure;
+use crate::structure::{NotAnObject, Structure};
 use std::ops::Range;
-
-/// The text is not one JSON object.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct NotAnObject;
 
 /// A member, as places in the text.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,27 +68,10 @@ impl<'a> Members<'a> {
         self.at = key.end + 1;
         self.expect(b':')?;
         self.whitespace();
-        let value = self.at..self.end_of_value()?;
+        let value = self.at..self.structure.end_of_value(self.at)?;
         self.at = value.end;
         self.place = Place::AfterMember;
         Ok(Some(Member { key, value }))
-    }
-
-    /// The place after the last byte of the value that begins here.
-    fn end_of_value(&mut self) -> Result<usize, NotAnObject> {
-        match self.text.get(self.at) {
-            Some(b'"') => self.structure.end_of_string(self.at + 1),
-            Some(b'{' | b'[') => self.structure.end_of_nested(self.at),
-            Some(_) => {
-                let scalar =
-                    |byte: &u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'+' | b'-' | b'.');
-                match self.text[self.at..].iter().take_while(|byte| scalar(byte)).count() {
-                    0 => Err(NotAnObject),
-                    length => Ok(self.at + length),
-                }
-            }
-            None => Err(NotAnObject),
-        }
     }
 
     fn end(&mut self) -> Result<Option<Member>, NotAnObject> {

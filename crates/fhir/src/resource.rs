@@ -4,7 +4,8 @@
 //! This runs once for every change: a scan for the members of the object ([`Members`]), then three
 //! pieces copied, and no allocation but the output.
 
-use crate::members::{Member, Members, NotAnObject, means};
+use crate::members::{Member, Members, means};
+use crate::structure::NotAnObject;
 use crate::{Instant, ResourceType, canonical};
 use std::ops::Range;
 

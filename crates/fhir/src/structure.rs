@@ -3,10 +3,13 @@
 //! Every byte of every change goes through this. For each block there is one word for each kind of byte that matters; from
 //! these follow which quotes end a string and which brackets stand in none.
 
-use crate::members::NotAnObject;
 use wide::u8x16;
 
 const BLOCK: usize = 64;
+
+/// The text is not one JSON object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NotAnObject;
 
 /// A text, of which one block after the other is looked at. Places are asked for in their order.
 pub(crate) struct Structure<'a> {
@@ -28,6 +31,23 @@ impl<'a> Structure<'a> {
     /// Of a text that does not begin within a string.
     pub(crate) const fn of(text: &'a [u8]) -> Self {
         Self { text, begin: 0, end: 0, quotes: 0, brackets: 0, in_string: 0, escaped: 0 }
+    }
+
+    /// The place after the last byte of the value that begins at `start`.
+    pub(crate) fn end_of_value(&mut self, start: usize) -> Result<usize, NotAnObject> {
+        match self.text.get(start) {
+            Some(b'"') => self.end_of_string(start + 1),
+            Some(b'{' | b'[') => self.end_of_nested(start),
+            Some(_) => {
+                let scalar =
+                    |byte: &u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'+' | b'-' | b'.');
+                match self.text[start..].iter().take_while(|byte| scalar(byte)).count() {
+                    0 => Err(NotAnObject),
+                    length => Ok(start + length),
+                }
+            }
+            None => Err(NotAnObject),
+        }
     }
 
     /// The place after the closing quote of the string whose content begins at `start`.
