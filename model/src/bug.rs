@@ -42,4 +42,35 @@ pub enum Bug {
     ChunkAsItComes,
     /// After a failure of the journal it goes on from the hub's head, not from its own.
     JournalGoesOnFromHub,
+
+    /// A change does not carry the content that it replaced.
+    NoBeforeImage,
+    /// The members are those of the Group's row as it is now.
+    MembersFromTable,
+    /// A Group whose earlier changes were dropped is read from its row, not from what its next change replaced.
+    GroupWithoutBeforeImage,
+    /// A member at both of two positions counts as one in between.
+    MembersAtBothEndsOnly,
+    /// A leaver is silenced with the transition, not with the change of the Group.
+    SilencedLate,
+    /// A change of a leaver's resource is not told as a removal.
+    LeaversDeletionsSilenced,
+    /// The transition happens at the change of the Group, without a watermark that was taken after it.
+    JoinAtOnce,
+    /// A transition does not read what the pages leave to the feed.
+    NothingRecent,
+    /// A leaver's resources are listed by the table alone, though the log has a newer version.
+    LeaversByTableAlone,
+    /// What a joiner shares with somebody who stays is sent again.
+    StayersAgain,
+    /// A transition sends a row although the log has a newer version of it.
+    RowsAndRecent,
+    /// A transition is over with `live`: what leavers had and was replaced meanwhile is not told of.
+    NoFading,
+    /// It fades until the end of the log as it was before the leavers' list was read.
+    FadingFromBefore,
+    /// An id within a transition does not say whose resources the client holds.
+    PagingForgetsFrom,
+    /// An id between a change of the Group and its transition does not say it.
+    MovingForgetsFrom,
 }

@@ -5,12 +5,14 @@
 //! journal, of a subscriber is a step by itself, and [stateright](https://docs.rs/stateright) visits every state that any order
 //! of them leads to. A violated property comes with the shortest way there.
 //!
-//! There are two models, since one of everything would not end:
+//! There are three models, since one of everything would not end:
 //!
 //! - [`history`]: a database, its clock, marks and pages, and a subscriber that replays, follows, is cut off and comes back. The
 //!   feed that it follows is the flushed log itself.
 //! - [`delivery`]: everything between that log and the client: walsender, publisher, hub, journal, acknowledgement, and
 //!   a subscriber that follows. What the rows are, and how they came to be, is left out.
+//! - [`membership`]: a stream of one Group whose members change: who joins is paged into the stream, who leaves is taken
+//!   back. Its watermarks and its feed are what the other two prove of them.
 //!
 //! **Why the two together say it of the whole.** The history model asks of the feed that it be a list: every flushed
 //! commit once, in the order of the log, readable from any position, whatever crashes. The delivery model shows just that of the
@@ -28,6 +30,7 @@ mod check;
 mod coverage;
 pub mod delivery;
 pub mod history;
+pub mod membership;
 
 pub use bug::Bug;
 pub use check::{Outcome, check, find};

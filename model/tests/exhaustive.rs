@@ -5,7 +5,7 @@
 // A test may stop at the first surprise, and the tables are its output.
 #![allow(clippy::panic, clippy::print_stdout)]
 
-use model::{Bug, Outcome, check, delivery, find, history};
+use model::{Bug, Outcome, check, delivery, find, history, membership};
 use std::fmt::Write as _;
 
 /// One line for each scenario; fails when one is violated or shows nothing.
@@ -77,5 +77,17 @@ fn every_mistake_in_a_history_is_found() {
 #[test]
 fn every_mistake_in_a_delivery_is_found() {
     let scenarios = delivery::scenarios::mistakes().into_iter();
+    mistakes("mistake", scenarios.map(|(expected, scenario)| (scenario.bug, expected, find(scenario))));
+}
+
+#[test]
+fn every_stream_of_a_group_is_exact() {
+    let scenarios = membership::scenarios::all().into_iter();
+    table("membership", scenarios.map(|scenario| (scenario.name, check(scenario, THREADS))));
+}
+
+#[test]
+fn every_mistake_in_a_membership_is_found() {
+    let scenarios = membership::scenarios::mistakes().into_iter();
     mistakes("mistake", scenarios.map(|(expected, scenario)| (scenario.bug, expected, find(scenario))));
 }

@@ -1,0 +1,152 @@
+//! The scenarios: each has few writes and few faults, and is visited in every order.
+
+use super::properties::{EXACT_AT_REST, MEMBERS_ONLY, NEVER_TWICE};
+use super::{Membership, Patients, RESOURCES, Reached, Write};
+use crate::{Bug, Coverage};
+
+const ANN: Patients = 1;
+const BOB: Patients = 2;
+/// The Group that is asked for.
+const GROUP: usize = RESOURCES;
+/// One that is nested in it.
+const NESTED: usize = RESOURCES + 1;
+
+const fn write(key: usize, patients: Patients) -> Write {
+    Write { key, content: Some(patients) }
+}
+
+const fn delete(key: usize) -> Write {
+    Write { key, content: None }
+}
+
+/// All of them. None is violated without a mistake.
+pub fn all() -> Vec<Membership> {
+    vec![
+        Membership {
+            name: "one joins, resources change hands",
+            cuts: 1,
+            reached: &[Reached::Joined, Reached::RecentSent, Reached::LiveSent, Reached::LeftScope],
+            ..joins()
+        },
+        Membership {
+            name: "one leaves, resources change",
+            cuts: 1,
+            reached: &[Reached::LeaverRemoved, Reached::Faded, Reached::MovingResumed],
+            ..leaves()
+        },
+        Membership {
+            name: "one leaves and joins again",
+            cuts: 1,
+            reached: &[Reached::Joined, Reached::Faded, Reached::PagingResumed],
+            ..leaves_and_joins()
+        },
+        Membership {
+            name: "one joins as another leaves; a deletion",
+            first: [Some(ANN), Some(BOB), Some(ANN), Some(0)],
+            writes: vec![write(GROUP, BOB), write(1, ANN | BOB), delete(0)],
+            cuts: 1,
+            reached: &[Reached::Joined, Reached::LeaverRemoved, Reached::DecodedUnseen],
+            ..plain()
+        },
+        Membership {
+            name: "a nested Group; the journal drops entries",
+            first: [Some(ANN), Some(BOB), Some(BOB), Some(ANN)],
+            writes: vec![write(NESTED, 0), write(GROUP, ANN)],
+            cuts: 1,
+            purges: 1,
+            samples: 1,
+            reached: &[Reached::Joined, Reached::Reset, Reached::LeaverRemoved],
+            ..plain()
+        },
+    ]
+    .into_iter()
+    .map(|mut scenario| {
+        scenario.coverage = Coverage::default();
+        scenario
+    })
+    .collect()
+}
+
+/// Each mistake, in a scenario that is small enough; with the property that it violates.
+pub fn mistakes() -> Vec<(&'static str, Membership)> {
+    let purged = Membership {
+        first: [Some(ANN), Some(BOB), Some(ANN), Some(0)],
+        writes: vec![write(0, ANN), write(GROUP, BOB), write(GROUP, ANN)],
+        purges: 1,
+        cuts: 1,
+        ..plain()
+    };
+    let exchange = Membership {
+        first: [Some(ANN | BOB), Some(BOB), Some(ANN), Some(0)],
+        writes: vec![write(GROUP, ANN | BOB), write(0, BOB), write(1, BOB)],
+        cuts: 1,
+        ..plain()
+    };
+    [
+        (Bug::NoBeforeImage, joins(), EXACT_AT_REST),
+        (Bug::MembersFromTable, leaves(), MEMBERS_ONLY),
+        (Bug::GroupWithoutBeforeImage, purged, MEMBERS_ONLY),
+        (Bug::MembersAtBothEndsOnly, leaves_and_joins(), EXACT_AT_REST),
+        (Bug::SilencedLate, leaves(), MEMBERS_ONLY),
+        (Bug::LeaversDeletionsSilenced, leaves_and_deletes(), EXACT_AT_REST),
+        (Bug::JoinAtOnce, joins(), NEVER_TWICE),
+        (Bug::NothingRecent, joins(), EXACT_AT_REST),
+        (Bug::LeaversByTableAlone, leaves(), EXACT_AT_REST),
+        (Bug::StayersAgain, exchange, NEVER_TWICE),
+        (Bug::RowsAndRecent, joins(), EXACT_AT_REST),
+        (Bug::NoFading, leaves(), EXACT_AT_REST),
+        (Bug::FadingFromBefore, leaves(), EXACT_AT_REST),
+        (Bug::PagingForgetsFrom, Membership { cuts: 1, ..leaves() }, EXACT_AT_REST),
+        (Bug::MovingForgetsFrom, Membership { cuts: 1, ..leaves() }, EXACT_AT_REST),
+    ]
+    .into_iter()
+    .map(|(bug, scenario, violated)| (violated, Membership { bug: Some(bug), ..scenario }))
+    .collect()
+}
+
+/// Bob joins Ann; his resource may become hers, and hers his.
+fn joins() -> Membership {
+    Membership {
+        first: [Some(ANN), Some(BOB), Some(ANN), Some(0)],
+        writes: vec![write(GROUP, ANN | BOB), write(1, ANN), write(0, BOB)],
+        ..plain()
+    }
+}
+
+/// Ann leaves Bob; her resource changes, and what they share becomes hers alone.
+fn leaves() -> Membership {
+    Membership {
+        first: [Some(ANN), Some(ANN | BOB), Some(ANN | BOB), Some(0)],
+        writes: vec![write(GROUP, BOB), write(0, ANN), write(1, ANN)],
+        ..plain()
+    }
+}
+
+/// Ann leaves Bob; her resource changes and is deleted.
+fn leaves_and_deletes() -> Membership {
+    Membership { writes: vec![write(GROUP, BOB), write(0, ANN), delete(0)], ..leaves() }
+}
+
+/// Ann leaves and joins again, and her resource changes.
+fn leaves_and_joins() -> Membership {
+    Membership {
+        first: [Some(ANN), Some(BOB), Some(ANN), Some(0)],
+        writes: vec![write(GROUP, 0), write(GROUP, ANN), write(0, ANN)],
+        ..plain()
+    }
+}
+
+/// Nobody, nothing, and no faults.
+fn plain() -> Membership {
+    Membership {
+        name: "",
+        first: [None, None, Some(0), Some(0)],
+        writes: vec![],
+        cuts: 0,
+        purges: 0,
+        samples: 0,
+        bug: None,
+        reached: &[],
+        coverage: Coverage::default(),
+    }
+}
