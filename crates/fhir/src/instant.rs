@@ -12,6 +12,15 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(i64);
 
+/// What a date or time given to some precision stands for: from `start` to before `end`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Interval {
+    /// The first instant in it.
+    pub start: Instant,
+    /// The first instant after it.
+    pub end: Instant,
+}
+
 /// Postgres counts from 2000-01-01T00:00:00Z.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
@@ -50,6 +59,8 @@ fn digits(room: &mut [u8], mut number: i64) {
 impl Instant {
     /// Before every stamp.
     pub const MIN: Self = Self(i64::MIN);
+    /// After every stamp.
+    pub const MAX: Self = Self(i64::MAX);
     /// The first that FHIR can write: the beginning of the year 1.
     pub const YEAR_ONE: Self = Self(FHIR_MIN);
     /// The last that FHIR can write: the end of the year 9999.

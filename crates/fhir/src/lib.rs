@@ -7,6 +7,7 @@
 pub mod canonical;
 mod compartment;
 mod filter;
+mod group;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
 mod identity;
@@ -24,8 +25,9 @@ mod structure;
 
 pub use compartment::{NotPatients, Patients, compartment_types, patients};
 pub use filter::Filter;
+pub use group::{GroupContent, UninterpretableGroup};
 pub use identity::stored_id;
-pub use instant::{Instant, InvalidInstant};
+pub use instant::{Instant, Interval, InvalidInstant};
 pub use notice::NoticeCode;
 pub use outcome::{Issue, IssueType, Outcome, Severity};
 pub use reference::{BaseUrls, Reference};

@@ -3,7 +3,7 @@
 //! What is given less precisely than in microseconds is taken as its beginning, and what is given more
 //! precisely is cut off: whoever asks for what changed since then gets rather too much than too little.
 
-use super::Instant;
+use super::{Instant, Interval};
 use std::str::FromStr;
 
 /// The text is not an instant. Says what is wrong with it and what would be right.
@@ -38,19 +38,33 @@ impl FromStr for Instant {
         let mut reader = Reader(text.as_bytes());
         let parsed = reader.instant();
         match (parsed, reader.0) {
-            (Read::Instant(instant), []) => Ok(instant),
-            (Read::Date, []) => Err(InvalidInstant::Date(shown())),
-            (Read::NoZone, []) => Err(InvalidInstant::NoZone(shown())),
+            (Read::Instant(interval), []) => Ok(interval.start),
+            (Read::Date(_), []) => Err(InvalidInstant::Date(shown())),
+            (Read::NoZone(_), []) => Err(InvalidInstant::NoZone(shown())),
             _ => Err(InvalidInstant::Malformed(shown())),
+        }
+    }
+}
+
+impl FromStr for Interval {
+    type Err = InvalidInstant;
+
+    /// Reads a FHIR date, dateTime or instant: <https://hl7.org/fhir/R4/datatypes.html#dateTime>. It is
+    /// as wide as its precision; without a time zone it is in UTC.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut reader = Reader(text.as_bytes());
+        match (reader.instant(), reader.0) {
+            (Read::Instant(interval) | Read::Date(interval) | Read::NoZone(interval), []) => Ok(interval),
+            _ => Err(InvalidInstant::Malformed(text.chars().take(SHOWN).collect())),
         }
     }
 }
 
 /// What was read.
 enum Read {
-    Instant(Instant),
-    Date,
-    NoZone,
+    Instant(Interval),
+    Date(Interval),
+    NoZone(Interval),
     Malformed,
 }
 
@@ -61,39 +75,42 @@ impl Reader<'_> {
     fn instant(&mut self) -> Read {
         let Some(year) = self.number(4, 1, 9999) else { return Read::Malformed };
         if self.0.is_empty() {
-            return Read::Date;
+            return Read::Date(dates((year, 1, 1), (year + 1, 1, 1)));
         }
         let Some(month) = self.after(b'-', 2, 1, 12) else { return Read::Malformed };
         if self.0.is_empty() {
-            return Read::Date;
+            let next = if month == 12 { (year + 1, 1, 1) } else { (year, month + 1, 1) };
+            return Read::Date(dates((year, month, 1), next));
         }
         let Some(day) = self.after(b'-', 2, 1, days(year, month)) else { return Read::Malformed };
         if self.0.is_empty() {
-            return Read::Date;
+            let day = days_since_1970(year, month, day);
+            return Read::Date(of(day * DAY, DAY));
         }
         let (Some(hour), Some(minute)) = (self.after(b'T', 2, 0, 23), self.after(b':', 2, 0, 59)) else {
             return Read::Malformed;
         };
-        let (mut second, mut micros) = (0, 0);
+        let (mut second, mut micros, mut width) = (0, 0, 60_000_000);
         if self.0.first() == Some(&b':') {
             // In a leap second the clocks that stamp go through the 59th again.
             match self.after(b':', 2, 0, 60) {
                 Some(read) => second = read.min(59),
                 None => return Read::Malformed,
             }
+            width = 1_000_000;
             if self.take(b'.') {
                 match self.fraction() {
-                    Some(read) => micros = read,
+                    Some(read) => (micros, width) = read,
                     None => return Read::Malformed,
                 }
             }
         }
-        if self.0.is_empty() {
-            return Read::NoZone;
-        }
-        let Some(offset) = self.offset() else { return Read::Malformed };
+        let no_zone = self.0.is_empty();
+        let offset = if no_zone { Some(0) } else { self.offset() };
+        let Some(offset) = offset else { return Read::Malformed };
         let minutes = days_since_1970(year, month, day) * 1_440 + hour * 60 + minute - offset;
-        Read::Instant(Instant::from_unix_micros((minutes * 60 + second) * 1_000_000 + micros))
+        let read = of((minutes * 60 + second) * 1_000_000 + micros, width);
+        if no_zone { Read::NoZone(read) } else { Read::Instant(read) }
     }
 
     /// Minutes east of Greenwich.
@@ -113,13 +130,15 @@ impl Reader<'_> {
         Some(sign * (hours * 60 + minutes))
     }
 
-    /// Microseconds.
-    fn fraction(&mut self) -> Option<i64> {
+    /// Microseconds, and how many of them the last digit stands for: one at least.
+    fn fraction(&mut self) -> Option<(i64, i64)> {
         let length = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (digits, rest) = self.0.split_at(length);
         self.0 = rest;
         let padded = digits.iter().copied().chain(std::iter::repeat(b'0'));
-        (length > 0).then(|| padded.take(6).fold(0, |number, digit| number * 10 + i64::from(digit - b'0')))
+        let micros = padded.take(6).fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
+        let width = (length..6).fold(1, |width, _| width * 10);
+        (length > 0).then_some((micros, width))
     }
 
     fn after(&mut self, separator: u8, length: usize, min: i64, max: i64) -> Option<i64> {
@@ -145,6 +164,20 @@ impl Reader<'_> {
             _ => false,
         }
     }
+}
+
+/// A day in microseconds.
+const DAY: i64 = 86_400_000_000;
+
+/// From an instant on, so many microseconds.
+const fn of(start: i64, width: i64) -> Interval {
+    Interval { start: Instant::from_unix_micros(start), end: Instant::from_unix_micros(start + width) }
+}
+
+/// From one day to before another.
+fn dates(from: (i64, i64, i64), to: (i64, i64, i64)) -> Interval {
+    let day = |(year, month, day)| Instant::from_unix_micros(days_since_1970(year, month, day) * DAY);
+    Interval { start: day(from), end: day(to) }
 }
 
 /// How many days a month has.

@@ -106,3 +106,38 @@ proptest! {
         let _ = digits.parse::<Instant>();
     }
 }
+
+#[test]
+fn an_interval_is_as_wide_as_its_precision() {
+    let micros = |text: &str| text.parse::<Instant>().unwrap();
+    for (text, start, end) in [
+        ("2024", "2024-01-01T00:00:00Z", "2025-01-01T00:00:00Z"),
+        ("2024-12", "2024-12-01T00:00:00Z", "2025-01-01T00:00:00Z"),
+        ("2024-02", "2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z"),
+        ("2024-02-29", "2024-02-29T00:00:00Z", "2024-03-01T00:00:00Z"),
+        ("2024-05-01T14:30+02:00", "2024-05-01T12:30:00Z", "2024-05-01T12:31:00Z"),
+        ("2024-05-01T12:30:00", "2024-05-01T12:30:00Z", "2024-05-01T12:30:01Z"),
+        ("2024-05-01T12:30:00.5Z", "2024-05-01T12:30:00.5Z", "2024-05-01T12:30:00.6Z"),
+        ("2024-05-01T12:30:00.1234567Z", "2024-05-01T12:30:00.123456Z", "2024-05-01T12:30:00.123457Z"),
+        ("9999", "9999-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"),
+    ] {
+        let interval: Interval = text.parse().unwrap();
+        assert_eq!(interval.start, micros(start), "{text}");
+        let beyond = i64::from(text == "9999");
+        assert_eq!(interval.end.unix_micros(), micros(end).unix_micros() + beyond, "{text}");
+    }
+    for text in ["", "24", "2024-13", "2023-02-29", "2024-5-1", "2024-05-01T", "2024-05-01T25:00Z", "2024 "] {
+        assert!(text.parse::<Interval>().is_err(), "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_interval_begins_where_the_instant_is(text in "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9](:[0-5][0-9](\\.[0-9]{1,8})?)?(Z|[+-]0[0-9]:00)") {
+        let interval = text.parse::<Interval>();
+        prop_assert_eq!(interval.clone().map(|interval| interval.start).ok(), text.parse::<Instant>().ok());
+        if let Ok(interval) = interval {
+            prop_assert!(interval.start < interval.end);
+        }
+    }
+}
