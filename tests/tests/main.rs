@@ -21,6 +21,7 @@ mod random;
 mod readme;
 mod replay;
 mod resume;
+mod sessions;
 mod simulate;
 mod slot;
 mod slow;
@@ -42,6 +43,7 @@ fn main() -> std::process::ExitCode {
             resume::cases(),
             transactions::cases(),
             operations::cases(),
+            sessions::cases(),
             slot::cases(),
             forks::cases(),
             standby::cases(),

@@ -12,6 +12,7 @@ mod follow;
 pub mod hostile;
 mod identity;
 pub mod layout;
+mod lossy;
 mod marks;
 mod migrate;
 mod on_disk;
@@ -27,7 +28,7 @@ mod status;
 mod tables;
 mod timestamptz;
 
-pub use database::{ConnectError, Database, InvalidDatabaseUrl};
+pub use database::{ConnectError, Database, InvalidDatabaseUrl, Session};
 pub use follow::{RunError, Settings, run, run_into};
 pub use migrate::{Applied, MigrateError, SERVICE_ROLE, migrate, migrated_version, newest_version};
 pub use publication::TableName;

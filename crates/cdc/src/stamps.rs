@@ -5,7 +5,7 @@
 use crate::layout::table_name;
 use crate::pages::present;
 use crate::timestamptz::Timestamptz;
-use crate::{ConnectError, Database};
+use crate::{ConnectError, Database, Session};
 use feed::Kind;
 use fhir::Instant;
 use tokio_postgres::Client;
@@ -80,7 +80,7 @@ pub enum RestampError {
 /// Gives new versions and stamps to rows that are stamped ahead of the clock; how many. In the same transaction it is
 /// written down that this was done, which is what makes a service begin a new epoch, now or when it is started.
 pub async fn restamp(database: &Database) -> Result<i64, RestampError> {
-    let client = database.connect("fhir-tail migrate").await?;
+    let client = database.connect(Session::Migrate).await?;
     let stamped = async {
         client.batch_execute("set lock_timeout = '10s'").await?;
         client.query_one("select fhir.restamp()", &[]).await?.try_get(0)

@@ -4,7 +4,7 @@ use crate::output::say;
 use crate::place::Place;
 use crate::settings::Settings;
 use anyhow::Context as _;
-use cdc::Database;
+use cdc::{Database, Session};
 
 /// Applies what is missing and says what that was. `restamp`: also gives new stamps to rows that are stamped ahead.
 pub(crate) async fn run(settings: &Settings, restamp: bool) -> anyhow::Result<()> {
@@ -42,7 +42,7 @@ async fn report(database: &Database) -> anyhow::Result<()> {
 
 /// Applies what is missing; gives the names of what was applied.
 pub(crate) async fn apply(database: &Database) -> anyhow::Result<Vec<String>> {
-    let mut client = database.connect("fhir-tail migrate").await?;
+    let mut client = database.connect(Session::Migrate).await?;
     let applied = cdc::migrate(&mut client).await.with_context(|| format!("cannot migrate {database}"))?;
     Ok(applied.iter().map(|migration| migration.name.to_owned()).collect())
 }

@@ -17,7 +17,7 @@ pub(crate) mod slot_state;
 mod standbys;
 
 use crate::database::Connected;
-use crate::{Settings, describe_error};
+use crate::{Session, Settings, describe_error};
 use std::time::Duration;
 
 /// What came of a check.
@@ -76,13 +76,9 @@ pub struct Retention {
     pub age: Duration,
 }
 
-/// A question that nobody answers does not keep the others from being asked.
-const GUARDS: &str = "set default_transaction_read_only = on; set statement_timeout = '10s'; \
-                      set lock_timeout = '2s'; set jit = off";
-
 /// Looks at everything that the service needs of this database. Changes nothing.
 pub async fn check(settings: &Settings, retention: Retention) -> Vec<Finding> {
-    let connected = match settings.database.connect_watched("fhir-tail check").await {
+    let connected = match settings.database.connect_watched(Session::Check).await {
         Ok(connected) => connected,
         Err(error) => return vec![Finding::failure("connection", describe_error(&error))],
     };
@@ -104,7 +100,6 @@ async fn look(
     report: &mut Vec<Finding>,
 ) -> Result<(), tokio_postgres::Error> {
     let client = &connected.client;
-    client.batch_execute(GUARDS).await?;
     let server = server::ask(client).await?;
     report.extend(server::judge(&server));
     // What follows can only be asked of a primary of a version that has all these columns.

@@ -2,12 +2,16 @@
 //!
 //! `settings` reads the URL as libpq would, `socket` opens the socket, `tls` does what `sslmode` says.
 //! The replication connection uses the same three, so that whatever lets one in
-//! lets the other in.
+//! lets the other in. What a session states of itself is in `session`.
 
 mod passfile;
+pub(crate) mod pooler;
+pub(crate) mod session;
 mod settings;
 pub(crate) mod socket;
 pub(crate) mod tls;
+
+pub use session::Session;
 
 use crate::Retry;
 use settings::Settings;
@@ -18,7 +22,7 @@ use std::time::Duration;
 use tls::{Attempt, TlsMode};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// How long one attempt may take, if the URL has no `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,13 +82,21 @@ pub(crate) enum Failure {
     Postgres(tokio_postgres::Error),
     #[error("the server is a standby; the primary is needed")]
     Standby,
+    #[error("{}", pooler::ADVICE)]
+    Pooler,
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if pooler::is_of(&error) { Self::Pooler } else { Self::Postgres(error) }
+    }
 }
 
 impl Failure {
     fn retry(&self) -> Retry {
         match self {
             Self::Socket(_) | Self::Timeout(_) | Self::Standby => Retry::Backoff,
-            Self::NoTls => Retry::Operator,
+            Self::NoTls | Self::Pooler => Retry::Operator,
             Self::Postgres(error) => retry_of(error),
         }
     }
@@ -131,16 +143,17 @@ impl Database {
         settings::read(url, environment).map(|settings| Self(Arc::new(settings)))
     }
 
-    /// An ordinary connection to the primary; its task runs until the client is dropped.
-    pub async fn connect(&self, application_name: &str) -> Result<Client, ConnectError> {
-        self.connect_watched(application_name).await.map(|connected| connected.client)
+    /// An ordinary connection to the primary, for a session of this kind; its task runs until the client is
+    /// dropped.
+    pub async fn connect(&self, session: impl Into<Session>) -> Result<Client, ConnectError> {
+        self.connect_watched(session.into()).await.map(|connected| connected.client)
     }
 
     /// As [`connect`](Self::connect), and says at which of the hosts it was, and how it ended.
-    pub(crate) async fn connect_watched(&self, application_name: &str) -> Result<Connected, ConnectError> {
+    pub(crate) async fn connect_watched(&self, session: Session) -> Result<Connected, ConnectError> {
         let mut last = None;
         for endpoint in &self.0.endpoints {
-            match self.connect_at(endpoint, application_name).await {
+            match self.connect_at(endpoint, session).await {
                 Ok((client, ended)) => return Ok(Connected { client, endpoint: endpoint.clone(), ended }),
                 Err(failure) => last = Some((endpoint, failure)),
             }
@@ -155,16 +168,11 @@ impl Database {
         })
     }
 
-    async fn connect_at(
-        &self,
-        endpoint: &Endpoint,
-        application_name: &str,
-    ) -> Result<(Client, Ended), Failure> {
+    async fn connect_at(&self, endpoint: &Endpoint, session: Session) -> Result<(Client, Ended), Failure> {
         let timeout = self.connect_timeout();
         let mut first_failure = None;
         for attempt in self.tls(endpoint).attempts() {
-            let client =
-                tokio::time::timeout(timeout, self.connect_once(endpoint, attempt, application_name));
+            let client = tokio::time::timeout(timeout, self.connect_once(endpoint, attempt, session));
             match client.await.unwrap_or(Err(Failure::Timeout(timeout))) {
                 Ok(connected) => return Ok(connected),
                 // Without a socket the other way of using it fails as well.
@@ -181,17 +189,18 @@ impl Database {
         &self,
         endpoint: &Endpoint,
         attempt: Attempt,
-        application_name: &str,
+        session: Session,
     ) -> Result<(Client, Ended), Failure> {
         let socket = socket::open(endpoint, &self.0.config).await.map_err(Failure::Socket)?;
         let mut config = self.0.config.clone();
-        config.application_name(application_name);
-        let (client, ended) = match attempt {
+        config.application_name(session.application_name());
+        config.options(session.options(self.0.config.get_options()));
+        let (client, after_login, ended) = match attempt {
             Attempt::Plain => {
                 config.ssl_mode(SslMode::Disable);
-                let (client, connection) =
-                    config.connect_raw(socket, NoTls).await.map_err(Failure::Postgres)?;
-                (client, drive(connection))
+                let (client, connection) = config.connect_raw(socket, NoTls).await?;
+                let after_login = after_login(&connection);
+                (client, after_login, drive(connection))
             }
             Attempt::Tls { config: tls, required } => {
                 config.ssl_mode(if required { SslMode::Require } else { SslMode::Prefer });
@@ -200,12 +209,19 @@ impl Database {
                     socket::Socket,
                 >>::make_tls_connect(&mut maker, endpoint.server_name())
                 .unwrap_or_else(|never| match never {});
-                let (client, connection) =
-                    config.connect_raw(socket, connector).await.map_err(Failure::Postgres)?;
-                (client, drive(connection))
+                let (client, connection) = config.connect_raw(socket, connector).await?;
+                let after_login = after_login(&connection);
+                (client, after_login, drive(connection))
             }
         };
-        if self.0.primary_only && is_standby(&client).await.map_err(Failure::Postgres)? {
+        if let Some(statements) = after_login {
+            client.batch_execute(&statements).await?;
+        }
+        let server = ServerState::of(&client).await?;
+        if !server.knows_us {
+            return Err(Failure::Pooler);
+        }
+        if self.0.primary_only && server.is_standby {
             return Err(Failure::Standby);
         }
         Ok((client, ended))
@@ -245,8 +261,36 @@ impl Database {
     }
 }
 
-async fn is_standby(client: &Client) -> Result<bool, tokio_postgres::Error> {
-    client.query_one("select pg_is_in_recovery()", &[]).await?.try_get(0)
+/// What the server says right after the login.
+struct ServerState {
+    is_standby: bool,
+    /// What our startup message stated has come to the session.
+    knows_us: bool,
+}
+
+impl ServerState {
+    /// Asked without a prepared statement: of a pooler the next one may come to another session.
+    async fn of(client: &Client) -> Result<Self, tokio_postgres::Error> {
+        let question = format!(
+            "select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('{}', true)",
+            session::MARKER
+        );
+        let answer = client.simple_query(&question).await?;
+        let row = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let is = |column, text| row.and_then(|row| row.get(column)) == Some(text);
+        Ok(Self { is_standby: is(0, "t"), knows_us: is(1, "on") })
+    }
+}
+
+fn after_login<S, T>(connection: &tokio_postgres::Connection<S, T>) -> Option<String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    session::after_login(connection.parameter("server_version"), connection.parameter("server_encoding"))
 }
 
 /// Runs the connection until its client is dropped.

@@ -3,14 +3,15 @@
 use super::Settings;
 use super::error::{RunError, SessionError};
 use super::look::look_at_slot;
-use crate::SourceStatus;
 use crate::database::Connected;
 use crate::identity::Identity;
+use crate::lossy::Lossy;
 use crate::publication;
-use crate::replication::{self, APPLICATION_NAME, Channel, Connection, System};
+use crate::replication::{self, Channel, Connection, System};
 use crate::sink::{Epoch, Sink};
 use crate::slot::{self, Slot};
 use crate::stamps;
+use crate::{Session, SourceStatus};
 use feed::{Lsn, Origin};
 use fhir::Instant;
 use std::time::Duration;
@@ -28,8 +29,6 @@ pub(super) struct Prepared {
     pub(super) identity: Identity,
     /// To be begun before the stream is started.
     pub(super) epoch: Option<Epoch>,
-    /// The longest time between two status updates.
-    pub(super) status_interval: Duration,
 }
 
 /// What the sink knows, read before anything is awaited.
@@ -52,8 +51,6 @@ impl Known {
     }
 }
 
-/// The longest time between two status updates, so that the server's view is fresh.
-const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// How often those are named that the making of a slot waits for.
 const NAME_BLOCKERS: Duration = Duration::from_secs(5);
 
@@ -64,7 +61,7 @@ pub(super) async fn prepare(
     known: &mut Known,
     status: &watch::Sender<SourceStatus>,
 ) -> Result<Prepared, SessionError> {
-    let connected = settings.database.connect_watched(APPLICATION_NAME).await?;
+    let connected = settings.database.connect_watched(Session::Monitor).await?;
     let client = &connected.client;
     look_at_slot(client, settings, status).await?;
     let mut connection = replication::connect(&settings.database, &connected.endpoint).await?;
@@ -111,7 +108,7 @@ pub(super) async fn prepare(
             if slot.is_some() {
                 connection.drop_slot(settings.slot.as_str()).await?;
             }
-            (make_slot(settings, client, &mut connection).await?, reason)
+            (make_slot(settings, client, &mut connection, status).await?, reason)
         }
     };
     let epoch = match reason {
@@ -126,8 +123,7 @@ pub(super) async fn prepare(
             Some(Epoch { origin, start, since, fork })
         }
     };
-    let status_interval = status_interval(client).await?;
-    Ok(Prepared { connected, connection, start, identity, epoch, status_interval })
+    Ok(Prepared { connected, connection, start, identity, epoch })
 }
 
 fn reason_to_begin_anew(known: &Known, slot: &Slot, fork: bool, same_timeline: bool) -> Option<&'static str> {
@@ -188,6 +184,7 @@ async fn make_slot(
     settings: &Settings,
     client: &Client,
     connection: &mut Connection<Channel>,
+    status: &watch::Sender<SourceStatus>,
 ) -> Result<Lsn, SessionError> {
     let pid = connection.pid();
     let name = settings.slot.as_str();
@@ -201,35 +198,46 @@ async fn make_slot(
                 return Ok(start);
             }
             () = tokio::time::sleep(NAME_BLOCKERS) => {
-                let row = client.query_one("select pg_blocking_pids($1)", &[&pid]).await?;
-                let pids: Vec<i32> = row.try_get(0)?;
+                let blockers = blockers(client, pid).await?;
                 tracing::warn!(
                     slot = name,
-                    ?pids,
-                    "the replication slot is made when the transactions that are open now have ended; \
-                     see pg_stat_activity for these pids (0: a prepared transaction, see pg_prepared_xacts)"
+                    blockers,
+                    "the replication slot is made when the transactions that are open now have ended"
                 );
+                status.send_modify(|status| {
+                    status.state = format!(
+                        "making the replication slot, which waits for the end of the transactions that are open: {blockers}"
+                    );
+                });
             }
         }
     }
 }
 
+/// Whom the server's process waits for now, in words for people. Others of the cluster may follow.
+async fn blockers(client: &Client, pid: i32) -> Result<String, tokio_postgres::Error> {
+    let rows = client.query(BLOCKERS, &[&pid]).await?;
+    let named = rows.iter().map(|row| row.try_get::<_, Lossy>(0).map(|Lossy(text)| text));
+    let named: Vec<String> = named.collect::<Result<_, _>>()?;
+    Ok(if named.is_empty() { "not known at this moment".to_owned() } else { named.join("; ") })
+}
+
+/// A prepared transaction has no process.
+const BLOCKERS: &str = "
+    select format('process %s (role %s, database %s, application %L, %s%s)', b.pid, coalesce(a.usename, '?'),
+                  coalesce(a.datname, '?'), coalesce(a.application_name, ''), coalesce(a.state, 'state unknown'),
+                  coalesce(format(', since %s s', extract(epoch from clock_timestamp() - a.xact_start)::int8), ''))
+      from unnest(pg_blocking_pids($1)) b(pid) left join pg_stat_activity a on a.pid = b.pid
+     where b.pid <> 0
+    union all
+    select format('prepared transaction %L (role %s, database %s, since %s s): commit prepared or rollback prepared',
+                  p.gid, p.owner, p.database, extract(epoch from clock_timestamp() - p.prepared)::int8)
+      from pg_locks l join pg_prepared_xacts p on p.transaction = l.transactionid
+     where l.pid = $1 and not l.granted";
+
 async fn clock(client: &Client) -> Result<Instant, tokio_postgres::Error> {
     let row = client.query_one("select (extract(epoch from clock_timestamp()) * 1000000)::int8", &[]).await?;
     Ok(Instant::from_unix_micros(row.try_get(0)?))
-}
-
-/// A third of what the server waits for a word of ours, at most ten seconds.
-async fn status_interval(client: &Client) -> Result<Duration, tokio_postgres::Error> {
-    let row = client
-        .query_one("select setting::int8 from pg_settings where name = 'wal_sender_timeout'", &[])
-        .await?;
-    let milliseconds = u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default();
-    // 0: the server waits for ever.
-    Ok(match milliseconds {
-        0 => STATUS_INTERVAL,
-        milliseconds => STATUS_INTERVAL.min(Duration::from_millis(milliseconds / 3)),
-    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::pace::Pace;
 use super::prepare::{Known, Prepared, prepare};
 use crate::batch::Assembler;
 use crate::layout::Layout;
-use crate::replication::{self, APPLICATION_NAME, Channel, Start, Stream};
+use crate::replication::{self, Channel, Start, Stream};
 use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::{SourceStatus, slot};
@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a shutdown waits for the journal.
 const SETTLE: Duration = Duration::from_secs(5);
+/// The longest time between two status updates: a sixth of what our session lets the server wait for one.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How a session ended without an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,7 +102,7 @@ impl Session {
         };
         self.forked = known.forked;
         let prepared = prepared?;
-        let Prepared { connected, connection, start: from, identity, epoch, status_interval } = prepared;
+        let Prepared { connected, connection, start: from, identity, epoch } = prepared;
         if let Some(epoch) = epoch {
             match sink.begin_epoch(epoch).await {
                 Ok(()) => (self.forked, self.gave_up_slot) = (false, false),
@@ -112,7 +114,7 @@ impl Session {
             slot: self.settings.slot.as_str(),
             publication: &self.settings.publication,
             from,
-            status_interval,
+            status_interval: STATUS_INTERVAL,
             durable: sink.durable(),
         };
         let pid = connection.pid();
@@ -122,7 +124,7 @@ impl Session {
         };
         self.walsender = Some(pid);
         sink.follows(true);
-        tracing::info!(database = %self.settings.database, slot = %self.settings.slot, "following the database");
+        tracing::info!(database = self.settings.database.describe_at(&connected.endpoint), slot = %self.settings.slot, "following the database");
         self.assembler.restart();
         self.status.send_modify(|status| {
             status.connected = true;
@@ -268,7 +270,7 @@ async fn give_up_slot(settings: &Settings) -> Result<(), SessionError> {
         slot = %settings.slot, limit = settings.max_wal_held,
         "the database keeps too much log for us: the slot is given up, and subscribers will be reset"
     );
-    let connected = settings.database.connect_watched(APPLICATION_NAME).await?;
+    let connected = settings.database.connect_watched(crate::Session::Monitor).await?;
     let mut connection = replication::connect(&settings.database, &connected.endpoint).await?;
     if slot::find(&connected.client, &settings.slot).await?.is_some() {
         connection.drop_slot(settings.slot.as_str()).await?;

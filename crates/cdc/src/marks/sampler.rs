@@ -3,7 +3,7 @@
 use super::sample::{self, Draft, SampleError};
 use crate::on_disk::{OnDisk, is_durable};
 use crate::retry::{Backoff, Retry};
-use crate::{ConnectError, Database};
+use crate::{ConnectError, Database, Session};
 use feed::{Marking, Sample, SourceError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -158,16 +158,11 @@ impl Sampler {
     }
 
     async fn connect(&self) -> Result<Client, ConnectError> {
-        self.database.connect("fhir-tail marks").await
+        self.database.connect(Session::Marks).await
     }
 
     /// Samples with every tick and whenever asked, until the connection is of no more use.
     async fn sample_until_failure(&mut self, client: &Client, backoff: &mut Backoff) -> SampleError {
-        // An operator's own limit on the role would be met by its remedy, not by ours.
-        if let Err(error) = bounded(client.batch_execute("set statement_timeout = '5s'; set jit = off")).await
-        {
-            return error;
-        }
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -312,10 +307,4 @@ async fn bounded_sample<T>(
     statements: impl Future<Output = Result<T, SampleError>>,
 ) -> Result<T, SampleError> {
     timeout(STATEMENTS, statements).await.unwrap_or(Err(SampleError::Silent))
-}
-
-async fn bounded(
-    statement: impl Future<Output = Result<(), tokio_postgres::Error>>,
-) -> Result<(), SampleError> {
-    bounded_sample(async { Ok(statement.await?) }).await
 }

@@ -1,7 +1,7 @@
 //! A few connections for pages, made when they are first needed.
 
 use super::query;
-use crate::{Database, Retry};
+use crate::{Database, Retry, Session};
 use feed::{Kind, SourceError};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -10,22 +10,6 @@ use tokio_postgres::{Client, Statement};
 
 /// How many pages are read at once.
 const CONNECTIONS: usize = 4;
-
-/// Plans may only follow the index of the page's order: a plan that sorts a large table, made on stale
-/// statistics, would cost every page the whole table.
-const SETTINGS: &str = "
-    set default_transaction_read_only = on;
-    set statement_timeout = '60s';
-    set enable_seqscan = off;
-    set enable_bitmapscan = off;
-    set enable_sort = off;
-    set enable_hashjoin = off;
-    set enable_mergejoin = off;
-    set jit = off;
-    set max_parallel_workers_per_gather = 0;
-    set plan_cache_mode = force_generic_plan;
-    set datestyle = 'ISO';
-    set client_encoding = 'UTF8'";
 
 /// The connections.
 pub(super) struct Pool {
@@ -97,7 +81,7 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Connection, SourceError> {
-        let client = self.database.connect("fhir-tail pages").await.map_err(|error| {
+        let client = self.database.connect(Session::Pages).await.map_err(|error| {
             let text = crate::describe_error(&error);
             match error.retry() {
                 Retry::Backoff => SourceError::Unavailable(text),
@@ -105,7 +89,6 @@ impl Pool {
             }
         })?;
         let failed = |error: tokio_postgres::Error| failure(&error);
-        client.batch_execute(SETTINGS).await.map_err(failed)?;
         let end = query::end_if_newer();
         let prepared = tokio::try_join!(
             PageStatements::prepare(&client, Kind::Upsert),

@@ -5,6 +5,7 @@ use super::error::{Error, ServerError};
 use super::feedback::Feedback;
 use super::login::{receive, send};
 use super::stream::Stream;
+use crate::database::session;
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use feed::Lsn;
@@ -19,7 +20,16 @@ use tokio_util::codec::{Framed, FramedParts};
 /// A replication connection that takes commands.
 pub(crate) struct Connection<S> {
     framed: Framed<S, Codec>,
-    pid: i32,
+    server: Server,
+}
+
+/// What the server said of itself at the login.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    /// Its process that serves us.
+    pub(super) pid: i32,
+    pub(super) version: Option<String>,
+    pub(super) encoding: Option<String>,
 }
 
 /// The answer to `IDENTIFY_SYSTEM`.
@@ -58,13 +68,25 @@ const READ_BUFFER: usize = 64 * 1024;
 type Row = Vec<Option<String>>;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    pub(super) const fn new(framed: Framed<S, Codec>, pid: i32) -> Self {
-        Self { framed, pid }
+    pub(super) const fn new(framed: Framed<S, Codec>, server: Server) -> Self {
+        Self { framed, server }
+    }
+
+    /// States what could not be stated at the login, and makes sure that it was the server who heard that.
+    pub(super) async fn settle(&mut self) -> Result<(), Error> {
+        let Server { version, encoding, .. } = &self.server;
+        if let Some(statements) = session::after_login(version.as_deref(), encoding.as_deref()) {
+            self.query(&statements).await?;
+        }
+        // A pooler that lets replication through says another number at the login.
+        let rows = self.query("select pg_catalog.pg_backend_pid()").await?;
+        let pid = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
+        if pid == Some(self.server.pid) { Ok(()) } else { Err(Error::Pooler) }
     }
 
     /// The server's process that serves us.
     pub(crate) const fn pid(&self) -> i32 {
-        self.pid
+        self.server.pid
     }
 
     /// Which cluster this is, and where it stands.
@@ -135,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             match self.framed.next().await.ok_or(Error::Closed)?? {
                 Backend::CopyBoth => break,
                 Backend::Other(Message::ErrorResponse(body)) => {
-                    return Err(Error::Server(ServerError::read(body.fields())));
+                    return Err(ServerError::read(body.fields()).into());
                 }
                 Backend::Other(Message::NoticeResponse(_) | Message::ParameterStatus(_)) => {}
                 _ => return Err(Error::Protocol("an answer to START_REPLICATION that is none")),

@@ -1,7 +1,7 @@
 //! What can go wrong on the replication connection, and whether to try again.
 
 use crate::Retry;
-use crate::database::{ConnectError, tls};
+use crate::database::{ConnectError, pooler, tls};
 use crate::pgoutput::DecodeError;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::ErrorFields;
@@ -29,6 +29,8 @@ pub(crate) enum Error {
     Closed,
     #[error("the server refused: {0}")]
     Server(ServerError),
+    #[error("{}", pooler::ADVICE)]
+    Pooler,
     #[error("cannot log in: {0}")]
     Login(&'static str),
     #[error("the server said what it should not: {0}")]
@@ -88,11 +90,17 @@ impl Error {
             Self::Io(_) | Self::Timeout(_) | Self::Closed | Self::ShuttingDown => Retry::Backoff,
             Self::Tls { source, .. } => tls::retry(source),
             Self::Server(error) => Retry::of_sql_state(&error.sql_state),
-            Self::NoTls { .. } | Self::Login(_) => Retry::Operator,
+            Self::NoTls { .. } | Self::Login(_) | Self::Pooler => Retry::Operator,
             // Another connection may well get over what garbled this one; a server that always says the
             // same is for somebody to look at.
             Self::Protocol(_) | Self::Decode(_) => Retry::Operator,
         }
+    }
+}
+
+impl From<ServerError> for Error {
+    fn from(error: ServerError) -> Self {
+        if pooler::says(&error.sql_state, &error.message) { Self::Pooler } else { Self::Server(error) }
     }
 }
 

@@ -1,8 +1,9 @@
 //! The login: startup message, authentication, and what the server says until it is ready.
 
 use super::codec::{Backend, Codec};
-use super::connection::Connection;
+use super::connection::{Connection, Server};
 use super::error::{Error, ServerError};
+use crate::database::session;
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use futures_util::{SinkExt, StreamExt};
@@ -29,17 +30,6 @@ pub(super) struct Login<'a> {
     pub(super) private: bool,
 }
 
-/// Values in the stream are texts, so how they are written must not depend on settings of the role or
-/// the database. The first three are those that Postgres' own subscriber sets.
-const SETTINGS: [(&str, &str); 6] = [
-    ("datestyle", "ISO, YMD"),
-    ("intervalstyle", "postgres"),
-    ("extra_float_digits", "3"),
-    ("timezone", "UTC"),
-    ("bytea_output", "hex"),
-    ("client_encoding", "UTF8"),
-];
-
 const NO_PASSWORD: &str =
     "the server asks for a password: put it in the database URL, PGPASSWORD or ~/.pgpass";
 
@@ -49,19 +39,21 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut framed = Framed::new(channel, Codec::for_login());
-    let mut parameters = vec![
+    let mut parameters: Vec<(&str, &str)> = vec![
         ("user", login.user),
         ("database", login.dbname),
         ("replication", "database"),
         ("application_name", super::APPLICATION_NAME),
     ];
-    parameters.extend(SETTINGS);
+    for setting in session::replication() {
+        parameters.push(setting);
+    }
     parameters.extend(login.options.map(|options| ("options", options)));
     send(&mut framed, |buffer| frontend::startup_message(parameters, buffer)).await?;
     authenticate(&mut framed, login).await?;
-    let pid = ready(&mut framed).await?;
+    let server = ready(&mut framed).await?;
     framed.codec_mut().logged_in();
-    Ok(Connection::new(framed, pid))
+    Ok(Connection::new(framed, server))
 }
 
 async fn authenticate<S>(framed: &mut Framed<S, Codec>, login: &Login<'_>) -> Result<(), Error>
@@ -148,16 +140,22 @@ where
     }
 }
 
-/// Reads until the server takes commands; returns the process that serves us.
-async fn ready<S>(framed: &mut Framed<S, Codec>) -> Result<i32, Error>
+/// Reads until the server takes commands; returns what it says of itself.
+async fn ready<S>(framed: &mut Framed<S, Codec>) -> Result<Server, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut pid = 0;
+    let mut server = Server::default();
     loop {
-        match receive(framed).await? {
-            Message::BackendKeyData(body) => pid = body.process_id(),
-            Message::ReadyForQuery(_) => return Ok(pid),
+        match receive_any(framed).await? {
+            Message::BackendKeyData(body) => server.pid = body.process_id(),
+            Message::ParameterStatus(body) => match body.name()? {
+                "server_version" => server.version = Some(body.value()?.to_owned()),
+                "server_encoding" => server.encoding = Some(body.value()?.to_owned()),
+                _ => {}
+            },
+            Message::ReadyForQuery(_) => return Ok(server),
+            Message::NoticeResponse(_) => {}
             _ => return Err(Error::Protocol("something else than that it is ready")),
         }
     }
@@ -182,17 +180,21 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     loop {
-        match framed.next().await.ok_or(Error::Closed)?? {
-            Backend::Other(Message::ErrorResponse(body)) => {
-                return Err(Error::Server(ServerError::read(body.fields())));
-            }
-            Backend::Other(
-                Message::NoticeResponse(_) | Message::ParameterStatus(_) | Message::NotificationResponse(_),
-            ) => {}
-            Backend::Other(message) => return Ok(message),
-            Backend::Copy(_) | Backend::CopyBoth => {
-                return Err(Error::Protocol("data of a stream that has not begun"));
-            }
+        match receive_any(framed).await? {
+            Message::NoticeResponse(_) | Message::ParameterStatus(_) | Message::NotificationResponse(_) => {}
+            message => return Ok(message),
         }
+    }
+}
+
+/// The next message; an error of the server's is one here.
+async fn receive_any<S>(framed: &mut Framed<S, Codec>) -> Result<Message, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match framed.next().await.ok_or(Error::Closed)?? {
+        Backend::Other(Message::ErrorResponse(body)) => Err(ServerError::read(body.fields()).into()),
+        Backend::Other(message) => Ok(message),
+        Backend::Copy(_) | Backend::CopyBoth => Err(Error::Protocol("data of a stream that has not begun")),
     }
 }

@@ -67,7 +67,9 @@ async fn connect_once(
         server_end_point,
         private,
     };
-    login(channel, &settings).await
+    let mut connection = login(channel, &settings).await?;
+    connection.settle().await?;
+    Ok(connection)
 }
 
 /// Asks for TLS and shakes hands. Not `required` and not offered: goes on without.

@@ -28,7 +28,7 @@ use crate::output::say;
 use crate::place::Place;
 use crate::settings::Settings;
 use anyhow::{Context as _, bail};
-use cdc::Database;
+use cdc::{Database, Session};
 use input::Inputs;
 use report::Report;
 use std::path::{Path, PathBuf};
@@ -95,10 +95,9 @@ pub(crate) async fn load_file(path: &Path, database: &Database) -> anyhow::Resul
 
 /// Loads into a database that has the tables; the summary.
 async fn load_into(inputs: Inputs, keep_going: bool, database: &Database) -> anyhow::Result<String> {
-    let name = "fhir-tail load";
     let mut clients = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
-        clients.push(database.connect(name).await?);
+        clients.push(database.connect(Session::Load).await?);
     }
     let report = Arc::new(Report::new(progress::bar(inputs.total_bytes())));
     let result = load(inputs, keep_going, clients, &report).await;

@@ -115,7 +115,7 @@ async fn session(
     options: ClinicOptions,
 ) -> Result<std::convert::Infallible, anyhow::Error> {
     populate(database, options.patients, options.seed).await?;
-    let client = database.connect("fhir-tail simulate").await?;
+    let client = database.connect(cdc::Session::Simulate).await?;
     let mut clinic = read(&client, options.seed).await?;
     let mut writer = Writer::prepare(client).await?;
     tracing::info!(patients = clinic.patients(), rate = options.rate, "the clinic is open");

@@ -21,7 +21,7 @@ pub(crate) async fn populate(
     patients: u32,
     seed: u64,
 ) -> anyhow::Result<Option<String>> {
-    let client = database.connect("fhir-tail simulate").await?;
+    let client = database.connect(cdc::Session::Simulate).await?;
     let (resource_type, id) = COMPLETE;
     let row = client.query_one(LOOK, &[&resource_type, &id]).await.map_err(|error| match error.code() {
         Some(&SqlState::UNDEFINED_TABLE) => {
