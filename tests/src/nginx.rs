@@ -22,6 +22,16 @@ impl Nginx {
 
     /// Starts it in front of an address.
     pub async fn start(context: &Context, behind: SocketAddr) -> Result<Self> {
+        Self::start_with(context, behind, "", "").await
+    }
+
+    /// As [`start`](Self::start), with more lines in its configuration: in `http`, and in `location`.
+    pub async fn start_with(
+        context: &Context,
+        behind: SocketAddr,
+        http: &str,
+        location: &str,
+    ) -> Result<Self> {
         let folder = context.directory().join("nginx");
         std::fs::create_dir(&folder)?;
         let socket = folder.join("socket");
@@ -31,9 +41,9 @@ impl Nginx {
             .concat();
         let text = format!(
             "daemon off;\nworker_processes 1;\npid {folder}/pid;\nerror_log stderr;\nevents {{}}\n\
-             http {{\naccess_log off;\n{temporary}server {{\nlisten unix:{socket};\nlocation / {{\n\
+             http {{\naccess_log off;\n{temporary}{http}server {{\nlisten unix:{socket};\nlocation / {{\n\
              proxy_pass http://{behind};\nproxy_http_version 1.1;\nproxy_set_header Host $http_host;\n\
-             proxy_read_timeout 1h;\n}}\n}}\n}}\n",
+             proxy_read_timeout 1h;\n{location}}}\n}}\n}}\n",
             folder = folder.display(),
             socket = socket.display(),
         );
@@ -44,7 +54,8 @@ impl Nginx {
         let mut process = Process::start("nginx", Signal::SIGTERM, &mut command, None, &log)?;
         until("nginx to listen", SOON, || {
             let alive = process.must_run();
-            let listening = socket.exists();
+            // The socket is there a moment before anybody listens at it.
+            let listening = std::os::unix::net::UnixStream::connect(&socket).is_ok();
             async move {
                 alive?;
                 Ok(listening.then_some(()))

@@ -11,6 +11,7 @@ mod contract;
 mod crowd;
 mod demo;
 mod documents;
+mod field;
 mod forks;
 mod harness;
 mod hostile;
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
             wire::cases(),
             replay::cases(),
             hostile::cases(),
+            field::cases(),
             slow::cases(),
             resume::cases(),
             transactions::cases(),

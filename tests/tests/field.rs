@@ -1,0 +1,201 @@
+//! Situations reported by people who run change data capture, event streams and FHIR servers, which hold here:
+//! `docs/field.md` lists them.
+
+use crate::wire::{EVENTS, frames, says};
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tests::{Case, Client, Context, Nginx, Reader, SOON, Site, Subscribe, cases, http, put, until, within};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+pub(crate) fn cases() -> Vec<Case> {
+    let mut behind_nginx = cases![once nginx_with_gzip_and_cache_passes_events_as_they_come];
+    behind_nginx.iter_mut().for_each(|case| case.skip = Nginx::missing);
+    let cases = cases![
+        each rolled_back_changes_do_not_cost_the_connection,
+        each prepared_transaction_survives_a_crash_and_comes_once,
+        each rewritten_and_altered_tables_lose_nothing,
+        once damaged_ids_never_continue_in_silence,
+        once ambiguous_requests_get_one_answer,
+    ];
+    [cases, behind_nginx].concat()
+}
+
+/// The walsender has nothing to send while it decodes what was rolled back, and ends a connection that is silent for
+/// longer than `wal_sender_timeout`.
+async fn rolled_back_changes_do_not_cost_the_connection(context: Context) -> Result<()> {
+    let mut site = Site::prepare(&context, &["wal_sender_timeout = 1s"], &[]).await?;
+    site.server.start().await?;
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    let rolled_back = "begin; \
+        insert into fhir.resource (resource_type, id, content) \
+        select 'Patient', 'r' || n, '{\"resourceType\":\"Patient\"}' from generate_series(1, 200000) n; \
+        rollback";
+    site.sql.batch_execute(rolled_back).await?;
+    site.put("Patient", "after").await?;
+    reader.hear("what came after", SOON, |reader| reader.heard_of("after")).await?;
+    ensure!(reader.heard.iter().filter(|heard| heard.what.key().is_some()).count() == 1, "{}", reader.tail());
+    ensure!(site.metric("fhir_tail_source_reconnects_total").await? == 0.0, "the connection was lost");
+    Ok(())
+}
+
+/// Prepared, the database crashes, and it is committed afterwards: each of its changes comes once.
+async fn prepared_transaction_survives_a_crash_and_comes_once(context: Context) -> Result<()> {
+    let mut site = Site::start(&context).await?;
+    site.put("Patient", "before").await?;
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    site.sql.batch_execute("begin").await?;
+    put(&site.sql, "Patient", "prepared", 1).await?;
+    site.sql.batch_execute("prepare transaction 'two-phase'").await?;
+    site.cluster.stop_immediate().await?;
+    site.cluster.start_again().await?;
+    site.sql = site.cluster.connect().await?;
+    site.put("Patient", "between").await?;
+    let address = site.server.address();
+    reader.hear_on(|| address.now(), "one between", SOON, |reader| reader.heard_of("between")).await?;
+    ensure!(!reader.heard_of("prepared"), "{}", reader.tail());
+    site.sql.batch_execute("commit prepared 'two-phase'").await?;
+    reader.hear_on(|| address.now(), "the prepared one", SOON, |reader| reader.heard_of("prepared")).await?;
+    site.put("Patient", "end").await?;
+    reader.hear_on(|| address.now(), "the end", SOON, |reader| reader.heard_of("end")).await?;
+    for id in ["before", "prepared", "between", "end"] {
+        ensure!(reader.about(id).count() == 1, "{id}: {}", reader.tail());
+    }
+    ensure!(!reader.noticed("reset") && !reader.noticed("reset-all"), "{}", reader.tail());
+    Ok(())
+}
+
+/// Statements that rewrite the table or change its shape, with writes between them.
+async fn rewritten_and_altered_tables_lose_nothing(context: Context) -> Result<()> {
+    const STATEMENTS: [&str; 10] = [
+        "vacuum full fhir.resource",
+        "cluster fhir.resource using resource_pkey",
+        "alter table fhir.resource add column note text default 'none'",
+        "alter table fhir.resource alter column note type varchar(20)",
+        "alter table fhir.resource drop column note",
+        "alter table fhir.resource alter column content set storage external",
+        "alter table fhir.resource set (fillfactor = 80)",
+        "create index extra on fhir.resource (version_id)",
+        "reindex table fhir.resource",
+        "alter table fhir.resource add constraint sane check (version_id > 0)",
+    ];
+    let site = Site::start(&context).await?;
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    let mut written = Vec::new();
+    for (number, statement) in STATEMENTS.iter().enumerate() {
+        for id in [format!("new-{number}"), "again".to_owned()] {
+            written.push((id.clone(), site.put("Patient", &id).await?));
+        }
+        site.sql.batch_execute(statement).await.with_context(|| (*statement).to_owned())?;
+    }
+    site.put("Patient", "end").await?;
+    reader.hear("the end", SOON, |reader| reader.heard_of("end")).await?;
+    ensure!(reader.about("again").count() == STATEMENTS.len(), "{}", reader.tail());
+    for (id, _) in written.iter().filter(|(id, _)| id != "again") {
+        ensure!(reader.about(id).count() == 1, "{id}: {}", reader.tail());
+    }
+    ensure!(!reader.noticed("reset") && !reader.noticed("reset-all"), "{}", reader.tail());
+    // Who begins now gets the same from the tables.
+    site.settle().await?;
+    let late = site.live(Subscribe::all(Client::Raw)).await?;
+    let resources = late.heard.iter().filter(|heard| heard.what.key().is_some()).count();
+    ensure!(resources == STATEMENTS.len() + 2, "{}", late.tail());
+    Ok(())
+}
+
+/// One bit of an id is flipped, each in turn, and an id is cut short at each length: the client is told that it cannot be
+/// continued, or (of a letter that means no byte) gets the same as for any other text.
+async fn damaged_ids_never_continue_in_silence(context: Context) -> Result<()> {
+    let site = Site::start(&context).await?;
+    site.put("Patient", "p").await?;
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    site.put("Patient", "q").await?;
+    reader.hear("a live event", SOON, |reader| reader.heard_of("q")).await?;
+    let at = site.server.listening()?;
+    let id = reader.last_id.clone().context("no id")?;
+    let bytes = URL_SAFE_NO_PAD.decode(&id)?;
+    let flipped = (0..bytes.len() * 8).map(|bit| {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        URL_SAFE_NO_PAD.encode(damaged)
+    });
+    let cut = (1..id.len()).map(|length| id[..length].to_owned());
+    for damaged in flipped.chain(cut).collect::<Vec<_>>() {
+        let header = format!("{EVENTS}Last-Event-ID: {damaged}\r\n");
+        let mut response = http::get(at, "/fhir/$export", &header).await?;
+        ensure!(response.status == 200, "{damaged}: {}", response.status);
+        let (_, heard) = frames(&mut response, |frame| says(frame, "live")).await?;
+        ensure!(
+            heard.iter().any(|frame| says(frame, "reset") || says(frame, "reset-all")),
+            "{damaged}: {heard:?}"
+        );
+    }
+    // The id itself is good.
+    reader.cut();
+    let mut again = Reader::new(reader.subscribe.clone());
+    again.last_id = Some(id);
+    again.connect(site.server.listening()?).await?;
+    site.put("Patient", "r").await?;
+    again.hear("what follows", SOON, |reader| reader.heard_of("r")).await?;
+    ensure!(!again.noticed("reset-all") && again.about("q").count() == 0, "{}", again.tail());
+    Ok(())
+}
+
+/// Requests that two servers in a row may read differently. Each is refused, or gets one answer and the connection is closed:
+/// a second request that was smuggled in is not answered.
+async fn ambiguous_requests_get_one_answer(context: Context) -> Result<()> {
+    let site = Site::start(&context).await?;
+    let at = site.server.listening()?;
+    let smuggled = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let shapes = [
+        ("both lengths", "GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned()),
+        ("two lengths", "GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!".to_owned()),
+        ("a signed length", "GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\nContent-Length: +5\r\n\r\nhello".to_owned()),
+        ("a folded header", "GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\r\n".to_owned()),
+        ("a blank before the colon", "GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\nContent-Length : 5\r\n\r\nhello".to_owned()),
+        ("no host", "GET /fhir/metadata HTTP/1.1\r\n\r\n".to_owned()),
+        ("two hosts", "GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n".to_owned()),
+        ("an odd encoding", "GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n".to_owned()),
+        ("a null in a header", "GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n\r\n".to_owned()),
+        ("another version", "GET /fhir/metadata HTTP/3.7\r\nHost: localhost\r\n\r\n".to_owned()),
+    ];
+    let mut refused = 0;
+    for (shape, request) in shapes {
+        let mut socket = TcpStream::connect(at).await?;
+        socket.write_all((request + smuggled).as_bytes()).await?;
+        // Nothing more comes: who waits for the rest of a request need not.
+        socket.shutdown().await?;
+        let mut answer = Vec::new();
+        // A connection that is closed while something lies unread in it is reset: that is its end, too.
+        let read = async { Ok(socket.read_to_end(&mut answer).await.is_ok()) };
+        within("the connection to end", SOON, read).await?;
+        let answer = String::from_utf8_lossy(&answer);
+        let statuses: Vec<&str> = answer.lines().filter(|line| line.starts_with("HTTP/1.1 ")).collect();
+        ensure!(statuses.len() <= 1, "{shape}: {statuses:?}");
+        refused += usize::from(statuses.iter().all(|status| status.starts_with("HTTP/1.1 4")));
+    }
+    ensure!(refused >= 8, "only {refused} of them are refused");
+    until("the service to answer", SOON, || async {
+        Ok((http::get(at, "/health/live", "").await?.status == 200).then_some(()))
+    })
+    .await
+}
+
+/// As distributions and their users set it up: buffering on, gzip on for everything, a cache.
+async fn nginx_with_gzip_and_cache_passes_events_as_they_come(context: Context) -> Result<()> {
+    let site = Site::start(&context).await?;
+    let cache = context.directory().join("nginx-cache");
+    let http = format!("proxy_cache_path {} keys_zone=all:1m;\ngzip on;\ngzip_types *;\n", cache.display());
+    let location = "proxy_cache all;\nproxy_cache_valid any 1h;\ngzip_proxied any;\n";
+    let nginx = Nginx::start_with(&context, site.server.listening()?, &http, location).await?;
+    for round in 0..2 {
+        let mut reader = Reader::new(Subscribe::all(Client::Raw));
+        reader.connect(nginx.address()).await?;
+        reader.hear("live", SOON, |reader| reader.noticed("live")).await?;
+        let id = format!("p{round}");
+        site.put("Patient", &id).await?;
+        reader.hear("a change as it commits", SOON, |reader| reader.heard_of(&id)).await?;
+    }
+    Ok(())
+}
