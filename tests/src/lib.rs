@@ -27,6 +27,7 @@ mod server;
 mod site;
 pub mod sse;
 pub mod tail;
+mod takers;
 mod wait;
 mod writers;
 
@@ -44,7 +45,8 @@ pub use proxy::{Proxy, Target};
 pub use reader::{Client, Cut, Ended, Reader, Subscribe};
 pub use run::{Case, Context, logs, main, seconds, seed};
 pub use running::Running;
-pub use server::{Address, Binary, Server};
+pub use server::{Address, Binary, Descriptors, Server};
 pub use site::{SOON, Site, metric, put};
+pub use takers::Takers;
 pub use wait::{until, within};
 pub use writers::{Load, TYPES, Writers};

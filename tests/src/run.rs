@@ -117,6 +117,7 @@ pub fn main(cases: Vec<Case>) -> ExitCode {
 }
 
 fn run(arguments: &Arguments, cases: Vec<Case>) -> Result<ExitCode> {
+    crate::takers::raise_descriptors()?;
     let keep = std::env::var_os("FHIR_TAIL_TEST_KEEP").is_some();
     let home = tempfile::Builder::new().prefix("fhir-tail-test-").disable_cleanup(keep).tempdir()?;
     // Postgres runs as another user when we are root, and has to reach its folder in here.

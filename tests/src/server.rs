@@ -110,6 +110,33 @@ pub struct Server {
     address: Address,
     process: Option<Process>,
     starts: u32,
+    descriptors: Option<Descriptors>,
+}
+
+/// How many files a process may have open.
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptors {
+    /// What it has at its start.
+    pub soft: u32,
+    /// Up to where it may raise that.
+    pub hard: u32,
+}
+
+impl Descriptors {
+    /// The same command with so many.
+    pub fn of(self, command: &Command) -> Command {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", r#"ulimit -Sn "$0" && ulimit -Hn "$1" && shift && exec "$@""#]);
+        limited.args([self.soft.to_string(), self.hard.to_string()]);
+        limited.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        limited
+    }
 }
 
 impl Server {
@@ -126,6 +153,7 @@ impl Server {
             address: Address::default(),
             process: None,
             starts: 0,
+            descriptors: None,
         })
     }
 
@@ -138,6 +166,7 @@ impl Server {
             address: Address::default(),
             process: None,
             starts: 0,
+            descriptors: None,
         }
     }
 
@@ -159,6 +188,16 @@ impl Server {
         }
     }
 
+    /// How many files it may have open from the next start on.
+    pub fn limit(&mut self, descriptors: Descriptors) {
+        self.descriptors = Some(descriptors);
+    }
+
+    /// How many it has open now.
+    pub fn open_files(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.id()?))?.count())
+    }
+
     /// Starts it on a free port, and waits until it listens.
     pub async fn start(&mut self) -> Result<()> {
         self.start_on(0).await
@@ -172,6 +211,9 @@ impl Server {
         let stderr = self.directory.join(format!("server-{}.log", self.starts));
         let mut command = self.binary.command();
         command.args(&self.arguments).args(["--listen", &format!("127.0.0.1:{port}")]);
+        if let Some(descriptors) = self.descriptors {
+            command = descriptors.of(&command);
+        }
         let mut process =
             Process::start("fhir-tail serve", Signal::SIGKILL, &mut command, Some(&stdout), &stderr)?;
         let address = until("the server to listen", Duration::from_secs(60), || {

@@ -10,6 +10,7 @@ mod clients;
 mod contract;
 mod crowd;
 mod demo;
+mod descriptors;
 mod documents;
 mod field;
 mod forks;
@@ -46,6 +47,7 @@ fn main() -> std::process::ExitCode {
             transactions::cases(),
             operations::cases(),
             sessions::cases(),
+            descriptors::cases(),
             slot::cases(),
             forks::cases(),
             standby::cases(),

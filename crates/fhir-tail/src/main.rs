@@ -9,6 +9,7 @@ mod check;
 mod cli;
 mod data_dir;
 mod demo;
+mod descriptors;
 mod load;
 mod logging;
 mod migrate;
@@ -74,13 +75,23 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Sample(options) => return sample::run(&options).map(|()| ExitCode::SUCCESS),
     };
     let root = nix::unistd::Uid::effective().is_root();
-    let settings = Settings::read(common, options, &environment(), root)?;
+    let mut settings = Settings::read(common, options, &environment(), root)?;
+    let asked_for = settings.max_streams;
+    if let Task::Serve { .. } | Task::Demo(_) = rest {
+        descriptors::share(descriptors::raise(), &mut settings)?;
+    }
     if let Task::Serve { check_config: true } = rest {
         say(format_args!("{}", settings.effective().trim_end()));
         return Ok(ExitCode::SUCCESS);
     }
     let settings = if let Task::Demo(_) = rest { settings.of_a_demo()? } else { settings };
     logging::start(&settings);
+    if settings.max_streams < asked_for {
+        tracing::warn!(
+            max_streams = settings.max_streams,
+            "the limit of open files is low: fewer streams than usual may be open; raise it (LimitNOFILE= in systemd)"
+        );
+    }
     let runtime = runtime()?;
     // Whether all is well: an answer that it is not is no error of ours.
     let result = runtime.block_on(async {

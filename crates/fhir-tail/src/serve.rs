@@ -78,6 +78,8 @@ impl Prepared {
             public_urls: settings.public_urls.clone(),
             insecure_no_auth: settings.insecure_no_auth,
             max_streams: settings.max_streams,
+            max_streams_per_address: settings.max_streams_per_address(),
+            spare_connections: settings.spare_connections,
             client_timeout: settings.client_timeout.as_duration(),
         })
         .await?;

@@ -4,11 +4,13 @@
 //! nothing of Postgres: changes come from a [`feed::Feed`], and what is to be told of the database comes as a
 //! [`SourceSnapshot`]. Read [`Server`] first, then `stream`.
 
+mod address;
 mod asking;
 mod export;
 mod health;
 mod host;
 mod listen;
+mod log_limit;
 mod metrics;
 mod notices;
 mod page;

@@ -18,6 +18,11 @@ pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) streams_open: IntGauge,
+    streams_limit: IntGauge,
+    pub(crate) connections_open: IntGauge,
+    connections_limit: IntGauge,
+    pub(crate) connections_closed: IntCounterVec,
+    pub(crate) accept_errors: IntCounter,
     pub(crate) streams_ended: IntCounterVec,
     pub(crate) refusals: IntCounterVec,
     pub(crate) notices_sent: IntCounterVec,
@@ -37,6 +42,21 @@ impl Metrics {
         build.set(1);
         let metrics = Self {
             streams_open: IntGauge::new("fhir_tail_streams_open", "Streams that are open.")?,
+            streams_limit: IntGauge::new("fhir_tail_streams_limit", "Streams that may be open.")?,
+            connections_open: IntGauge::new("fhir_tail_connections_open", "Connections of clients.")?,
+            connections_limit: IntGauge::new(
+                "fhir_tail_connections_limit",
+                "Connections of clients that there may be.",
+            )?,
+            connections_closed: counters(
+                "fhir_tail_connections_closed_total",
+                "Connections without a stream that were closed to make room for new ones, by the limit that was reached.",
+                "limit",
+            )?,
+            accept_errors: IntCounter::new(
+                "fhir_tail_accept_errors_total",
+                "Times no connection could be accepted, as when no file descriptors are left.",
+            )?,
             streams_ended: counters(
                 "fhir_tail_streams_ended_total",
                 "Streams that ended, by reason.",
@@ -67,9 +87,17 @@ impl Metrics {
         for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
             metrics.refusals.with_label_values(&[status.as_str()]);
         }
+        for limit in ["all", "waiting", "address"] {
+            metrics.connections_closed.with_label_values(&[limit]);
+        }
         for collector in [
             Box::new(build) as Box<dyn Collector>,
             Box::new(metrics.streams_open.clone()),
+            Box::new(metrics.streams_limit.clone()),
+            Box::new(metrics.connections_open.clone()),
+            Box::new(metrics.connections_limit.clone()),
+            Box::new(metrics.connections_closed.clone()),
+            Box::new(metrics.accept_errors.clone()),
             Box::new(metrics.streams_ended.clone()),
             Box::new(metrics.refusals.clone()),
             Box::new(metrics.notices_sent.clone()),
@@ -79,6 +107,12 @@ impl Metrics {
             metrics.registry.register(collector)?;
         }
         Ok(metrics)
+    }
+
+    /// Notes how many streams and connections there may be.
+    pub(crate) fn limit(&self, streams: usize, connections: usize) {
+        self.streams_limit.set(i64::try_from(streams).unwrap_or(i64::MAX));
+        self.connections_limit.set(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 
     /// Counts changes that were sent.

@@ -7,6 +7,8 @@
 //! hyper reads requests and answers them. A connection that becomes a stream is taken from it, as a stream needs none of
 //! its buffers.
 
+mod accept;
+mod connections;
 mod handover;
 mod socket;
 mod streaming;
@@ -40,6 +42,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::accept::accept;
+use self::connections::{Connection, Connections, Limits};
 use self::handover::{Handed, Handover};
 use self::socket::Socket;
 use self::streaming::Streaming;
@@ -53,8 +57,8 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// How much may wait in the kernel to be sent on one connection.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 128 * 1024;
-/// How long to wait when no connection can be accepted, as when there are no file descriptors left.
-const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How many connections may be without a stream: a request is read into buffers of up to 16 KiB.
+const MAX_WAITING: usize = 4096;
 
 /// How the service is reached.
 #[derive(Clone, Debug)]
@@ -67,6 +71,11 @@ pub struct Settings {
     pub insecure_no_auth: bool,
     /// How many streams may be open at once.
     pub max_streams: usize,
+    /// How many of them one address may have, unless it is of this machine, where proxies are.
+    pub max_streams_per_address: usize,
+    /// How many connections there may be beside those of streams, for probes, the page, and requests that are on their way:
+    /// there is always room for these.
+    pub spare_connections: usize,
     /// How long a client may take nothing of what is there for it before its connection is closed: it comes
     /// back with its last id, and until then keeps nothing from others.
     pub client_timeout: Duration,
@@ -79,6 +88,8 @@ impl Default for Settings {
             public_urls: Vec::new(),
             insecure_no_auth: false,
             max_streams: 20_000,
+            max_streams_per_address: 10_000,
+            spare_connections: 1_024,
             client_timeout: Duration::from_secs(60),
         }
     }
@@ -89,6 +100,7 @@ pub struct Server {
     listeners: Vec<(TcpListener, SocketAddr)>,
     hosts: Hosts,
     streams: Arc<Streams>,
+    connections: Arc<Connections>,
     metrics: Arc<Metrics>,
     client_timeout: Duration,
 }
@@ -97,11 +109,21 @@ pub struct Server {
 pub async fn bind(settings: Settings) -> Result<Server, ListenError> {
     let listeners = listen(&settings.listen, settings.insecure_no_auth).await?;
     let metrics = Arc::new(Metrics::new().map_err(ListenError::Metrics)?);
-    let streams = Arc::new(Streams::new(settings.max_streams, Arc::clone(&metrics)));
+    let spare = settings.spare_connections.max(1);
+    let limits = Limits {
+        all: settings.max_streams.saturating_add(spare),
+        waiting: MAX_WAITING,
+        per_address: settings.max_streams_per_address.saturating_add(spare),
+    };
+    metrics.limit(settings.max_streams, limits.all);
+    let connections = Arc::new(Connections::new(limits, Arc::clone(&metrics)));
+    let streams =
+        Arc::new(Streams::new(settings.max_streams, settings.max_streams_per_address, Arc::clone(&metrics)));
     Ok(Server {
         listeners,
         hosts: Hosts::new(settings.public_urls),
         streams,
+        connections,
         metrics,
         client_timeout: settings.client_timeout,
     })
@@ -120,9 +142,11 @@ impl Server {
             client_timeout: self.client_timeout,
             // One answer each: nobody is kept here, nor cut off, when we take over.
             keep_alive: false,
-            connections: TaskTracker::new(),
+            connections: Arc::clone(&self.connections),
+            tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
+            metrics: Arc::clone(&self.metrics),
         };
         let accepting: FuturesUnordered<_> =
             self.listeners.iter().map(|(listener, _)| accept(listener, serving.clone())).collect();
@@ -135,14 +159,14 @@ impl Server {
 
     /// Serves until `shutdown` is cancelled and every connection has ended, at most ten seconds later.
     pub async fn run<F: Subscribe>(self, feed: F, source: SourceStatus, shutdown: CancellationToken) {
-        let connections = TaskTracker::new();
+        let tasks = TaskTracker::new();
         let cut = CancellationToken::new();
         let router = router(Arc::new(Api {
             feed,
             source,
             hosts: self.hosts,
             streams: Arc::clone(&self.streams),
-            metrics: self.metrics,
+            metrics: Arc::clone(&self.metrics),
             stopping: shutdown.clone(),
             started: crate::metrics::now(),
         }));
@@ -150,9 +174,11 @@ impl Server {
             service: TowerToHyperService::new(router),
             client_timeout: self.client_timeout,
             keep_alive: true,
-            connections: connections.clone(),
+            connections: self.connections,
+            tasks: tasks.clone(),
             stopping: shutdown.clone(),
             cut: cut.clone(),
+            metrics: self.metrics,
         };
         let accepting = TaskTracker::new();
         for (listener, _) in self.listeners {
@@ -163,11 +189,11 @@ impl Server {
         accepting.wait().await;
 
         tracing::info!(streams = self.streams.len(), "streams are being ended");
-        connections.close();
-        if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
-            tracing::warn!(connections = connections.len(), "clients that do not read are cut off");
+        tasks.close();
+        if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
+            tracing::warn!(connections = tasks.len(), "clients that do not read are cut off");
             cut.cancel();
-            connections.wait().await;
+            tasks.wait().await;
         }
     }
 }
@@ -179,38 +205,30 @@ struct Serving {
     client_timeout: Duration,
     /// Whether a connection is for more than one request.
     keep_alive: bool,
-    connections: TaskTracker,
+    connections: Arc<Connections>,
+    /// Of the connections, with a stream and without.
+    tasks: TaskTracker,
     stopping: CancellationToken,
     /// Cancelled when there is no more time for those that do not read.
     cut: CancellationToken,
-}
-
-/// Accepts connections until the service stops.
-async fn accept(listener: &TcpListener, serving: Serving) {
-    let Serving { connections, stopping, .. } = &serving;
-    while let Some(accepted) = stopping.run_until_cancelled(listener.accept()).await {
-        match accepted {
-            Ok((stream, peer)) => {
-                connections.spawn(serve(stream, peer, serving.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
-                stopping.run_until_cancelled(tokio::time::sleep(ACCEPT_AGAIN_AFTER)).await;
-            }
-        }
-    }
+    metrics: Arc<Metrics>,
 }
 
 /// Serves one connection until it ends or becomes a stream, which is then served by itself.
-async fn serve(stream: TcpStream, peer: SocketAddr, serving: Serving) {
-    let Serving { service, client_timeout, keep_alive, connections, stopping, cut } = serving;
+async fn serve(stream: TcpStream, peer: SocketAddr, place: Arc<Connection>, serving: Serving) {
+    let Serving { service, client_timeout, keep_alive, tasks, stopping, cut, .. } = serving;
+    // Until a request comes there is nothing to keep buffers for.
+    let begun = tokio::time::timeout(HEADERS_WITHIN, stream.readable());
+    if !matches!(stopping.run_until_cancelled(begun).await, Some(Ok(Ok(())))) {
+        return;
+    }
     let handover = Arc::new(Handover::default());
-    let service = Named { service, peer, handover: Arc::clone(&handover) };
+    let service = Named { service, peer, place: Arc::clone(&place), handover: Arc::clone(&handover) };
     // Events are small and each is waited for: none may wait for the next.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
-    bound_unsent(&stream);
+    bound_kernel(&stream, client_timeout);
     let socket = Socket::new(stream, client_timeout, Arc::clone(&handover));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -228,13 +246,16 @@ async fn serve(stream: TcpStream, peer: SocketAddr, serving: Serving) {
     };
     match ended {
         Ok(None) => {}
-        Ok(Some(handed)) => {
-            let socket = connection.into_parts().io.into_inner().into_inner();
-            match Streaming::new(socket, client_timeout, handed) {
-                Ok(streaming) => drop(connections.spawn(write(streaming, cut))),
+        // What was closed to make room does not become a stream.
+        Ok(Some(handed)) if place.becomes_stream() => {
+            let parts = connection.into_parts();
+            let socket = parts.io.into_inner().into_inner();
+            match Streaming::new(socket, client_timeout, handed, parts.read_buf.len()) {
+                Ok(streaming) => drop(tasks.spawn(write(streaming, place, cut))),
                 Err(error) => tracing::error!(%error, "a stream cannot begin"),
             }
         }
+        Ok(Some(_)) => {}
         Err(error) => tracing::debug!(%error, "a connection broke"),
     }
 }
@@ -252,32 +273,44 @@ async fn answer(
 }
 
 /// Writes a stream until it has ended, its client is gone, or there is no more time.
-async fn write(streaming: Streaming, cut: CancellationToken) {
+async fn write(streaming: Streaming, place: Arc<Connection>, cut: CancellationToken) {
     let ended = tokio::select! {
         biased;
         () = seldom(cut.cancelled()) => Ok(()),
         ended = streaming => ended,
     };
+    // The socket is closed now.
+    drop(place);
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke");
     }
 }
 
-/// Bounds what waits in the kernel for a client that takes little. Its own bound is megabytes for each client, and a third of them
-/// has to be taken before anything can be written again: a slow client would look like one that takes nothing.
-fn bound_unsent(stream: &TcpStream) {
+/// Bounds what the kernel does for a client.
+///
+/// What waits to be sent: the kernel's own bound is megabytes for each client, and a third of them has to be taken before
+/// anything can be written again, so that a slow client would look like one that takes nothing. And how long it waits for a
+/// client that has vanished without a word: its own bound is a quarter of an hour.
+fn bound_kernel(stream: &TcpStream, client_timeout: Duration) {
     #[cfg(target_os = "linux")]
-    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
-        tracing::debug!(%error, "TCP_NOTSENT_LOWAT cannot be set");
+    {
+        let socket = socket2::SockRef::from(stream);
+        if let Err(error) = socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
+            tracing::debug!(%error, "TCP_NOTSENT_LOWAT cannot be set");
+        }
+        if let Err(error) = socket.set_tcp_user_timeout(Some(client_timeout)) {
+            tracing::debug!(%error, "TCP_USER_TIMEOUT cannot be set");
+        }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = stream;
+    let _ = (stream, client_timeout);
 }
 
 /// The service with the name of who is connected, and with a place for the stream that the connection may become.
 struct Named {
     service: TowerToHyperService<Router>,
     peer: SocketAddr,
+    place: Arc<Connection>,
     handover: Arc<Handover>,
 }
 
@@ -287,6 +320,7 @@ impl Service<Request<Incoming>> for Named {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        self.place.asked();
         let version = request.version();
         request.extensions_mut().insert(Peer(self.peer));
         let response = self.service.call(request);

@@ -1,9 +1,12 @@
 //! The streams that are open: how many there may be, who they are, and what became of them.
 
+use crate::address::counted_as;
 use crate::metrics::Metrics;
 use dashmap::DashMap;
 use feed::Frames;
-use std::net::SocketAddr;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -42,6 +45,9 @@ pub(crate) struct Streams {
     open: DashMap<u64, Arc<Stream>>,
     next: AtomicU64,
     places: Arc<Semaphore>,
+    max_per_address: usize,
+    /// How many streams each address has.
+    by_address: Mutex<HashMap<IpAddr, usize>>,
     metrics: Arc<Metrics>,
 }
 
@@ -61,14 +67,17 @@ pub(crate) struct Stream {
 }
 
 impl Streams {
-    pub(crate) fn new(max: usize, metrics: Arc<Metrics>) -> Self {
+    /// `max`: how many there may be; `max_per_address`: of one address that is not of this machine.
+    pub(crate) fn new(max: usize, max_per_address: usize, metrics: Arc<Metrics>) -> Self {
         let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        Self { open: DashMap::new(), next: AtomicU64::new(0), places, metrics }
+        let by_address = Mutex::new(HashMap::new());
+        Self { open: DashMap::new(), next: AtomicU64::new(0), places, max_per_address, by_address, metrics }
     }
 
     /// Takes a place; `None` when there is none left.
     pub(crate) fn open(self: &Arc<Self>, level: &'static str, peer: SocketAddr) -> Option<OpenStream> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        self.count(counted_as(peer.ip()))?;
         let stream = Arc::new(Stream {
             level,
             peer,
@@ -81,6 +90,27 @@ impl Streams {
         self.metrics.streams_open.inc();
         tracing::info!(%peer, level, "stream begins");
         Some(OpenStream { streams: Arc::clone(self), key, stream, ended: Ended::Client, _place: place })
+    }
+
+    /// Counts a stream for its address; `None` when the address has as many as it may have.
+    fn count(&self, address: IpAddr) -> Option<()> {
+        let mut by_address = self.by_address.lock();
+        let count = by_address.entry(address).or_default();
+        if *count >= self.max_per_address && !address.is_loopback() {
+            return None;
+        }
+        *count += 1;
+        Some(())
+    }
+
+    fn uncount(&self, address: IpAddr) {
+        let mut by_address = self.by_address.lock();
+        if let Some(count) = by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&address);
+            }
+        }
     }
 
     /// How many there are.
@@ -140,6 +170,7 @@ impl OpenStream {
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.streams.open.remove(&self.key);
+        self.streams.uncount(counted_as(self.stream.peer.ip()));
         let metrics = &self.streams.metrics;
         metrics.streams_open.dec();
         metrics.streams_ended.with_label_values(&[self.ended.as_str()]).inc();

@@ -23,6 +23,8 @@ const SEGMENT_AGE: Duration = Duration::from_secs(3600);
 /// Larger ones only cost memory: blocks are written once, in order.
 const MEMTABLE_BYTES: u64 = 8 << 20;
 const CACHE_BYTES: u64 = 8 << 20;
+/// How many of its files stay open: descriptors are shared with the connections of clients.
+const OPEN_FILES: usize = 64;
 /// The least that fjall allows; recovery after a crash reads this much.
 const LOG_BYTES: u64 = 64 << 20;
 
@@ -106,6 +108,7 @@ impl Open {
     fn new(directory: &Path, segment_bytes: u64) -> Result<Self, JournalError> {
         let database = Database::builder(directory)
             .cache_size(CACHE_BYTES)
+            .max_cached_files(Some(OPEN_FILES))
             .max_journaling_size(LOG_BYTES)
             .journal_compression(CompressionType::None)
             .worker_threads(1)

@@ -12,7 +12,7 @@ pub(crate) type Environment = BTreeMap<String, String>;
 
 /// Every setting by its name: that of the flag, and of the key in the file. The environment variable is
 /// `FHIR_TAIL_` and the name in capitals.
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "database-url",
     "data-dir",
     "postgres-bin",
@@ -20,6 +20,7 @@ pub(super) const KEYS: [&str; 16] = [
     "public-url",
     "insecure-no-auth",
     "max-streams",
+    "max-streams-per-address",
     "client-timeout",
     "on-bad-row",
     "slot",

@@ -36,6 +36,9 @@ pub(crate) struct Settings {
     pub(crate) public_urls: Vec<PublicUrl>,
     pub(crate) insecure_no_auth: bool,
     pub(crate) max_streams: usize,
+    max_streams_per_address: Option<usize>,
+    /// Connections that there may be beside streams; none before descriptors are shared out.
+    pub(crate) spare_connections: usize,
     pub(crate) client_timeout: Age,
     pub(crate) on_bad_row: OnBadRow,
     pub(crate) slot: SlotName,
@@ -99,6 +102,7 @@ impl Settings {
         let postgres_bin = layers.read("postgres-bin", values::directory);
         let public_urls = layers.read_list("public-url", str::parse);
         let max_streams = layers.read("max-streams", values::positive).unwrap_or(20_000);
+        let max_streams_per_address = layers.read("max-streams-per-address", values::positive);
         let client_timeout = layers.read("client-timeout", str::parse).unwrap_or(Age(60));
         let on_bad_row = layers.read("on-bad-row", str::parse).unwrap_or_default();
         let publication = layers.read_or("publication", values::DEFAULT_PUBLICATION, values::identifier);
@@ -123,6 +127,8 @@ impl Settings {
             public_urls,
             insecure_no_auth,
             max_streams,
+            max_streams_per_address,
+            spare_connections: 0,
             client_timeout,
             on_bad_row,
             slot,
@@ -164,6 +170,22 @@ impl Settings {
         }
     }
 
+    /// How many streams an address may have that is not of this machine.
+    pub(crate) fn max_streams_per_address(&self) -> usize {
+        self.max_streams_per_address.unwrap_or_else(|| self.max_streams.div_ceil(2))
+    }
+
+    /// Whether somebody said what a setting is to be.
+    pub(crate) fn is_given(&self, key: &str) -> bool {
+        self.origin(key) != Origin::Default
+    }
+
+    /// Why a setting cannot be used, which was found out later than it was read.
+    pub(crate) fn refused(&self, key: &'static str, message: String) -> InvalidSettings {
+        let origin = Some(self.origin(key)).filter(|origin| *origin != Origin::Default);
+        InvalidSettings(vec![Problem { origin: origin.unwrap_or(Origin::Argument(key)), message }])
+    }
+
     /// Where the value of a setting came from.
     fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
@@ -203,6 +225,7 @@ fn flags(common: CommonOptions, serve: ServeOptions) -> BTreeMap<&'static str, V
         ("log-level", common.log_level),
         ("insecure-no-auth", serve.insecure_no_auth),
         ("max-streams", serve.max_streams),
+        ("max-streams-per-address", serve.max_streams_per_address),
         ("client-timeout", serve.client_timeout),
         ("on-bad-row", serve.on_bad_row),
         ("slot", serve.follow.slot),

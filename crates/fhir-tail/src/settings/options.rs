@@ -52,9 +52,14 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(crate) insecure_no_auth: Option<String>,
 
-    /// How many streams may be open at once [default: 20000]
+    /// How many streams may be open at once; fewer by default if the limit of open files is low [default: 20000]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_streams: Option<String>,
+
+    /// How many of them one address may have; raise it for a proxy on another machine. Addresses of this machine, where
+    /// proxies usually are, have no such limit [default: half of max-streams]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_streams_per_address: Option<String>,
 
     /// How long a client may take nothing before its connection is closed [default: 60s]
     #[arg(long, value_name = "TIME")]

@@ -21,6 +21,7 @@ impl Settings {
         self.line(&mut out, "public-url", &list(&self.public_urls));
         self.line(&mut out, "insecure-no-auth", &self.insecure_no_auth);
         self.line(&mut out, "max-streams", &self.max_streams);
+        self.line(&mut out, "max-streams-per-address", &self.max_streams_per_address());
         self.line(&mut out, "client-timeout", &quoted(&self.client_timeout.to_string()));
         self.line(&mut out, "on-bad-row", &quoted(&self.on_bad_row.to_string()));
         self.line(&mut out, "slot", &quoted(self.slot.as_str()));

@@ -25,6 +25,8 @@ const SIZE_LINE_BYTES: usize = 18;
 const IN_HAND_BYTES: usize = 64 << 10;
 /// What is read at once of what a client sends behind its request.
 const IGNORED_BYTES: usize = 1024;
+/// How much a client may send behind its request, which is read and dropped: nobody has anything to say there.
+const MAX_IGNORED_BYTES: usize = 64 << 10;
 
 /// A stream being written; ready when it has ended or its client is gone.
 pub(super) struct Streaming {
@@ -35,6 +37,8 @@ pub(super) struct Streaming {
     chunked: bool,
     in_hand: InHand,
     step: Step,
+    /// How much the client has sent behind its request.
+    ignored: usize,
 }
 
 enum Step {
@@ -61,27 +65,39 @@ struct InHand {
 }
 
 impl Streaming {
-    pub(super) fn new(socket: TcpStream, client_timeout: Duration, handed: Handed) -> Result<Self> {
+    /// `ignored`: how much of what the client sent behind its request has been read already.
+    pub(super) fn new(
+        socket: TcpStream,
+        client_timeout: Duration,
+        handed: Handed,
+        ignored: usize,
+    ) -> Result<Self> {
         let (parts, body) = handed.response.into_parts();
         // HTTP/1.0 has no chunks.
         let chunked = handed.version != Version::HTTP_10;
         // The head goes with the first frame, which is there at once.
         let in_hand = InHand { before: head(&parts, chunked)?, ..InHand::default() };
         let patience = Patience::new(client_timeout);
-        Ok(Self { socket, patience, body: body.into_data_stream(), chunked, in_hand, step: Step::Asking })
+        let body = body.into_data_stream();
+        Ok(Self { socket, patience, body, chunked, in_hand, step: Step::Asking, ignored })
     }
 
-    /// Whether the client is gone. What it sends behind its request is dropped.
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the client is gone, or has sent too much behind its request, which is dropped.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         let mut room = [MaybeUninit::uninit(); IGNORED_BYTES];
         let mut ignored = ReadBuf::uninit(&mut room);
         match ready!(Pin::new(&mut self.socket).poll_read(context, &mut ignored)) {
             Ok(()) if !ignored.filled().is_empty() => {
+                self.ignored += ignored.filled().len();
+                if self.ignored > MAX_IGNORED_BYTES {
+                    let error = "the client sends more and more behind its request";
+                    return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, error)));
+                }
                 // Once a turn, so that a client that talks gets its stream as well.
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
-            Ok(()) | Err(_) => Poll::Ready(()),
+            Ok(()) | Err(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -149,8 +165,8 @@ impl Future for Streaming {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         let this = &mut *self;
-        if this.poll_gone(context).is_ready() {
-            return Poll::Ready(Ok(()));
+        if let Poll::Ready(gone) = this.poll_gone(context) {
+            return Poll::Ready(gone);
         }
         let mut waits = false;
         loop {

@@ -2,6 +2,8 @@
 
 mod asking;
 mod connections;
+mod endless;
+mod limits;
 mod others;
 mod refusals;
 mod resume;

@@ -19,7 +19,7 @@ struct Test {
 
 fn stream(heartbeat: u64) -> Test {
     let metrics = Arc::new(Metrics::new().unwrap());
-    let streams = Arc::new(Streams::new(1, Arc::clone(&metrics)));
+    let streams = Arc::new(Streams::new(1, 1, Arc::clone(&metrics)));
     let open = streams.open("system", "127.0.0.1:1".parse().unwrap()).unwrap();
     let (subscriber, feed) = subscriber();
     let stopping = CancellationToken::new();
