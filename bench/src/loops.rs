@@ -128,7 +128,7 @@ fn row() -> Result<Work, Box<dyn Error>> {
 }
 
 fn matching() -> Result<Work, Box<dyn Error>> {
-    let filter = Filter { types: [ResourceType::PATIENT, documents::TYPE.parse()?].into_iter().collect() };
+    let filter = Filter::of_types([ResourceType::PATIENT, documents::TYPE.parse()?].into_iter().collect());
     let types: Vec<ResourceType> = (0..RESOURCE_TYPES).filter_map(ResourceType::from_index).collect();
     Ok(Box::new(move |count| {
         for resource_type in types.iter().cycle().take(places(count)) {

@@ -24,7 +24,7 @@ mod stable_hash;
 mod structure;
 
 pub use compartment::{NotPatients, Patients, compartment_types, patients};
-pub use filter::Filter;
+pub use filter::{Compartment, Filter, Verdict};
 pub use group::{GroupContent, UninterpretableGroup};
 pub use identity::stored_id;
 pub use instant::{Instant, Interval, InvalidInstant};

@@ -195,7 +195,7 @@ impl Parsing {
             Some(outcome) => Err(outcome),
             None => Ok(ExportRequest {
                 level,
-                filter: Filter { types },
+                filter: Filter::of_types(types),
                 since: self.since,
                 last_event_id: self.last_event_id,
                 heartbeat: self.heartbeat.unwrap_or(HEARTBEAT),

@@ -78,7 +78,7 @@ async fn replays_that_nobody_reads_keep_no_turn_from_others() {
 async fn a_quiet_stream_is_told_the_position_and_resumes_from_it() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
-    let patients = Filter { types: [ResourceType::PATIENT].into_iter().collect() };
+    let patients = Filter::of_types([ResourceType::PATIENT].into_iter().collect());
     let mut quiet = feed.subscribe(patients.clone(), Begin::Since(None));
     assert!(matches!(notice(&mut quiet).await, Notice::Live { .. }));
     publisher.publish(batch(1, ResourceType::GROUP)).await.unwrap();

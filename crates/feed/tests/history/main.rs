@@ -103,7 +103,7 @@ async fn history(seed: u64) {
                     .iter()
                     .copied()
                     .collect();
-                readers.push(Reader::new(Filter { types }, &database, step));
+                readers.push(Reader::new(Filter::of_types(types), &database, step));
             }
             84..96 if !readers.is_empty() => {
                 let reader = random.usize(..readers.len());

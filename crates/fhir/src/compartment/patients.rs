@@ -1,6 +1,7 @@
 //! A set of patients, compact: every change carries one for its new content and one for its old.
 
 use crate::is_id;
+use std::cmp::Ordering;
 use std::fmt;
 
 /// Patients by id: each once, sorted. Most resources belong to one patient or none.
@@ -75,6 +76,19 @@ impl Patients {
     /// Whether the patient is one of them.
     pub fn contains(&self, id: &str) -> bool {
         self.iter().any(|known| known == id)
+    }
+
+    /// Whether the two sets have a patient in common. Both are sorted: it takes one pass over both.
+    pub fn intersects(&self, other: &Self) -> bool {
+        let (mut these, mut those) = (self.iter().peekable(), other.iter().peekable());
+        while let (Some(this), Some(that)) = (these.peek(), those.peek()) {
+            match this.cmp(that) {
+                Ordering::Equal => return true,
+                Ordering::Less => these.next(),
+                Ordering::Greater => those.next(),
+            };
+        }
+        false
     }
 }
 
