@@ -43,6 +43,8 @@ pub enum Bug {
     /// After a failure of the journal it goes on from the hub's head, not from its own.
     JournalGoesOnFromHub,
 
+    /// A replay of one patient makes a second round.
+    LaterRoundInScope,
     /// A change does not carry the content that it replaced.
     NoBeforeImage,
     /// The members are those of the Group's row as it is now.

@@ -1,4 +1,4 @@
-//! The model of membership: a stream of one Group, whose members change while it is open.
+//! The model of membership: a stream of one Group, whose members change while it is open, or of patients who stay the same.
 //!
 //! A few transactions, each of one write, are tried in every order, as are their commits, their becoming visible to others, the
 //! feed's reading of the log, retention, lost connections, and each row and entry that the subscriber takes. What is left out:
@@ -8,6 +8,7 @@
 //! - Periods of members: a period that begins or ends is an entry of the log, like a change of a Group.
 
 mod client;
+mod pages;
 pub mod properties;
 mod roster;
 pub mod scenarios;
@@ -33,6 +34,8 @@ pub const KEYS: usize = RESOURCES + 2;
 pub struct Membership {
     /// What it is about.
     pub name: &'static str,
+    /// The patients that are asked for, if it is not a Group that says who they are.
+    pub patients: Option<Patients>,
     /// What the tables hold before.
     pub first: [Option<Patients>; KEYS],
     /// What is written, in any order.
@@ -54,6 +57,8 @@ pub struct Membership {
 /// A situation that a scenario is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Reached {
+    /// The pages of patients who stay the same handed over to the feed.
+    HandedOver,
     /// A joiner's resources were paged into a stream that was open.
     Joined,
     /// A leaver's resource was removed.
@@ -114,6 +119,11 @@ pub enum Step {
 }
 
 impl Membership {
+    /// Who is asked for, by the whole history.
+    fn true_members(&self, world: &World, position: world::Position) -> Patients {
+        self.patients.unwrap_or_else(|| world.true_members(&self.first, position))
+    }
+
     fn reach(&self, reached: Reached) {
         self.coverage.note(reached as u32);
     }

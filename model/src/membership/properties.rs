@@ -15,7 +15,7 @@ pub const MEMBERS_ONLY: &str = "only members' content comes";
 pub(super) fn all(membership: &Membership) -> Vec<Property<Membership>> {
     let always = [
         Property::always(EXACT_AT_REST, |model: &Membership, state: &State| {
-            let members = state.world.true_members(&model.first, state.world.log.len());
+            let members = model.true_members(&state.world, state.world.log.len());
             !state.is_told() || state.client.holds == subscriber::expected(&state.world, members)
         }),
         Property::always(NEVER_TWICE, |_, state: &State| state.client.violation != Some(Violation::Twice)),
@@ -42,6 +42,7 @@ impl Reached {
             };
         }
         sometimes! {
+            HandedOver => "pages of patients who stay the same handed over",
             Joined => "a joiner's resources came into an open stream",
             LeaverRemoved => "a leaver's resource was removed",
             RecentSent => "a transition sent an entry of the feed",

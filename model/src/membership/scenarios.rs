@@ -23,6 +23,13 @@ const fn delete(key: usize) -> Write {
 pub fn all() -> Vec<Membership> {
     vec![
         Membership {
+            name: "a patient's own stream; the journal drops entries",
+            cuts: 1,
+            purges: 1,
+            reached: &[Reached::HandedOver, Reached::LeftScope, Reached::LiveSent, Reached::DecodedUnseen],
+            ..one_patient()
+        },
+        Membership {
             name: "one joins, resources change hands",
             cuts: 1,
             reached: &[Reached::Joined, Reached::RecentSent, Reached::LiveSent, Reached::LeftScope],
@@ -83,6 +90,7 @@ pub fn mistakes() -> Vec<(&'static str, Membership)> {
         ..plain()
     };
     [
+        (Bug::LaterRoundInScope, one_patient(), EXACT_AT_REST),
         (Bug::NoBeforeImage, joins(), EXACT_AT_REST),
         (Bug::MembersFromTable, leaves(), MEMBERS_ONLY),
         (Bug::GroupWithoutBeforeImage, purged, MEMBERS_ONLY),
@@ -102,6 +110,16 @@ pub fn mistakes() -> Vec<(&'static str, Membership)> {
     .into_iter()
     .map(|(bug, scenario, violated)| (violated, Membership { bug: Some(bug), ..scenario }))
     .collect()
+}
+
+/// Ann's resources: one becomes Bob's, one comes from him, and one is deleted.
+fn one_patient() -> Membership {
+    Membership {
+        patients: Some(ANN),
+        first: [Some(ANN), Some(BOB), Some(0), Some(0)],
+        writes: vec![write(0, BOB), write(1, ANN), delete(1)],
+        ..plain()
+    }
 }
 
 /// Bob joins Ann; his resource may become hers, and hers his.
@@ -140,6 +158,7 @@ fn leaves_and_joins() -> Membership {
 fn plain() -> Membership {
     Membership {
         name: "",
+        patients: None,
         first: [None, None, Some(0), Some(0)],
         writes: vec![],
         cuts: 0,

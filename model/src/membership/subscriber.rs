@@ -13,6 +13,8 @@ pub enum Place {
     Start,
     /// With a watermark whose fence the feed has not passed yet.
     Waiting(Watermark),
+    /// Within the pages of patients who stay the same.
+    Pages(Pages),
     /// Within a transition at `h`.
     Paging(Paging),
     /// Everything up to a position was sent.
@@ -45,11 +47,24 @@ pub enum Cursor {
     Recent(Position),
 }
 
+/// The pages of a round, for patients who stay the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Pages {
+    /// Only what was stamped after this: in a later round, which is a seeded mistake.
+    pub since: Option<Stamp>,
+    /// Which side a version is on.
+    pub watermark: Watermark,
+    /// The last row sent.
+    pub after: Option<(Stamp, usize)>,
+}
+
 /// Following the feed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Following {
     /// All up to here was passed.
     pub position: Position,
+    /// Until its fence is passed: what it leaves to the pages was sent by them.
+    pub cutover: Option<Watermark>,
     /// The position whose members describe what the client holds, if it is not this one.
     pub from: Option<Position>,
     /// A transition that is fading: where it was, and until which place in the log.
@@ -59,8 +74,8 @@ pub struct Following {
 }
 
 impl Following {
-    const fn at(position: Position) -> Self {
-        Self { position, from: None, fading: None, watermark: None }
+    pub(super) const fn at(position: Position) -> Self {
+        Self { position, cutover: None, from: None, fading: None, watermark: None }
     }
 
     /// The oldest position that it depends on.
@@ -88,6 +103,7 @@ impl Stream<'_> {
     /// The next step from a place, and where it leads; `None` if it has to wait.
     pub(super) fn step(&mut self, place: Place) -> Option<Place> {
         match place {
+            Place::Start if self.model.patients.is_some() => self.first_pages(),
             Place::Start => self.watermark().map(Place::Waiting),
             Place::Waiting(watermark) if watermark.safe_time < self.world.floor_stamp => Some(Place::Start),
             Place::Waiting(watermark) if self.world.decoded < watermark.fence => None,
@@ -99,46 +115,60 @@ impl Stream<'_> {
                 Some(self.reset())
             }
             Place::Paging(paging) => self.page(paging).ok(),
+            Place::Pages(pages) => Some(self.pages(pages)),
             Place::Following(following) if self.lost(following.oldest()) => Some(self.reset()),
             Place::Following(following) => self.follow(following).unwrap_or(None),
         }
     }
 
-    fn has(&self, bug: Bug) -> bool {
+    pub(super) fn has(&self, bug: Bug) -> bool {
         self.model.bug == Some(bug)
     }
 
     fn members(&self, position: Position) -> Result<Patients, Wait> {
+        if let Some(patients) = self.model.patients {
+            return Ok(patients);
+        }
         self.world.members(position, self.model.bug)
     }
 
     fn throughout(&self, from: Position, to: Position) -> Result<Patients, Wait> {
+        if let Some(patients) = self.model.patients {
+            return Ok(patients);
+        }
         self.world.throughout(from, to, self.model.bug)
     }
 
-    const fn lost(&self, oldest: Position) -> bool {
+    pub(super) const fn lost(&self, oldest: Position) -> bool {
         oldest < self.world.floor
     }
 
     /// A watermark from which a replay may begin.
-    fn watermark(&mut self) -> Option<Watermark> {
+    pub(super) fn watermark(&mut self) -> Option<Watermark> {
         Some(self.world.watermark()).filter(|watermark| watermark.safe_time >= self.world.floor_stamp)
     }
 
-    fn reset(&mut self) -> Place {
+    pub(super) fn reset(&mut self) -> Place {
         self.model.reach(Reached::Reset);
         self.client.reset_all();
         self.client.id = Place::Start;
         Place::Start
     }
 
-    fn resource(&mut self, key: usize, version: Stamp, patients: Patients, at: Position, id: Place) {
-        let members = self.world.true_members(&self.model.first, at);
+    pub(super) fn resource(
+        &mut self,
+        key: usize,
+        version: Stamp,
+        patients: Patients,
+        at: Position,
+        id: Place,
+    ) {
+        let members = self.model.true_members(self.world, at);
         self.client.resource(key, version, patients, members);
         self.client.id = id;
     }
 
-    fn removal(&mut self, key: usize, id: Place) {
+    pub(super) fn removal(&mut self, key: usize, id: Place) {
         self.client.removal(key);
         self.client.id = id;
     }
@@ -280,7 +310,7 @@ impl Stream<'_> {
 
     /// One step of following; `Ok(None)` at the head.
     fn follow(&mut self, following: Following) -> Result<Option<Place>, Wait> {
-        let Following { position, from, fading, watermark } = following;
+        let Following { position, from, fading, watermark, .. } = following;
         let next = |following| Ok(Some(Place::Following(following)));
         if let Some((at, until)) = fading {
             if position >= until {
@@ -307,8 +337,17 @@ impl Stream<'_> {
 
     /// The next entry of the feed.
     fn entry(&mut self, following: Following) -> Result<Following, Wait> {
-        let Following { position, from, fading, .. } = following;
+        let Following { position, cutover, from, fading, .. } = following;
         let entry = self.world.log[position];
+        if let Some(watermark) = cutover {
+            let next = Following { position: position + 1, ..following };
+            if position >= watermark.fence {
+                return Ok(Following { cutover: None, ..following });
+            }
+            if !watermark.leaves_to_feed(position, &entry) {
+                return Ok(next);
+            }
+        }
         let base = from.unwrap_or(position);
         let since = fading.map_or(base, |(at, _)| at);
         let mut send = self.throughout(since, position + 1)?;
@@ -331,6 +370,9 @@ impl Stream<'_> {
             told.from = None;
         }
         let id = Place::Following(told);
+        if entry.is_group() && self.model.patients.is_some() {
+            return Ok(next);
+        }
         if entry.is_group() {
             // A position.
             self.client.id = id;
