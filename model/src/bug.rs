@@ -21,6 +21,8 @@ pub enum Bug {
     ReplayBeforeJournalBegins,
     /// The id of a live event has the W of the last sample, even if the feed has not passed its L.
     IdHasNewestW,
+    /// `position` tells the W of the newest mark, even if the feed has not passed its L.
+    PositionHasNewestW,
     /// A commit that stands exactly at L counts as lying before it.
     CommitAtLIsBefore,
     /// A mark waits for the disk, but a page is sent before the log is there up to what the page may have seen.

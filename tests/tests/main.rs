@@ -27,6 +27,7 @@ mod sessions;
 mod simulate;
 mod slot;
 mod slow;
+mod stale;
 mod standby;
 mod tail;
 mod tail_answers;
@@ -43,6 +44,7 @@ fn main() -> std::process::ExitCode {
             hostile::cases(),
             field::cases(),
             slow::cases(),
+            stale::cases(),
             resume::cases(),
             transactions::cases(),
             operations::cases(),

@@ -16,7 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
     [
         needs(cases![once its_logic], || (!has_node()).then(|| "node is not installed".to_owned())),
         needs(
-            cases![once what_it_shows, once what_can_be_done_with_it, once a_flood, once a_journal_that_is_lost],
+            cases![once what_it_shows, once what_can_be_done_with_it, once a_flood, once a_journal_that_is_lost, once a_database_that_is_away],
             || Engine::Chromium.missing(),
         ),
         needs(cases![once it_comes_back_in_chromium], || Engine::Chromium.missing().or_else(Nginx::missing)),
@@ -314,6 +314,23 @@ async fn it_comes_back(context: Context, engine: Engine) -> Result<()> {
             ensure!(shown.iter().filter(|shown| *shown == id).count() == 1, "{id} came twice: {shown:?}");
         }
     }
+    watched.browser.close().await
+}
+
+/// Without its database the page does not go on to say that it is live.
+async fn a_database_that_is_away(context: Context) -> Result<()> {
+    let mut watched = Watched::start(&context, Engine::Chromium).await?;
+    watched.site.cluster.stop_fast().await?;
+    let stale = "return document.getElementById('state').textContent === 'Stale'
+        && /^what changed after \\d+:\\d+/.test(document.getElementById('state-detail').textContent)
+        && document.getElementById('board-detail').textContent.includes('stale: as of')";
+    watched.browser.sees("that it is stale", stale).await?;
+    watched.site.cluster.start_again().await?;
+    watched.site.sql = watched.site.cluster.connect().await?;
+    watched.browser.sees("live again", LIVE).await?;
+    let fresh = "return document.getElementById('state').textContent === 'Live'
+        && !document.getElementById('board-detail').textContent.includes('stale')";
+    watched.browser.sees("that it is fresh", fresh).await?;
     watched.browser.close().await
 }
 

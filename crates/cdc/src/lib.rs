@@ -33,7 +33,7 @@ pub use follow::{RunError, Settings, run, run_into};
 pub use migrate::{Applied, MigrateError, SERVICE_ROLE, migrate, migrated_version, newest_version};
 pub use publication::TableName;
 pub use retry::Retry;
-pub use sink::{Epoch, FeedSink, Sink};
+pub use sink::{Epoch, FeedSink, LogEnds, Sink};
 pub use slot::{InvalidSlotName, SlotName};
 pub use stamps::{RestampError, restamp};
 pub use status::SourceStatus;

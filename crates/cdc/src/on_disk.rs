@@ -50,13 +50,18 @@ impl OnDisk {
 
 /// Whether the log is on the database's disk up to there.
 pub(crate) async fn is_durable(client: &Client, l: Lsn) -> Result<bool, Error> {
+    Ok(flush_lsn(client).await? >= l)
+}
+
+/// Where the log ends on the database's disk: perhaps within a record.
+pub(crate) async fn flush_lsn(client: &Client) -> Result<Lsn, Error> {
     let row = client.query_one("select pg_current_wal_flush_lsn()", &[]).await?;
-    Ok(u64::from(row.try_get::<_, PgLsn>(0)?) >= l.get())
+    Ok(Lsn::new(u64::from(row.try_get::<_, PgLsn>(0)?)))
 }
 
 /// Has the log written to disk up to its end, by a commit of nothing. "local": a synchronous standby
 /// that is away must not make us wait.
-async fn force_durable(client: &Client) -> Result<(), Error> {
+pub(crate) async fn force_durable(client: &Client) -> Result<(), Error> {
     client
         .batch_execute(
             "begin read write; set local synchronous_commit = local; \

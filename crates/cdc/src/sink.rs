@@ -1,9 +1,9 @@
 //! Where batches go: the feed, or what stands for it in a test.
 
 use feed::{Batch, Feed, Lsn, Origin, PublishError, Publisher};
-use fhir::Instant;
 use std::future::Future;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Where batches go. [`FeedSink`] is the one that is used; its methods say what each means.
 pub trait Sink: Send + Sync {
@@ -15,6 +15,8 @@ pub trait Sink: Send + Sync {
     fn head(&self) -> Lsn;
     /// See [`Publisher::durable`].
     fn durable(&self) -> watch::Receiver<Lsn>;
+    /// See [`Feed::log_ended`]: to be called while this is busy.
+    fn log_ends(&self) -> LogEnds;
     /// See [`Feed::follows`].
     fn follows(&mut self, follows: bool);
     /// See [`Publisher::resume`].
@@ -29,6 +31,9 @@ pub trait Sink: Send + Sync {
     fn publish(&mut self, batch: Batch) -> impl Future<Output = Result<(), PublishError>> + Send;
 }
 
+/// Takes word of where the log ended at a moment.
+pub type LogEnds = Box<dyn Fn(Instant, Lsn) + Send + Sync>;
+
 /// A new epoch, see [`Publisher::begin_epoch`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Epoch {
@@ -37,7 +42,7 @@ pub struct Epoch {
     /// Where in its log.
     pub start: Lsn,
     /// The database's clock after the slot was made: no replay begins before it.
-    pub since: Instant,
+    pub since: fhir::Instant,
     /// Whether versions that were published may no longer exist.
     pub fork: bool,
 }
@@ -70,6 +75,11 @@ impl Sink for FeedSink {
 
     fn durable(&self) -> watch::Receiver<Lsn> {
         self.publisher.durable()
+    }
+
+    fn log_ends(&self) -> LogEnds {
+        let feed = self.feed.clone();
+        Box::new(move |at, end| feed.log_ended(at, end))
     }
 
     fn follows(&mut self, follows: bool) {

@@ -2,6 +2,7 @@
 
 use crate::budget::Budget;
 use crate::framed::Spare;
+use crate::freshness::Freshness;
 use crate::hub::Hub;
 use crate::journal::{Durable, Journal, PastEpoch, Retention, Segments, State, Writer};
 use crate::publisher::Publisher;
@@ -11,8 +12,12 @@ use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Source, SourceError, S
 use fhir::{Filter, Instant};
 use parking_lot::Mutex;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant as Clock, MissedTickBehavior, interval};
+
+/// How often it is judged whether the feed is stale.
+const JUDGE_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What the feed is opened with.
 #[derive(Clone, Debug)]
@@ -58,6 +63,10 @@ pub struct Status {
     pub journal_begins: Instant,
     /// Bytes held for subscribers.
     pub held_bytes: u64,
+    /// Clients are told that what they have is old.
+    pub stale: bool,
+    /// How long ago it was last known that the feed has all that was in the log.
+    pub age: std::time::Duration,
 }
 
 /// The feed. Clones are the same feed.
@@ -83,6 +92,7 @@ pub(crate) struct Shared {
     pub(crate) pages: Semaphore,
     pub(crate) past: Mutex<Vec<PastEpoch>>,
     marks: watch::Sender<Option<(u64, Mark)>>,
+    freshness: Mutex<Freshness>,
     /// False while somebody else follows the database.
     follows: watch::Sender<bool>,
 }
@@ -140,8 +150,10 @@ impl Feed {
             pages: Semaphore::new(options.concurrent_pages.max(1)),
             past,
             marks,
+            freshness: Mutex::new(Freshness::new(Clock::now())),
             follows: watch::Sender::new(true),
         });
+        tokio::spawn(keep_fresh(Arc::downgrade(&shared)));
         let writer = Writer::start(journal, state.clone(), retention, marked, announce, shared.hub.clone())?;
         let publisher = Publisher::new(shared.clone(), writer, known.map(|_| state));
         Ok((Self { shared }, publisher))
@@ -156,6 +168,11 @@ impl Feed {
     /// stream ends, to begin again where changes come in.
     pub fn follows(&self, follows: bool) {
         self.shared.follows.send_if_modified(|before| std::mem::replace(before, follows) != follows);
+    }
+
+    /// Tells that the log did not end before this place, at this moment: what is behind it for long is stale.
+    pub fn log_ended(&self, at: Clock, end: Lsn) {
+        self.shared.freshness.lock().look(at, end);
     }
 
     /// To be asked before a mark is taken, and given back with it.
@@ -206,6 +223,33 @@ impl Feed {
             w: head.mark.map(|mark| mark.w),
             journal_begins: on_disk.floor.stamp,
             held_bytes: self.shared.budget.held() + self.shared.page_budget.held(),
+            stale: head.stale,
+            age: self.shared.freshness.lock().age(Clock::now()),
+        }
+    }
+}
+
+/// Looks every second whether the feed is stale, for as long as there is one: the one place where it is judged for all.
+async fn keep_fresh(shared: Weak<Shared>) {
+    let mut looks = interval(JUDGE_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let Some(shared) = shared.upgrade() else { return };
+        let received = shared.hub.head().received;
+        let judged = shared.freshness.lock().judge(received, Clock::now());
+        match judged {
+            Some(true) => {
+                tracing::warn!(
+                    "the feed is behind the database's log, or the database is away: clients are told that it is stale"
+                );
+                shared.hub.set_stale(true);
+            }
+            Some(false) => {
+                tracing::info!("the feed is fresh again");
+                shared.hub.set_stale(false);
+            }
+            None => {}
         }
     }
 }

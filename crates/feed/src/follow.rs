@@ -6,7 +6,7 @@
 
 use crate::budget::Held;
 use crate::feed::Shared;
-use crate::hub::{Chunk, Head, Joined};
+use crate::hub::{Chunk, Head, Joined, Next};
 use crate::journal::{Durable, JournalError};
 use crate::read::{READ_BYTES, Read, Wanted, id_at, read};
 use crate::rings;
@@ -19,9 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant as Clock, sleep_until};
 
-/// After this long without an event a subscriber is told the position, if it has moved.
+/// After this long without an event a subscriber is told how far it is.
 const POSITION_EVERY: Duration = Duration::from_secs(60);
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Who waits outside of the channels looks this often whether the feed has become stale.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a subscriber cannot go on from where it stands; `since` is from where its reset goes on.
 pub(crate) struct Lost {
@@ -48,6 +50,12 @@ pub(crate) struct Follow<'a> {
     live: bool,
     /// The position of the last id that was sent.
     told: Position,
+    /// What was stamped at or before it has been sent; at least `w`.
+    complete: Instant,
+    /// The `complete` that was told last.
+    told_complete: Instant,
+    /// Whether `stale` was said last, not `fresh`.
+    told_stale: bool,
     /// When the next `position` is due.
     quiet: Clock,
 }
@@ -62,7 +70,21 @@ impl<'a> Follow<'a> {
         w: Instant,
     ) -> Self {
         let quiet = Clock::now() + POSITION_EVERY;
-        Self { shared, filter, out, epoch, position, w, split: None, live: false, told: position, quiet }
+        Self {
+            shared,
+            filter,
+            out,
+            epoch,
+            position,
+            w,
+            split: None,
+            live: false,
+            told: position,
+            complete: w,
+            told_complete: w,
+            told_stale: false,
+            quiet,
+        }
     }
 
     /// Runs until the subscriber is lost.
@@ -81,9 +103,13 @@ impl<'a> Follow<'a> {
         self.same_epoch(joined.head.epoch)?;
         Box::pin(self.journal_up_to(joined.head)).await?;
         if !std::mem::replace(&mut self.live, true) {
-            let passed = joined.head.passed_mark.map(|mark| mark.w);
-            self.notice(Notice::Live { transaction_time: passed.unwrap_or(self.w).max(self.w) }).await;
+            self.is_at(&joined.head);
+            let transaction_time = self.complete();
+            self.notice(Notice::Live { transaction_time }).await;
+            // Said again: `live` alone would look as if all were well.
+            self.told_stale = false;
         }
+        self.tell_freshness(joined.head.stale).await;
         self.channel(&mut joined).await;
         Ok(())
     }
@@ -103,7 +129,12 @@ impl<'a> Follow<'a> {
             }
             tokio::select! {
                 changed = durable.changed() => if changed.is_err() { std::future::pending().await },
-                () = sleep_until(self.quiet) => self.tell_position().await,
+                () = sleep_until(self.quiet.min(Clock::now() + LOOK)) => {
+                    self.tell_freshness(self.shared.hub.head().stale).await;
+                    if Clock::now() >= self.quiet {
+                        self.tell_position().await;
+                    }
+                }
             }
         }
     }
@@ -121,6 +152,7 @@ impl<'a> Follow<'a> {
     /// Reads the journal up to a position that is on disk.
     async fn journal(&mut self, until: Position) -> Result<(), Lost> {
         while self.position < until {
+            self.tell_freshness(self.shared.hub.head().stale).await;
             let mut held = self.shared.budget.take(READ_BYTES).await;
             let wanted = Wanted {
                 epoch: self.epoch,
@@ -182,14 +214,17 @@ impl<'a> Follow<'a> {
         loop {
             tokio::select! {
                 biased;
-                chunk = joined.next() => match chunk {
-                    Some((chunk, frames)) => self.chunk(&chunk, &frames).await,
+                next = joined.next() => match next {
+                    Some(Next::Chunk(chunk, frames)) => self.chunk(&chunk, &frames).await,
+                    Some(Next::Freshness(head)) => {
+                        self.is_at(&head);
+                        self.tell_freshness(head.stale).await;
+                    }
                     None => return,
                 },
                 () = rings(alarm.as_mut(), self.quiet) => {
-                    if let Some(head) = joined.idle_head().filter(|head| head.position > self.position) {
-                        self.position = head.position;
-                        self.w = self.w.max(head.w);
+                    if let Some(head) = joined.idle_head() {
+                        self.is_at(&head);
                     }
                     self.tell_position().await;
                 }
@@ -218,12 +253,41 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Tells the position if it has moved since an id was sent.
+    /// All that was published up to this head has been passed.
+    fn is_at(&mut self, head: &Head) {
+        if head.position > self.position {
+            self.position = head.position;
+            self.w = self.w.max(head.w);
+        }
+        // The L of that mark was received: who stamped at or before its W committed before that, and was published.
+        self.complete = self.complete.max(head.passed_mark.map_or(self.w, |mark| mark.w));
+    }
+
+    /// The instant after which a `_since` misses nothing that was not sent.
+    fn complete(&mut self) -> Instant {
+        self.complete = self.complete.max(self.w);
+        self.complete
+    }
+
+    /// Tells the position, or the time, if it has moved since it was told.
     async fn tell_position(&mut self) {
         self.quiet = Clock::now() + POSITION_EVERY;
-        if self.position > self.told {
-            self.notice(Notice::Position).await;
+        let transaction_time = self.complete();
+        if self.position > self.told || transaction_time > self.told_complete {
+            self.notice(Notice::Position { transaction_time }).await;
         }
+    }
+
+    /// Tells whether what is sent is old, if that has changed since it was told.
+    async fn tell_freshness(&mut self, stale: bool) {
+        if stale == self.told_stale {
+            return;
+        }
+        self.told_stale = stale;
+        let transaction_time = self.complete();
+        let notice =
+            if stale { Notice::Stale { transaction_time } } else { Notice::Fresh { transaction_time } };
+        self.notice(notice).await;
     }
 
     fn frames(&mut self, frames: Frames, framed: Position) -> impl Future<Output = ()> {
@@ -234,6 +298,7 @@ impl<'a> Follow<'a> {
 
     fn notice(&mut self, notice: Notice) -> impl Future<Output = ()> {
         self.told = self.position;
+        self.told_complete = self.complete;
         self.out.send(Item::Notice(notice), self.id())
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Head {
     pub(crate) passed_mark: Option<Mark>,
     /// The newest mark.
     pub(crate) mark: Option<Mark>,
+    /// The feed lacks what has long been in the log.
+    pub(crate) stale: bool,
 }
 
 /// What goes through a channel.
@@ -52,6 +54,8 @@ pub(crate) enum Live {
     Chunk(Arc<Chunk>),
     /// There was no room for a chunk: the journal has it.
     Skipped,
+    /// The feed has become stale, or fresh, at this head: all before it went through the channel before this.
+    Freshness(Arc<Head>),
 }
 
 /// Frames of the changes of one batch that concern one filter.
@@ -91,6 +95,14 @@ struct Channel {
     sender: broadcast::Sender<Live>,
     /// The changes of the batch in hand that concern it, by their number.
     changes: Vec<usize>,
+}
+
+/// What a listener gets of a channel.
+pub(crate) enum Next {
+    /// Changes, with their frames.
+    Chunk(Arc<Chunk>, Bytes),
+    /// See [`Live::Freshness`].
+    Freshness(Arc<Head>),
 }
 
 /// A place in a channel, entered at a known head.
@@ -146,7 +158,7 @@ impl Hub {
     /// Begins anew: every listener finds its channel closed.
     pub(crate) fn begin(&self, state: &State) {
         let mut inner = self.inner.lock();
-        inner.head = Head::of(state);
+        inner.head = Head { stale: inner.head.stale, ..Head::of(state) };
         inner.pending.clear();
         inner.channels.clear();
         inner.slots.clear();
@@ -226,6 +238,17 @@ impl Hub {
             if let Some(chunk) = inner.sent.pop_front()?.upgrade() {
                 chunk.frames.lock().take();
             }
+        }
+    }
+
+    /// Tells all who listen that the feed has become stale, or fresh again; who joins later finds it in the head.
+    pub(crate) fn set_stale(&self, stale: bool) {
+        let mut inner = self.inner.lock();
+        inner.head.stale = stale;
+        let head = Arc::new(inner.head);
+        for channel in inner.slots.iter().flatten() {
+            // Without a listener left there is nobody to tell.
+            let _ = channel.sender.send(Live::Freshness(Arc::clone(&head)));
         }
     }
 
@@ -309,6 +332,7 @@ impl Head {
             received: state.durable_lsn,
             passed_mark: None,
             mark: state.mark,
+            stale: false,
         }
     }
 
@@ -321,12 +345,13 @@ impl Head {
 
 impl Joined {
     /// What comes next; `None`: the subscriber is behind, or the channel is gone. Either way it goes on in the journal.
-    pub(crate) async fn next(&mut self) -> Option<(Arc<Chunk>, Bytes)> {
+    pub(crate) async fn next(&mut self) -> Option<Next> {
         match self.receiver.as_mut()?.recv().await {
             Ok(Live::Chunk(chunk)) => {
                 let frames = chunk.frames.lock().clone()?;
-                Some((chunk, frames))
+                Some(Next::Chunk(chunk, frames))
             }
+            Ok(Live::Freshness(head)) => Some(Next::Freshness(head)),
             Ok(Live::Skipped) | Err(_) => None,
         }
     }

@@ -11,6 +11,7 @@ mod feed;
 mod follow;
 mod framed;
 mod framing;
+mod freshness;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
 mod hub;

@@ -32,8 +32,21 @@ pub enum Notice {
         /// The instant to use as the next `_since`.
         transaction_time: Instant,
     },
-    /// The head has moved and nothing was sent for a while.
-    Position,
+    /// Nothing was sent for a while, and the head or the time has moved.
+    Position {
+        /// As of `Live`, as it is now.
+        transaction_time: Instant,
+    },
+    /// What was sent is old: the database is away, or the feed is behind its log.
+    Stale {
+        /// As of `Live`: what is younger may be missing.
+        transaction_time: Instant,
+    },
+    /// After `Stale`: the feed has caught up with the database.
+    Fresh {
+        /// As of `Live`, as it is now.
+        transaction_time: Instant,
+    },
     /// The id cannot be continued: what follows is the newest state of all that changed after an instant.
     Reset {
         /// Why, in a sentence for people.

@@ -9,8 +9,12 @@ pub enum NoticeCode {
     Start,
     /// The replay has ended: from now on changes come as they commit.
     Live,
-    /// The head has moved and nothing was sent for a while.
+    /// Nothing was sent for a while: how far the stream is.
     Position,
+    /// What was sent is old: the database is away, or the service is behind its log.
+    Stale,
+    /// After `stale`: what is sent is new again.
+    Fresh,
     /// The id could not be continued: the newest state of all that changed follows.
     Reset,
     /// As `reset`, and what has not come again by `live` is to be dropped.
@@ -27,10 +31,12 @@ pub enum NoticeCode {
 
 impl NoticeCode {
     /// Every code.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Start,
         Self::Live,
         Self::Position,
+        Self::Stale,
+        Self::Fresh,
         Self::Reset,
         Self::ResetAll,
         Self::End,
@@ -45,6 +51,8 @@ impl NoticeCode {
             Self::Start => "start",
             Self::Live => "live",
             Self::Position => "position",
+            Self::Stale => "stale",
+            Self::Fresh => "fresh",
             Self::Reset => "reset",
             Self::ResetAll => "reset-all",
             Self::End => "end",
@@ -57,8 +65,10 @@ impl NoticeCode {
     /// How bad it is.
     pub const fn severity(self) -> Severity {
         match self {
-            Self::Start | Self::Live | Self::Position | Self::End | Self::Shutdown => Severity::Information,
-            Self::Reset | Self::ResetAll => Severity::Warning,
+            Self::Start | Self::Live | Self::Position | Self::Fresh | Self::End | Self::Shutdown => {
+                Severity::Information
+            }
+            Self::Stale | Self::Reset | Self::ResetAll => Severity::Warning,
             Self::Transient | Self::Throttled => Severity::Error,
         }
     }
@@ -66,8 +76,8 @@ impl NoticeCode {
     /// What kind of issue it is.
     pub const fn issue_type(self) -> IssueType {
         match self {
-            Self::Start | Self::Live | Self::Position | Self::End => IssueType::Informational,
-            Self::Reset | Self::ResetAll => IssueType::Incomplete,
+            Self::Start | Self::Live | Self::Position | Self::Fresh | Self::End => IssueType::Informational,
+            Self::Stale | Self::Reset | Self::ResetAll => IssueType::Incomplete,
             Self::Shutdown | Self::Transient => IssueType::Transient,
             Self::Throttled => IssueType::Throttled,
         }
@@ -75,10 +85,18 @@ impl NoticeCode {
 }
 
 impl Outcome {
+    /// A notice with the instant to use as the next `_since`.
+    pub fn notice_as_of(code: NoticeCode, transaction_time: Instant, diagnostics: &str) -> Self {
+        Self::new(Issue::notice(code, diagnostics).with_transaction_time(transaction_time))
+    }
+
     /// The notice `live`, with the instant to use as the next `_since`.
     pub fn live(transaction_time: Instant) -> Self {
-        let issue = Issue::notice(NoticeCode::Live, "the replay has ended; changes follow as they commit");
-        Self::new(issue.with_transaction_time(transaction_time))
+        Self::notice_as_of(
+            NoticeCode::Live,
+            transaction_time,
+            "the replay has ended; changes follow as they commit",
+        )
     }
 }
 

@@ -56,6 +56,7 @@ export class BoardView {
     switch (subscription.state) {
       case "live":
       case "resumed":
+        if (subscription.stale) return `${held}; stale: as of ${timeOfDay(subscription.stale)}`;
         return this.#gaps.full ? `${held}; there are more than this page can hold` : held;
       case "replaying":
         return this.#board.known ? "catching up" : `reading the state, ${count(heard)} resources so far`;

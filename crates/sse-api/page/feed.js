@@ -1,5 +1,6 @@
 // The stream of the boxes: what it tells becomes numbers, the chart's seconds and the list of the newest.
 
+import { sortable } from "./fhir.js";
 import { Recent } from "./measured.js";
 import { Rates } from "./rates.js";
 import { Subscription } from "./subscription.js";
@@ -93,6 +94,11 @@ export class Feed {
         this.#restarting = true;
         this.#newest.restart();
         break;
+      case "position":
+      case "stale":
+      case "fresh":
+        if (transactionTime && sortable(transactionTime) > sortable(figures.upTo)) figures.upTo = transactionTime;
+        break;
       case "live":
         this.#isLive = true;
         if (this.#restarting) this.#newest.complete();
@@ -116,7 +122,7 @@ function newFigures() {
     lastSecond: 0,
     minute: 0,
     latency: new Recent(),
-    /** When the newest event was committed. */
+    /** Everything up to this instant has come: that of the newest event, or what the stream said. */
     upTo: undefined,
     liveSince: undefined,
     /** What the stream said of a reset. */

@@ -9,6 +9,7 @@ const WORDS = {
   live: "Live",
   resumed: "Resumed",
   reconnecting: "Reconnecting",
+  stale: "Stale",
   paused: "Paused",
 };
 
@@ -22,11 +23,12 @@ export class StatusView {
   }
 
   render(subscription, figures) {
-    const { state, trouble, resumed, lastEventId } = subscription;
+    const { trouble, resumed, lastEventId, stale } = subscription;
+    const state = stale && ["live", "resumed"].includes(subscription.state) ? "stale" : subscription.state;
     const badge = byId("state");
     badge.dataset.state = state;
     write(badge, WORDS[state]);
-    write(byId("state-detail"), trouble || detail(state, resumed, figures));
+    write(byId("state-detail"), trouble || detail(state, resumed, figures, stale));
     write(this.#pausing, state === "paused" ? "Resume" : "Pause");
 
     write(byId("events"), count(figures.events));
@@ -56,9 +58,10 @@ export class StatusView {
   }
 }
 
-function detail(state, resumed, { liveSince }) {
+function detail(state, resumed, { liveSince }, stale) {
   const times = resumed > 0 ? `, resumed ${resumed === 1 ? "once" : `${count(resumed)} times`} without a gap` : "";
   if (state === "live" && liveSince) return `since ${timeOfDay(liveSince)}${times}`;
+  if (state === "stale") return `what changed after ${timeOfDay(stale)} may be missing: the database is away, or the service is behind`;
   if (state === "resumed") return "nothing was missed";
   if (state === "paused") return "the position is kept; nothing will be missed";
   return "";

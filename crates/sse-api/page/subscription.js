@@ -19,6 +19,8 @@ export class Subscription {
   state = "paused";
   /** Why the server does not answer with a stream, if it said so. */
   trouble = "";
+  /** While what comes is late: the instant since when something may be missing; else "". */
+  stale = "";
   /** How often a connection was lost and the stream went on where it was. */
   resumed = 0;
 
@@ -96,7 +98,14 @@ export class Subscription {
       this.#hear.resource(type, text);
       return;
     }
-    if (notice.code === "start") this.#become("replaying");
+    if (notice.code === "start") {
+      this.stale = "";
+      this.#become("replaying");
+    }
+    if (notice.code === "stale" || notice.code === "fresh") {
+      this.stale = notice.code === "stale" ? (notice.transactionTime ?? "unknown") : "";
+      this.#hear.changed();
+    }
     if (notice.code === "live") {
       this.trouble = "";
       if (this.#lost && this.#wasLive) this.resumed += 1;

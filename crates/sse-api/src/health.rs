@@ -13,6 +13,7 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
         "stopping": stopping,
         "database": {
             "connected": source.connected,
+            "stale": feed.stale,
             "detail": source.detail,
             "slot_lag_bytes": source.slot_lag_bytes,
             "wal_held_bytes": source.wal_held_bytes,

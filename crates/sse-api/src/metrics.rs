@@ -181,6 +181,17 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
         gauge.set(age);
         registry.register(Box::new(gauge))?;
     }
+    let age = Gauge::new(
+        "fhir_tail_feed_age_seconds",
+        "How long ago the feed was last known to have all that was in the database's log.",
+    )?;
+    age.set(feed.age.as_secs_f64());
+    registry.register(Box::new(age))?;
+    gauge(
+        "fhir_tail_stale",
+        "1 while clients are told that what they have is old.",
+        Some(feed.stale.into()),
+    )?;
     let held_back = u64::from(source.holding_back.is_some());
     gauge("fhir_tail_w_held_back", "1 while a transaction holds the safe time back.", Some(held_back))?;
 

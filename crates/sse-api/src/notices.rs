@@ -1,7 +1,7 @@
 //! What a stream tells besides changes: each with its code, for metrics, and as an OperationOutcome.
 
 use feed::{Notice, SourceError};
-use fhir::{Issue, IssueType, NoticeCode, Outcome};
+use fhir::{Instant, Issue, IssueType, NoticeCode, Outcome};
 
 /// A notice's code, and its text.
 pub(crate) type Told = (&'static str, String);
@@ -10,7 +10,20 @@ pub(crate) type Told = (&'static str, String);
 pub(crate) fn of(notice: &Notice) -> Told {
     let (code, outcome) = match notice {
         Notice::Live { transaction_time } => (NoticeCode::Live, Outcome::live(*transaction_time)),
-        Notice::Position => told(NoticeCode::Position, "nothing for this request; its position has moved on"),
+        Notice::Position { transaction_time } => as_of(
+            NoticeCode::Position,
+            *transaction_time,
+            "nothing for this request; its position has moved on",
+        ),
+        Notice::Stale { transaction_time } => as_of(
+            NoticeCode::Stale,
+            *transaction_time,
+            "what follows is late: the database is away, or the service is behind its log; what changed after \
+             transactionTime may be missing until the notice fresh",
+        ),
+        Notice::Fresh { transaction_time } => {
+            as_of(NoticeCode::Fresh, *transaction_time, "changes come as they commit again")
+        }
         Notice::Reset { reason } => told(
             NoticeCode::Reset,
             &format!("{reason}: the newest state of all that changed since follows, up to the notice live"),
@@ -47,6 +60,10 @@ pub(crate) fn failed(error: &SourceError) -> Told {
             ("exception", Outcome::new(issue).and(end).to_json())
         }
     }
+}
+
+fn as_of(code: NoticeCode, transaction_time: Instant, diagnostics: &str) -> (NoticeCode, Outcome) {
+    (code, Outcome::notice_as_of(code, transaction_time, diagnostics))
 }
 
 fn told(code: NoticeCode, diagnostics: &str) -> (NoticeCode, Outcome) {

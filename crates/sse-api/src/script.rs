@@ -119,5 +119,7 @@ pub(crate) fn status() -> Status {
         w: None,
         journal_begins: Instant::MIN,
         held_bytes: 0,
+        stale: false,
+        age: std::time::Duration::ZERO,
     }
 }

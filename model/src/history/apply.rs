@@ -198,6 +198,7 @@ impl History {
 
     fn follow(&self, state: &mut State) {
         let before = (state.subscriber.heard, state.subscriber.server);
+        let time = state.subscriber.time;
         state.subscriber.follow_on(&state.database, &state.feed, self.bug);
         let (Server::Follows { standing: from, live: was_live }, Server::Follows { standing, live }) =
             (before.1, state.subscriber.server)
@@ -211,6 +212,9 @@ impl History {
         }
         if passed && heard && was_live {
             self.reach(Reached::LiveDelivery);
+        }
+        if was_live && state.subscriber.time != time {
+            self.reach(Reached::TimeTold);
         }
         if live && !was_live && !passed {
             if state.subscriber.heard != 0 {

@@ -98,6 +98,8 @@ pub enum Reached {
     SplitResumed,
     /// A client whose journal was lost was reset and live again.
     ResetThenLive,
+    /// A stream that was live was told a later time.
+    TimeTold,
     /// W stayed where it was because of an older writer.
     WHeld,
 }

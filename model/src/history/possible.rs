@@ -89,7 +89,7 @@ impl History {
                     steps.push(Step::SendPage(true));
                 }
             }
-            _ if state.subscriber.can_follow(&state.feed) && state.feed.begins.is_some() => {
+            _ if state.subscriber.can_follow(&state.feed, self.bug) && state.feed.begins.is_some() => {
                 steps.push(Step::Follow);
             }
             _ => {}

@@ -84,6 +84,7 @@ impl Reached {
             LiveDelivery => "a live delivery",
             SplitResumed => "resumed with the mark in the id",
             ResetThenLive => "a reset, then live",
+            TimeTold => "a later time told to a quiet stream",
             WHeld => "W held where it was",
         }
     }

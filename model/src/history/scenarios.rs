@@ -33,6 +33,15 @@ pub fn all() -> Vec<History> {
             ..History::plain()
         },
         History {
+            name: "a quiet stream is told the time; _since",
+            ticks: 2,
+            since: true,
+            marks: 1,
+            cuts: 1,
+            reached: &[Reached::TimeTold, Reached::CommitNotVisible, Reached::LiveDelivery],
+            ..History::plain()
+        },
+        History {
             name: "cuts: 2 keys",
             keys: 2,
             ticks: 2,
@@ -95,6 +104,7 @@ pub fn mistakes() -> Vec<(&'static str, History)> {
     let crash = History { asynchronous: true, crashes: 1, ticks: 2, ..History::plain() };
     let far = History { ticks: 3, steps: 2, rounds: 1, ..History::plain() };
     let reset = History { ticks: 2, epochs: 1, marks: 1, ..History::plain() };
+    let since = History { ticks: 2, since: true, marks: 1, cuts: 1, ..History::plain() };
     let cut = History { deletions: true, cuts: 1, ..History::plain() };
     [
         (Bug::StampIsTransactionStart, &slow, NEVER_LOST),
@@ -108,6 +118,7 @@ pub fn mistakes() -> Vec<(&'static str, History)> {
         (Bug::CommitAtLIsBefore, &far, NEVER_LOST),
         (Bug::ReplayBeforeJournalBegins, &reset, NEVER_LOST),
         (Bug::IdHasNewestW, &reset, NEVER_LOST),
+        (Bug::PositionHasNewestW, &since, NEVER_LOST),
     ]
     .into_iter()
     .map(|(bug, scenario, violated)| (violated, History { bug: Some(bug), ..scenario.clone() }))

@@ -127,7 +127,7 @@ pub struct Subscriber {
     pub id: Id,
     /// The request's `_since`.
     pub since: Instant,
-    /// What `live` said to use as the next `_since`.
+    /// What `live`, or `position` after it, said to use as the next `_since`.
     pub time: Option<Instant>,
     /// What it heard since it began or was reset, as bits.
     pub heard: u8,
@@ -335,17 +335,34 @@ impl Subscriber {
             self.id = Id::Feed(standing);
             self.server = Server::Follows { standing, live: true };
         } else {
+            self.tell_time(standing, live, feed, bug);
             self.server = Server::Follows { standing, live };
         }
     }
 
+    /// `position`, or another notice to a stream that is at the feed's end.
+    fn tell_time(&mut self, standing: Standing, live: bool, feed: &Feed, bug: Option<Bug>) {
+        if let Some(time) = self.next_time(standing, live, feed, bug) {
+            self.time = Some(time);
+            self.id = Id::Feed(standing);
+        }
+    }
+
+    /// The time that such a notice would tell, if it is a later one.
+    fn next_time(&self, standing: Standing, live: bool, feed: &Feed, bug: Option<Bug>) -> Option<Instant> {
+        let newest = feed.mark.filter(|_| bug == Some(Bug::PositionHasNewestW)).map(|mark| mark.w);
+        let time = standing.w.max(newest.unwrap_or(feed.passed_w));
+        (live && self.time.is_none_or(|told| told < time)).then_some(time)
+    }
+
     /// Whether [`follow_on`](Self::follow_on) has something to do.
-    pub(crate) fn can_follow(&self, feed: &Feed) -> bool {
+    pub(crate) fn can_follow(&self, feed: &Feed, bug: Option<Bug>) -> bool {
         let Server::Follows { standing, live } = self.server else { return false };
         standing.epoch != feed.epoch
             || standing.position < feed.published
             || standing.split.is_some_and(|split| feed.published >= split.l)
             || (standing.split.is_none() && !live)
+            || self.next_time(standing, live, feed, bug).is_some()
     }
 
     fn hear(&mut self, version: usize, key: u8, database: &Database) {

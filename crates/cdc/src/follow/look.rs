@@ -6,10 +6,13 @@ use super::error::SessionError;
 use crate::check::slot_state;
 use crate::database::Ended;
 use crate::identity::Identity;
+use crate::on_disk::{flush_lsn, force_durable};
+use crate::sink::LogEnds;
 use crate::{SourceStatus, publication};
+use feed::Lsn;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -24,12 +27,15 @@ pub(super) async fn watch_database(
     settings: &Settings,
     identity: &Identity,
     status: &watch::Sender<SourceStatus>,
+    log_ends: LogEnds,
 ) -> SessionError {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let looking = async {
+        let mut end = LogEnd::default();
         loop {
             look.tick().await;
+            end.look(client, status, &log_ends).await?;
             let held = look_at_slot(client, settings, status).await?;
             if held > settings.max_wal_held {
                 let limit = settings.max_wal_held;
@@ -55,6 +61,31 @@ pub(super) async fn watch_database(
             Some("57P01" | "57P03") => SessionError::ShuttingDown,
             _ => SessionError::Database(error),
         }),
+    }
+}
+
+/// Where the log ended at the look before.
+#[derive(Default)]
+struct LogEnd(Lsn);
+
+impl LogEnd {
+    /// Tells where the log ends on the database's disk.
+    ///
+    /// It may end within a record whose end is not on disk yet, and which the walsender therefore does not send: on a database
+    /// where nothing commits, for minutes. Then the rest is written, so that what is received comes to where it ended.
+    async fn look(
+        &mut self,
+        client: &Client,
+        status: &watch::Sender<SourceStatus>,
+        log_ends: &LogEnds,
+    ) -> Result<(), tokio_postgres::Error> {
+        let at = Instant::now();
+        let end = flush_lsn(client).await?;
+        log_ends(at, end);
+        if end == std::mem::replace(&mut self.0, end) && status.borrow().received_lsn < end {
+            force_durable(client).await?;
+        }
+        Ok(())
     }
 }
 

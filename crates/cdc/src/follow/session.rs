@@ -134,11 +134,11 @@ impl Session {
 
         let settings = self.settings.clone();
         let status = self.status.clone();
+        let log_ends = sink.log_ends();
         let (client, ended) = (connected.client, connected.ended);
-        let mut watch =
-            std::pin::pin!(
-                async move { watch_database(&client, ended, &settings, &identity, &status).await }
-            );
+        let mut watch = std::pin::pin!(async move {
+            watch_database(&client, ended, &settings, &identity, &status, log_ends).await
+        });
         self.stream(stream, from, sink, watch.as_mut(), backoff).await
     }
 

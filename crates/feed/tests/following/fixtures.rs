@@ -99,7 +99,18 @@ pub(crate) fn batch(n: u64, resource_type: ResourceType) -> Batch {
     Batch { changes: vec![change], transactions, passed: Some(Lsn::new(1000 + n * 10 + 5)) }
 }
 
+/// The next item but for what is said of the log's end, which most tests do not look at.
 pub(crate) async fn item(subscription: &mut Subscription) -> Item {
+    loop {
+        match any_item(subscription).await {
+            Item::Notice(Notice::Stale { .. } | Notice::Fresh { .. }) => {}
+            item => return item,
+        }
+    }
+}
+
+/// The next item.
+pub(crate) async fn any_item(subscription: &mut Subscription) -> Item {
     // By the system's clock: a paused one runs ahead while the disk is at work.
     let begun = std::time::SystemTime::now();
     loop {

@@ -5,6 +5,7 @@
 
 mod ahead;
 mod fixtures;
+mod freshness;
 mod hand_over;
 mod purged;
 mod resets;

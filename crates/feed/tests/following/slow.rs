@@ -82,7 +82,11 @@ async fn a_quiet_stream_is_told_the_position_and_resumes_from_it() {
     let mut quiet = feed.subscribe(patients.clone(), Begin::Since(None));
     assert!(matches!(notice(&mut quiet).await, Notice::Live { .. }));
     publisher.publish(batch(1, ResourceType::GROUP)).await.unwrap();
-    assert_eq!(notice(&mut quiet).await, Notice::Position);
+    assert_eq!(notice(&mut quiet).await, Notice::Position { transaction_time: instant(200) });
+    // The time alone moves too: with a mark whose L was passed, and not before.
+    feed.mark(feed.marking(), Mark { w: instant(3000), l: Lsn::new(1015) });
+    assert_eq!(notice(&mut quiet).await, Notice::Position { transaction_time: instant(3000) });
+    feed.mark(feed.marking(), Mark { w: instant(4000), l: Lsn::new(1016) });
     let id = quiet.id();
     drop(quiet);
     publisher.publish(batch(2, ResourceType::GROUP)).await.unwrap();

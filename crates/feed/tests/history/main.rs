@@ -107,7 +107,7 @@ async fn history(seed: u64) {
             }
             84..96 if !readers.is_empty() => {
                 let reader = random.usize(..readers.len());
-                readers[reader].read(&feed, random.usize(1..8), &mut random).await;
+                readers[reader].read(&feed, &database, random.usize(1..8), &mut random).await;
             }
             96..98 if !readers.is_empty() => {
                 let reader = random.usize(..readers.len());

@@ -47,9 +47,15 @@ impl Reader {
     }
 
     /// Reads some frames, or fewer if nothing comes.
-    pub(crate) async fn read(&mut self, feed: &Feed, frames: usize, random: &mut fastrand::Rng) {
+    pub(crate) async fn read(
+        &mut self,
+        feed: &Feed,
+        database: &Database,
+        frames: usize,
+        random: &mut fastrand::Rng,
+    ) {
         for _ in 0..frames {
-            if !self.frame(feed, Duration::from_millis(random.u64(..4))).await {
+            if !self.frame(feed, database, Duration::from_millis(random.u64(..4))).await {
                 break;
             }
         }
@@ -69,7 +75,7 @@ impl Reader {
         }
     }
 
-    async fn frame(&mut self, feed: &Feed, patience: Duration) -> bool {
+    async fn frame(&mut self, feed: &Feed, database: &Database, patience: Duration) -> bool {
         if let Some(frame) = self.frames.pop_front() {
             self.hear(&frame);
             return true;
@@ -88,15 +94,41 @@ impl Reader {
                 self.frames.extend(text.lines().map(str::to_owned));
                 assert_eq!(frames.tally.total(), self.frames.len() as u64);
             }
-            Item::Notice(Notice::Live { .. }) => {
+            Item::Notice(
+                notice @ (Notice::Live { transaction_time }
+                | Notice::Position { transaction_time }
+                | Notice::Stale { transaction_time }
+                | Notice::Fresh { transaction_time }),
+            ) => {
                 self.last_id = Some(subscription.id().to_string());
-                self.live.get_or_insert_default();
+                if matches!(notice, Notice::Live { .. }) {
+                    self.live.get_or_insert_default();
+                }
+                self.has_all(transaction_time, database);
             }
-            Item::Notice(Notice::Position) => self.last_id = Some(subscription.id().to_string()),
             Item::Notice(notice) => panic!("reader {}: {notice:?} without a reason", self.name),
             Item::Waiting(_) => {}
         }
         true
+    }
+
+    /// What a `_since` of this instant leaves out was heard, or something newer of the same key.
+    fn has_all(&self, until: Instant, database: &Database) {
+        let mut newest = BTreeMap::new();
+        for version in database.0.lock().unwrap().log() {
+            if version.stamp <= until.unix_micros() && self.filter.matches(version.key.0) {
+                newest.insert(version.key, version);
+            }
+        }
+        for (key, version) in newest {
+            let heard = self.heard.get(&key).map(|(number, _)| *number);
+            // Of what was gone before it began a reader hears nothing.
+            assert!(
+                heard >= Some(version.number) || (version.deleted && heard.is_none()),
+                "reader {}: {key:?} of {until}: {heard:?} instead of {version:?}",
+                self.name
+            );
+        }
     }
 
     fn hear(&mut self, frame: &str) {
@@ -131,7 +163,7 @@ impl Reader {
             .collect();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
         while self.live.is_none() || !self.frames.is_empty() || !self.heard.contains_key(&LAST) {
-            self.frame(feed, Duration::from_millis(100)).await;
+            self.frame(feed, database, Duration::from_millis(100)).await;
             assert!(
                 tokio::time::Instant::now() < deadline,
                 "reader {}: has {:?} and not {wanted:?}, live: {}",
@@ -142,7 +174,7 @@ impl Reader {
         }
         assert_eq!(self.there(), wanted, "reader {}", self.name);
         // Nothing may follow.
-        assert!(!self.frame(feed, Duration::from_millis(20)).await || self.frames.is_empty());
+        assert!(!self.frame(feed, database, Duration::from_millis(20)).await || self.frames.is_empty());
         let live = self.live.as_deref().unwrap_or_default();
         if let Some(first) = live.first() {
             let order: Vec<_> = log

@@ -44,6 +44,10 @@ pub(super) enum Code {
     Reset,
     /// What has not come again by `live` is gone.
     ResetAll,
+    /// What comes is late, since this instant.
+    Stale(Option<String>),
+    /// It is not any more.
+    Fresh,
     /// The stream ends, and may be taken up again.
     End,
     /// Nothing is to be done.
@@ -149,6 +153,13 @@ struct Extension {
     instant: Option<String>,
 }
 
+impl Issue {
+    fn transaction_time(&self) -> Option<String> {
+        let time = self.extension.iter().find(|extension| extension.url == TRANSACTION_TIME);
+        time.and_then(|extension| extension.instant.clone())
+    }
+}
+
 impl Outcome {
     /// All that it says to people.
     fn text(&self) -> String {
@@ -169,11 +180,9 @@ impl Notice {
             ours.map(move |coding| (coding.code.as_str(), issue))
         });
         let code = match codes.last() {
-            Some(("live", issue)) => {
-                let mut extensions = issue.extension.iter();
-                let time = extensions.find(|extension| extension.url == TRANSACTION_TIME);
-                Code::Live(time.and_then(|extension| extension.instant.clone()))
-            }
+            Some(("live", issue)) => Code::Live(issue.transaction_time()),
+            Some(("stale", issue)) => Code::Stale(issue.transaction_time()),
+            Some(("fresh", _)) => Code::Fresh,
             Some(("reset", _)) => Code::Reset,
             Some(("reset-all", _)) => Code::ResetAll,
             Some(("end" | "shutdown" | "transient" | "throttled", _)) => Code::End,
@@ -215,6 +224,8 @@ mod tests {
             let expected = match code {
                 NoticeCode::Start | NoticeCode::Position => Code::Other,
                 NoticeCode::Live => Code::Live(None),
+                NoticeCode::Stale => Code::Stale(None),
+                NoticeCode::Fresh => Code::Fresh,
                 NoticeCode::Reset => Code::Reset,
                 NoticeCode::ResetAll => Code::ResetAll,
                 NoticeCode::End | NoticeCode::Shutdown | NoticeCode::Transient | NoticeCode::Throttled => {

@@ -14,6 +14,8 @@ pub(super) enum Phase {
     Replaying,
     /// Changes come as they commit.
     Live,
+    /// They come late.
+    Stale,
 }
 
 /// The line.
@@ -71,6 +73,7 @@ impl Progress {
             Phase::Connecting => "connecting",
             Phase::Replaying => "replaying",
             Phase::Live => "live",
+            Phase::Stale => "stale",
         };
         self.bar.set_message(format!("{phase}  {} events", HumanCount(self.events)));
     }

@@ -167,6 +167,20 @@ impl Subscriber {
                     self.batch.append("", data);
                 }
             }
+            Code::Stale(since) => {
+                self.progress.enters(Phase::Stale);
+                let since = since.unwrap_or_else(|| "an unknown time".to_owned());
+                self.progress
+                    .log(|| tracing::warn!("stale: what changed after {since} may be missing: {text}"));
+            }
+            Code::Fresh => {
+                self.progress.enters(if self.position.live.is_some() {
+                    Phase::Live
+                } else {
+                    Phase::Replaying
+                });
+                self.progress.log(|| tracing::info!("fresh: {text}"));
+            }
             Code::End => return ControlFlow::Break(Ended::Lost(text)),
             Code::Other => {}
         }

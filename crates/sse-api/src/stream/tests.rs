@@ -93,7 +93,9 @@ async fn notices_carry_the_position_passed() {
     let at = FhirInstant::from_unix_micros(1_234_567);
     let notices = [
         (Notice::Live { transaction_time: at }, "live", at.to_fhir()),
-        (Notice::Position, "position", String::new()),
+        (Notice::Position { transaction_time: at }, "position", at.to_fhir()),
+        (Notice::Stale { transaction_time: at }, "stale", at.to_fhir()),
+        (Notice::Fresh { transaction_time: at }, "fresh", at.to_fhir()),
         (
             Notice::Reset { reason: "the journal is too short" },
             "reset",

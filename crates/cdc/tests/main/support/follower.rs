@@ -3,7 +3,7 @@
 use super::{LONG, eventually};
 use cdc::layout::{Layout, LayoutError};
 use cdc::pgoutput::{Column, Relation, Row};
-use cdc::{Database, Epoch, RunError, Settings, Sink, SourceStatus, TableName, run_into};
+use cdc::{Database, Epoch, LogEnds, RunError, Settings, Sink, SourceStatus, TableName, run_into};
 use feed::{Batch, Change, Kind, Lsn, Origin, Position, PublishError};
 use fhir::{Instant, ResourceType};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,6 +21,8 @@ pub(crate) struct Journal {
     pub(crate) largest_batch: usize,
     acknowledged: Lsn,
     passed: Lsn,
+    /// Where the log ended when that was last looked at.
+    pub(crate) log_ended: Lsn,
     /// Whether subscribers are served.
     pub(crate) follows: bool,
     /// Errors to be returned by the next publishings.
@@ -60,6 +62,11 @@ impl Sink for Remembering {
 
     fn durable(&self) -> watch::Receiver<Lsn> {
         self.durable.subscribe()
+    }
+
+    fn log_ends(&self) -> LogEnds {
+        let journal = self.journal.clone();
+        Box::new(move |_, end| journal.lock().unwrap().log_ended = end)
     }
 
     fn follows(&mut self, follows: bool) {
