@@ -256,6 +256,21 @@ async fn compose_reads_its_file(_: Context) -> Result<()> {
         }
     }
     ensure!(published == 3, "{published} ports are published");
+    for closed in [
+        "GF_AUTH_BASIC_ENABLED: \"false\"",
+        "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION: \"true\"",
+        "GF_SERVER_ENFORCE_DOMAIN: \"true\"",
+        "GF_SERVER_DOMAIN: 127.0.0.1",
+        "GF_AUTH_ANONYMOUS_ORG_ROLE: Viewer",
+        "GF_SNAPSHOTS_EXTERNAL_ENABLED: \"false\"",
+    ] {
+        ensure!(lines.contains(&closed), "Grafana is not closed: no {closed}");
+    }
+    // Metrics are told only under names that are ours.
+    let scraped = std::fs::read_to_string(project().join("monitoring/prometheus.yml"))?;
+    let target = scraped.split('"').nth(1).context("Prometheus has no target")?;
+    let named = format!("- --public-url=http://{target}");
+    ensure!(lines.contains(&named.as_str()), "Prometheus' target {target} is not a name of the service");
     ensure!(!file.contains("network_mode"), "the service would share a network with others");
     Ok(())
 }

@@ -236,12 +236,28 @@ async fn other_names_in_host_are_refused(context: Context) -> Result<()> {
         ("/fhir/$export", format!("localhost:{port}"), 200),
         ("/fhir/$export", "[::1]:1".to_owned(), 200),
         ("/fhir/$export", format!("LOCALHOST:{port}"), 200),
-        ("/metrics", "prometheus.example".to_owned(), 200),
+        ("/metrics", "prometheus.example".to_owned(), 421),
+        ("/metrics", "10.0.0.1:8080".to_owned(), 200),
         ("/health/live", "10.0.0.1:8080".to_owned(), 200),
+        ("/health/live", "anything.example".to_owned(), 200),
     ] {
         let response = http::send(at, &ask(target, &host)).await?;
         ensure!(response.status == status, "{target} at {host}: {} instead of {status}", response.status);
     }
+    site.ready().await?;
+    for (host, details) in [("anything.example", false), ("10.0.0.1:8080", true)] {
+        let mut response = http::send(at, &ask("/health/ready", host)).await?;
+        ensure!(response.status == 200, "{host}: {}", response.status);
+        let body = response.json().await?;
+        ensure!(body["ready"] == true && body["database"].is_object() == details, "{host}: {body}");
+    }
+    for _ in 0..100 {
+        http::send(at, &ask("/fhir/", "ward-7.example:8080")).await?;
+    }
+    let log = site.server.log()?;
+    ensure!(log.contains("--public-url http://"), "the log does not say what would help:\n{log}");
+    let told = log.matches("a host that is not ours").count();
+    ensure!(told < 20, "the log says it {told} times");
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 //! Whose name a request used: only our own are answered, so that a web page whose name was made to
 //! point here (DNS rebinding) cannot read a stream on the loopback interface.
 
-use http::header::{HOST, ORIGIN};
+use http::header::HOST;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A URL under which the service is reached from elsewhere.
@@ -60,13 +61,44 @@ fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
     (!host.is_empty()).then(|| (host.to_ascii_lowercase(), port))
 }
 
+/// Whether a host is an address and no name: `192.0.2.1`, `[2001:db8::1]`.
+fn is_address(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host.parse::<Ipv6Addr>().is_ok(),
+        None => host.parse::<Ipv4Addr>().is_ok(),
+    }
+}
+
 /// Why a request is not answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum BadHost {
     /// HTTP/1.1 without a host, with several, or with one that cannot be read: 400.
     Unreadable,
-    /// A name that is not ours: 421.
-    NotOurs,
+    /// A name that is not ours, as it came: 421.
+    NotOurs(ForeignHost),
+}
+
+/// A host that somebody used for us, with its port: what may be in a host and nothing else, and not too long to be shown.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ForeignHost(String);
+
+/// More than the longest name of a service in a cluster.
+const SHOWN: usize = 120;
+
+impl ForeignHost {
+    fn new(authority: &str) -> Self {
+        let mut shown: String = authority.chars().take(SHOWN).flat_map(char::escape_default).collect();
+        if authority.chars().nth(SHOWN).is_some() {
+            shown.push('…');
+        }
+        Self(shown)
+    }
+}
+
+impl fmt::Display for ForeignHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// The names that are ours.
@@ -81,7 +113,8 @@ impl Hosts {
     }
 
     /// Checks the name that a request used, in its target as well as in `Host`.
-    pub(crate) fn check(&self, version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), BadHost> {
+    pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), BadHost> {
+        let headers = request.headers();
         let mut named = headers.get_all(HOST).iter();
         let header = named.next();
         if named.next().is_some() {
@@ -90,10 +123,10 @@ impl Hosts {
         match header {
             Some(value) => self.check_name(value.to_str().map_err(|_| BadHost::Unreadable)?)?,
             // Only what is older than every browser may leave it out, so no web page is behind this.
-            None if version < Version::HTTP_11 => {}
+            None if request.version() < Version::HTTP_11 => {}
             None => return Err(BadHost::Unreadable),
         }
-        match uri.authority() {
+        match request.uri().authority() {
             Some(authority) => self.check_name(authority.as_str()),
             None => Ok(()),
         }
@@ -102,14 +135,28 @@ impl Hosts {
     fn check_name(&self, authority: &str) -> Result<(), BadHost> {
         let (host, _) = host_and_port(authority).ok_or(BadHost::Unreadable)?;
         let local = matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]");
-        if local || self.public.iter().any(|url| url.host == host) { Ok(()) } else { Err(BadHost::NotOurs) }
+        if local || self.public.iter().any(|url| url.host == host) {
+            return Ok(());
+        }
+        Err(BadHost::NotOurs(ForeignHost::new(authority)))
     }
 
-    /// The value of `Access-Control-Allow-Origin`: the page's origin if it is one of our public URLs.
-    /// Without it a browser keeps the answer from the page.
-    pub(crate) fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        let origin = headers.get(ORIGIN)?;
-        self.public.iter().any(|url| url.origin.as_bytes() == origin.as_bytes()).then(|| origin.clone())
+    /// As [`check`](Self::check), and addresses are answered as well: probes and scrapes come to whatever address the
+    /// orchestrator has for us. No web page is behind them, as a name that was made to point here is a name.
+    pub(crate) fn check_or_address<B>(&self, request: &Request<B>) -> Result<(), BadHost> {
+        self.check(request).or_else(|bad| {
+            let named = request.headers().get_all(HOST).iter().map(|value| value.to_str().ok());
+            let named = named.chain(request.uri().authority().map(|authority| Some(authority.as_str())));
+            let mut hosts = named.map(|name| host_and_port(name?));
+            let address = |host: Option<(String, _)>| host.is_some_and(|(host, _)| is_address(&host));
+            // Of several headers nobody knows which one counts.
+            if bad != BadHost::Unreadable && hosts.all(address) { Ok(()) } else { Err(bad) }
+        })
+    }
+
+    /// Whether the page's origin may read what we answer.
+    pub(crate) fn allows(&self, origin: &HeaderValue) -> bool {
+        self.public.iter().any(|url| url.origin.as_bytes() == origin.as_bytes())
     }
 
     /// The URL of the service as the client or, if it is set, as the operator names it.
@@ -130,12 +177,17 @@ mod tests {
         Hosts::new(vec!["https://FHIR.example.org".parse().unwrap(), "http://gaps:8443/x/".parse().unwrap()])
     }
 
+    fn request(lines: &[&str], target: &str, version: Version) -> Request<()> {
+        let request = lines.iter().fold(Request::get(target), |request, line| request.header(HOST, *line));
+        request.version(version).body(()).unwrap()
+    }
+
     fn check(lines: &[&str], target: &str, version: Version) -> Result<(), BadHost> {
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(HOST, HeaderValue::from_bytes(line.as_bytes()).unwrap());
-        }
-        hosts().check(version, &target.parse().unwrap(), &headers)
+        hosts().check(&request(lines, target, version))
+    }
+
+    fn not_ours(host: &str) -> Result<(), BadHost> {
+        Err(BadHost::NotOurs(ForeignHost(host.to_owned())))
     }
 
     #[test]
@@ -166,7 +218,8 @@ mod tests {
             "localhost.",
         ];
         for host in foreign {
-            assert_eq!(check(&[host], "/fhir/", Version::HTTP_11), Err(BadHost::NotOurs), "{host}");
+            let checked = check(&[host], "/fhir/", Version::HTTP_11);
+            assert_eq!(checked, not_ours(host), "{host}");
         }
         for host in
             ["", "localhost:x", "localhost:80:80", "evil@localhost", "local host", "::1", "localhost:99999"]
@@ -179,7 +232,7 @@ mod tests {
     #[test]
     fn a_target_with_a_name_is_checked_too() {
         let foreign = check(&["localhost"], "http://evil.example/fhir/", Version::HTTP_11);
-        assert_eq!(foreign, Err(BadHost::NotOurs));
+        assert_eq!(foreign, not_ours("evil.example"));
         assert_eq!(check(&["localhost"], "http://localhost/fhir/", Version::HTTP_11), Ok(()));
     }
 
@@ -187,25 +240,54 @@ mod tests {
     fn only_http_1_0_may_leave_the_host_out_and_nobody_may_send_two() {
         assert_eq!(check(&[], "/", Version::HTTP_10), Ok(()));
         assert_eq!(check(&[], "/", Version::HTTP_11), Err(BadHost::Unreadable));
-        assert_eq!(check(&["evil.example"], "/", Version::HTTP_10), Err(BadHost::NotOurs));
+        assert_eq!(check(&["evil.example"], "/", Version::HTTP_10), not_ours("evil.example"));
         let both = check(&["localhost", "localhost"], "/", Version::HTTP_11);
         assert_eq!(both, Err(BadHost::Unreadable));
     }
 
     #[test]
     fn only_the_origin_of_a_public_url_may_read() {
-        let allowed = |origin: &'static str| {
-            let headers = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static(origin))]);
-            hosts().allowed_origin(&headers)
-        };
-        assert_eq!(allowed("https://fhir.example.org").unwrap(), "https://fhir.example.org");
-        assert_eq!(allowed("http://gaps:8443").unwrap(), "http://gaps:8443");
-        for other in
-            ["http://fhir.example.org", "https://fhir.example.org:8443", "http://localhost:8080", "null"]
-        {
-            assert_eq!(allowed(other), None, "{other}");
+        let allowed = |origin: &'static str| hosts().allows(&HeaderValue::from_static(origin));
+        assert!(allowed("https://fhir.example.org") && allowed("http://gaps:8443"));
+        for other in [
+            "http://fhir.example.org",
+            "https://fhir.example.org:8443",
+            "https://fhir.example.org.evil.example",
+            "http://localhost:8080",
+            "null",
+            "",
+        ] {
+            assert!(!allowed(other), "{other}");
         }
-        assert_eq!(hosts().allowed_origin(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn probes_may_come_by_address() {
+        let checked = |lines: &[&str], target: &str, version| {
+            hosts().check_or_address(&request(lines, target, version))
+        };
+        for host in ["10.1.2.3:8080", "10.1.2.3", "[2001:db8::1]:8080", "localhost", "gaps", "127.0.0.2"] {
+            assert_eq!(checked(&[host], "/metrics", Version::HTTP_11), Ok(()), "{host}");
+        }
+        assert_eq!(checked(&[], "/metrics", Version::HTTP_10), Ok(()));
+        for host in ["evil.example", "10.1.2.3.evil.example", "10.1.2", "0x7f.1", "2130706433", "10.1.2.3."] {
+            let checked = checked(&[host], "/metrics", Version::HTTP_11);
+            assert!(matches!(checked, Err(BadHost::NotOurs(_))), "{host}: {checked:?}");
+        }
+        let both = checked(&["10.1.2.3", "evil.example"], "/metrics", Version::HTTP_11);
+        assert_eq!(both, Err(BadHost::Unreadable));
+        let target = checked(&["10.1.2.3"], "http://evil.example/metrics", Version::HTTP_11);
+        assert!(matches!(target, Err(BadHost::NotOurs(_))), "{target:?}");
+        let target = checked(&["evil.example"], "http://10.1.2.3/metrics", Version::HTTP_11);
+        assert!(matches!(target, Err(BadHost::NotOurs(_))), "{target:?}");
+    }
+
+    #[test]
+    fn what_is_shown_of_a_foreign_host_is_short_and_plain() {
+        assert_eq!(ForeignHost::new("fhir.example:8080").to_string(), "fhir.example:8080");
+        let long = ForeignHost::new(&"x".repeat(10_000)).to_string();
+        assert_eq!(long.chars().count(), SHOWN + 1);
+        assert_eq!(ForeignHost::new("a\"\n\u{7f}é").to_string(), "a\\\"\\n\\u{7f}\\u{e9}");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 mod address;
 mod asking;
+mod browser_policy;
+mod cors;
 mod export;
 mod health;
 mod host;

@@ -1,8 +1,11 @@
 //! Which path is answered by what.
 
+use crate::browser_policy::restrict;
+use crate::cors;
 use crate::export::export;
-use crate::health::readiness;
-use crate::host::{BadHost, Hosts};
+use crate::health;
+use crate::host::{BadHost, ForeignHost, Hosts};
+use crate::log_limit::LogLimit;
 use crate::metrics::{self, Metrics};
 use crate::page;
 use crate::pages;
@@ -14,11 +17,11 @@ use crate::subscribe::Subscribe;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use fhir::{Instant, IssueType};
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY};
 use http::{HeaderValue, Method, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +36,8 @@ pub(crate) struct Api<F> {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stopping: CancellationToken,
     pub(crate) started: Instant,
+    /// How often the log says that somebody used another name.
+    pub(crate) foreign_hosts: LogLimit,
 }
 
 /// Who is connected: an extension of every request.
@@ -51,25 +56,26 @@ pub(crate) fn router<F: Subscribe>(api: Arc<Api<F>>) -> Router {
         .fallback(nothing)
         .method_not_allowed_fallback(only_reading)
         .layer(from_fn_with_state(Arc::clone(&api), own_name::<F>))
+        .layer(from_fn(restrict))
         .with_state(api)
 }
 
-/// Answers only requests that used our own names. Probes and scrapes come by whatever name the
-/// orchestrator has for us, and tell nothing of patients.
+/// Answers only requests that used our own names. Probes come by whatever name the orchestrator has for us, and are told yes
+/// or no whatever it is; what is for people and monitors is told under our names and under addresses.
 async fn own_name<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if path == "/metrics" || path.starts_with("/health/") {
+    if path.starts_with("/health/") {
         return next.run(request).await;
     }
-    let allowed = api.hosts.allowed_origin(request.headers());
-    let mut response = match api.hosts.check(request.version(), request.uri(), request.headers()) {
+    let checked =
+        if path == "/metrics" { api.hosts.check_or_address(&request) } else { api.hosts.check(&request) };
+    let allowed = cors::allowed_origin(&api.hosts, request.headers());
+    let mut response = match checked {
+        Ok(()) if allowed.is_some() && cors::is_preflight(request.method(), request.headers()) => {
+            cors::preflight()
+        }
         Ok(()) => next.run(request).await,
-        Err(BadHost::NotOurs) => refused(
-            StatusCode::MISDIRECTED_REQUEST,
-            IssueType::Forbidden,
-            "the name in Host is not one of this service: use localhost, 127.0.0.1 or [::1], or have the \
-             operator add the name with --public-url",
-        ),
+        Err(BadHost::NotOurs(host)) => misdirected(&api, &host),
         Err(BadHost::Unreadable) => refused(
             StatusCode::BAD_REQUEST,
             IssueType::Invalid,
@@ -79,9 +85,29 @@ async fn own_name<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request
     let headers = response.headers_mut();
     headers.insert(VARY, HeaderValue::from_static("Accept, Prefer, Origin"));
     if let Some(origin) = allowed {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        cors::allow(origin, headers);
     }
     response
+}
+
+/// Says which name came, and what makes it ours: in a container or a cluster that is seldom the one that somebody thinks of.
+fn misdirected<F>(api: &Api<F>, host: &ForeignHost) -> Response {
+    if let Some(unsaid) = api.foreign_hosts.allow() {
+        tracing::warn!(
+            %host,
+            unsaid,
+            "a request named a host that is not ours and was refused: if clients are to use it, start with \
+             --public-url http://{host} (https:// behind a proxy with TLS)"
+        );
+    }
+    refused(
+        StatusCode::MISDIRECTED_REQUEST,
+        IssueType::Forbidden,
+        &format!(
+            "the name in Host, '{host}', is not one of this service: use localhost, 127.0.0.1 or [::1], or have the \
+             operator start it with --public-url http://{host} (https:// behind a proxy with TLS)"
+        ),
+    )
 }
 
 async fn fhir<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request) -> Response {
@@ -112,9 +138,16 @@ pub(crate) async fn live() -> Response {
     content(pages::JSON, r#"{"live":true}"#)
 }
 
-async fn ready<F: Subscribe>(State(api): State<Arc<Api<F>>>) -> Response {
-    let (ready, details) = readiness(&api.feed.status(), &(api.source)(), api.stopping.is_cancelled());
-    let mut response = content(pages::JSON, details.to_string());
+async fn ready<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request) -> Response {
+    let (ready, details) =
+        health::readiness(&api.feed.status(), &(api.source)(), api.stopping.is_cancelled());
+    readiness(ready, details.to_string(), api.hosts.check_or_address(&request).is_ok())
+}
+
+/// The answer to whether we are ready: the details, which name the database and its sessions, only under a host of ours.
+pub(crate) fn readiness(ready: bool, details: String, host_is_ours: bool) -> Response {
+    let body = if host_is_ours { details } else { format!("{{\"ready\":{ready}}}") };
+    let mut response = content(pages::JSON, body);
     if !ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }

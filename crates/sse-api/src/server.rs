@@ -15,6 +15,7 @@ mod streaming;
 
 use crate::host::{Hosts, PublicUrl};
 use crate::listen::{ListenError, listen};
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::routes::{Api, Peer, router};
 use crate::source::SourceStatus;
@@ -57,6 +58,8 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// How much may wait in the kernel to be sent on one connection.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 128 * 1024;
+/// How often the log says that a request named a host that is not ours.
+const FOREIGN_HOST_LOG_EVERY: Duration = Duration::from_secs(10);
 /// How many connections may be without a stream: a request is read into buffers of up to 16 KiB.
 const MAX_WAITING: usize = 4096;
 
@@ -138,7 +141,7 @@ impl Server {
     /// Answers that another process serves, until this is so. `detail`: whom we stand by for, in a sentence for people.
     pub async fn stand_by<T>(&self, detail: &str, until: impl Future<Output = T>) -> T {
         let serving = Serving {
-            service: TowerToHyperService::new(standby::router(detail)),
+            service: TowerToHyperService::new(standby::router(detail, self.hosts.clone())),
             client_timeout: self.client_timeout,
             // One answer each: nobody is kept here, nor cut off, when we take over.
             keep_alive: false,
@@ -169,6 +172,7 @@ impl Server {
             metrics: Arc::clone(&self.metrics),
             stopping: shutdown.clone(),
             started: crate::metrics::now(),
+            foreign_hosts: LogLimit::new(FOREIGN_HOST_LOG_EVERY),
         }));
         let serving = Serving {
             service: TowerToHyperService::new(router),

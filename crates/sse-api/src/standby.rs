@@ -2,18 +2,19 @@
 //! and to everyone else to come back.
 
 use crate::asking::Asking;
-use crate::pages;
+use crate::browser_policy::restrict;
+use crate::host::Hosts;
 use crate::refusal::{Passing, Refusal};
-use crate::routes::{content, live};
+use crate::routes::{live, readiness};
 use axum::Router;
 use axum::extract::Request;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::StatusCode;
 use serde_json::json;
 
 /// The routes. `detail`: whom we stand by for, in a sentence for people.
-pub(crate) fn router(detail: &str) -> Router {
+pub(crate) fn router(detail: &str, hosts: Hosts) -> Router {
     let details = json!({
         "ready": false,
         "stopping": false,
@@ -22,14 +23,14 @@ pub(crate) fn router(detail: &str) -> Router {
     let details = details.to_string();
     Router::new()
         .route("/health/live", get(live))
-        .route("/health/ready", get(async move || not_ready(details)))
+        .route(
+            "/health/ready",
+            get(async move |request: Request| {
+                readiness(false, details, hosts.check_or_address(&request).is_ok())
+            }),
+        )
         .fallback(come_back)
-}
-
-fn not_ready(details: String) -> Response {
-    let mut response = content(pages::JSON, details);
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    response
+        .layer(from_fn(restrict))
 }
 
 /// A client keeps the id that it came with.

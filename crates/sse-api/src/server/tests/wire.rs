@@ -17,12 +17,16 @@ async fn the_headers_of_a_stream_are_these_and_no_others() {
         [
             "cache-control",
             "connection",
+            "content-security-policy",
             "content-type",
+            "cross-origin-resource-policy",
             "date",
             "preference-applied",
+            "referrer-policy",
             "transfer-encoding",
             "vary",
-            "x-accel-buffering"
+            "x-accel-buffering",
+            "x-content-type-options"
         ]
     );
     assert_eq!(response.header("content-type"), Some("text/event-stream"));
