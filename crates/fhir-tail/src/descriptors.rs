@@ -11,6 +11,8 @@ const OWN: usize = 192;
 const MIN_SPARE: usize = 128;
 /// And at most so many, if there are as many descriptors: clients that come back all at once.
 const MAX_SPARE: usize = 1_024;
+/// Fewer streams than this are a surprise.
+const FEW: usize = 1_000;
 /// What macOS allows at most, whose hard limit says that there is none.
 const WITHOUT_HARD_LIMIT: rlim_t = 10_240;
 
@@ -52,6 +54,16 @@ pub(crate) fn share(descriptors: usize, settings: &mut Settings) -> Result<(), I
     }
     settings.spare_connections = (descriptors - OWN - settings.max_streams).min(MAX_SPARE);
     Ok(())
+}
+
+/// Says that fewer streams may be open than usual; a warning, if they are few.
+pub(crate) fn tell(usual: usize, max_streams: usize) {
+    const TOLD: &str = "the limit of open files is low: fewer streams than usual may be open; raise it (LimitNOFILE= in systemd)";
+    if max_streams < usual.min(FEW) {
+        tracing::warn!(max_streams, usual, "{TOLD}");
+    } else if max_streams < usual {
+        tracing::info!(max_streams, usual, "{TOLD}");
+    }
 }
 
 #[cfg(test)]

@@ -86,12 +86,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
     }
     let settings = if let Task::Demo(_) = rest { settings.of_a_demo()? } else { settings };
     logging::start(&settings);
-    if settings.max_streams < asked_for {
-        tracing::warn!(
-            max_streams = settings.max_streams,
-            "the limit of open files is low: fewer streams than usual may be open; raise it (LimitNOFILE= in systemd)"
-        );
-    }
+    descriptors::tell(asked_for, settings.max_streams);
     let runtime = runtime()?;
     // Whether all is well: an answer that it is not is no error of ours.
     let result = runtime.block_on(async {
