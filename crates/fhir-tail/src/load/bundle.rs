@@ -2,11 +2,12 @@
 //! and once to be loaded. So no more than one entry is held, however large the Bundle is.
 
 use super::document::Text;
-use super::references::{Links, URN};
+use super::references::{Links, URNS};
 use super::resource::{Bad, Resource};
 use fhir::ResourceType;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{BufReader, Seek as _};
 use std::ops::ControlFlow;
@@ -84,20 +85,59 @@ impl Entry {
         }
         let content = self.resource.ok_or(Bad::NothingToDo)?;
         let Resource { resource_type, id, .. } = Resource::of(content.get())?;
-        let put = || {
-            let (named, id) = place(&request.url).filter(|_| request.method == "PUT")?;
-            (named == resource_type).then(|| id.to_owned())
+        let put = match request.method.as_str() {
+            "PUT" => put(&request.url, resource_type)?,
+            "POST" => post(&request.url, resource_type).map(|()| None)?,
+            _ => None,
         };
-        let uuid = || {
-            Some(self.full_url.as_deref()?.strip_prefix(URN)?).filter(|id| fhir::is_id(id)).map(str::to_owned)
-        };
-        let id = id.or_else(put).or_else(uuid).ok_or(Bad::NoId)?;
+        if let (Some(own), Some(put)) = (id.as_deref(), put)
+            && own != put
+        {
+            return Err(Bad::OtherId);
+        }
+        let url = self.full_url.as_deref().unwrap_or_default();
+        let id = id.or(put.map(str::to_owned));
+        // The id of what a POST creates is the server's to choose: its fullUrl is a name for the time being.
+        if let (Some(id), Some(named)) = (id.as_deref(), place(url))
+            && request.method != "POST"
+            && named != (resource_type, id)
+        {
+            return Err(Bad::OtherUrl);
+        }
+        let urn = || Some(URNS.iter().find_map(|urn| url.strip_prefix(urn))?).filter(|id| fhir::is_id(id));
+        let id = id.or_else(|| urn().map(str::to_owned)).ok_or(Bad::NoId)?;
         Ok(Wish::Put { resource_type, id, content })
     }
 
-    /// The URL by which other entries refer to this one, if it is of no use outside of the Bundle.
-    pub(super) fn urn(&self) -> Option<String> {
-        self.full_url.clone().filter(|url| url.starts_with(URN))
+    fn is_urn(&self) -> bool {
+        self.full_url.as_deref().is_some_and(|url| URNS.iter().any(|urn| url.starts_with(urn)))
+    }
+}
+
+/// The id that a PUT names; `None` if it names a condition.
+fn put(url: &str, resource_type: ResourceType) -> Result<Option<&str>, Bad> {
+    if url.contains('?') {
+        return post(url, resource_type).map(|()| None).map_err(|bad| match bad {
+            Bad::PostPlace => Bad::PutPlace,
+            other => other,
+        });
+    }
+    match place(url) {
+        Some((named, id)) if named == resource_type => Ok(Some(id)),
+        Some(_) => Err(Bad::OtherPlace),
+        None => Err(Bad::PutPlace),
+    }
+}
+
+/// Whether a POST names the resource's type, or nothing.
+fn post(url: &str, resource_type: ResourceType) -> Result<(), Bad> {
+    let path = url.split_once('?').map_or(url, |(path, _)| path);
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    match name.parse::<ResourceType>() {
+        _ if url.is_empty() => Ok(()),
+        Ok(named) if named == resource_type => Ok(()),
+        Ok(_) => Err(Bad::OtherPlace),
+        Err(_) => Err(Bad::PostPlace),
     }
 }
 
@@ -115,25 +155,41 @@ pub(super) struct Survey {
     pub(super) links: Links,
     /// How many entries there are, good or bad.
     pub(super) entries: usize,
-    /// How many of them are bad.
-    pub(super) bad: usize,
+    /// The numbers of those that are bad.
+    pub(super) bad: HashSet<usize>,
 }
 
 /// The first reading. `report` is told of each bad entry, by its number from 1.
-pub(super) fn survey(text: &mut Text, mut report: impl FnMut(usize, &Bad)) -> Result<Survey, Bad> {
+pub(super) fn survey(
+    text: &mut Text,
+    kind: Bundle,
+    mut report: impl FnMut(usize, &Bad),
+) -> Result<Survey, Bad> {
     let mut survey = Survey::default();
+    let mut urls = HashSet::new();
+    let mut keys = HashSet::new();
     for_each(text, &mut |number, entry| {
-        let urn = entry.urn();
+        let (url, is_urn) = (entry.full_url.clone(), entry.is_urn());
         survey.entries += 1;
-        match (entry.wish(), urn) {
-            (Ok(Wish::Put { resource_type, id, .. }), Some(urn)) => {
+        let looked_at = entry.wish().and_then(|wish| {
+            // Versions of one resource in one Bundle are a history, which is not for loading.
+            if url.as_ref().is_some_and(|url| !urls.insert(url.clone())) {
+                return Err(Bad::SameUrl);
+            }
+            let (Wish::Put { resource_type, id, .. } | Wish::Delete { resource_type, id }) = &wish else {
+                return Ok(());
+            };
+            if kind == Bundle::Transaction && !keys.insert((*resource_type, id.clone())) {
+                return Err(Bad::SameResource);
+            }
+            if let (Wish::Put { .. }, Some(urn), true) = (&wish, url, is_urn) {
                 survey.links.insert(urn, format!("{resource_type}/{id}"));
             }
-            (Ok(_), _) => {}
-            (Err(bad), _) => {
-                survey.bad += 1;
-                report(number, &bad);
-            }
+            Ok(())
+        });
+        if let Err(bad) = looked_at {
+            survey.bad.insert(number);
+            report(number, &bad);
         }
         ControlFlow::Continue(())
     })?;
@@ -251,14 +307,67 @@ mod tests {
             ))
         };
         let put = |id: &str| Ok(format!("put Patient/{id}"));
-        assert_eq!(entry(r#","id":"own""#, "PUT", "Patient/p", "urn:uuid:u"), put("own"));
+        assert_eq!(entry(r#","id":"own""#, "PUT", "Patient/own", "urn:uuid:u"), put("own"));
+        assert_eq!(
+            entry(r#","id":"own""#, "PUT", "http://x/fhir/Patient/own", "http://x/fhir/Patient/own"),
+            put("own")
+        );
         assert_eq!(entry("", "PUT", "Patient/p", "urn:uuid:u"), put("p"));
-        assert_eq!(entry("", "PUT", "Group/p", "urn:uuid:u"), put("u"));
+        assert_eq!(entry("", "POST", "http://x/Patient", "urn:oid:1.2.3"), put("1.2.3"));
+        assert_eq!(entry(r#","id":"own""#, "POST", "Patient", "http://x/Patient/other"), put("own"));
+        assert_eq!(entry(r#","id":"own""#, "", "", "http://x/Patient/own"), put("own"));
         assert_eq!(entry("", "PUT", "Patient?identifier=x", "urn:uuid:u"), put("u"));
         assert_eq!(entry("", "POST", "Patient", "urn:uuid:u"), put("u"));
-        assert_eq!(entry("", "POST", "Patient/p", "http://x/Patient/u"), Err(Bad::NoId));
+        assert_eq!(entry("", "POST", "Patient", "http://x/Patient/u"), Err(Bad::NoId));
         assert_eq!(entry("", "POST", "Patient", "urn:uuid:"), Err(Bad::NoId));
         assert_eq!(entry("", "PATCH", "Patient/p", ""), Err(Bad::Method));
+    }
+
+    #[test]
+    fn a_request_or_a_url_that_names_something_else_is_refused() {
+        let entry = |method: &str, url: &str, full_url: &str| {
+            wish(&format!(
+                r#"{{"fullUrl":"{full_url}","resource":{{"resourceType":"Patient","id":"x"}},"request":{{"method":"{method}","url":"{url}"}}}}"#
+            ))
+        };
+        assert_eq!(entry("PUT", "Patient/y", ""), Err(Bad::OtherId));
+        assert_eq!(entry("PUT", "Group/x", ""), Err(Bad::OtherPlace));
+        assert_eq!(entry("PUT", "Group?identifier=x", ""), Err(Bad::OtherPlace));
+        for url in ["", "Patient", "Patient/", "x", "Patient/x/_history/1", "Nonsense/x", "?identifier=x"] {
+            assert_eq!(entry("PUT", url, ""), Err(Bad::PutPlace), "{url}");
+        }
+        assert_eq!(entry("POST", "Group", ""), Err(Bad::OtherPlace));
+        for url in ["Patient/x", "Patient/_search", "$validate", "Patient/$match"] {
+            assert_eq!(entry("POST", url, ""), Err(Bad::PostPlace), "{url}");
+        }
+        assert_eq!(entry("PUT", "Patient/x", "http://y/Patient/z"), Err(Bad::OtherUrl));
+        assert_eq!(entry("", "", "http://y/Patient/z"), Err(Bad::OtherUrl));
+        assert_eq!(entry("", "", "http://y/Group/x"), Err(Bad::OtherUrl));
+    }
+
+    #[test]
+    fn what_stands_twice_in_a_bundle_is_refused() {
+        let bad = |kind: Bundle, entries: &[&str]| {
+            let text = format!(r#"{{"entry":[{}]}}"#, entries.join(","));
+            let mut told = Vec::new();
+            let survey = survey(&mut Text::Memory(text.into_bytes()), kind, |number, bad| {
+                told.push((number, bad.clone()));
+            })
+            .unwrap();
+            assert_eq!(survey.bad.len(), told.len());
+            told
+        };
+        let one = r#"{"fullUrl":"urn:uuid:u","resource":{"resourceType":"Patient","id":"p"}}"#;
+        let two = r#"{"fullUrl":"urn:uuid:u","resource":{"resourceType":"Group","id":"g"}}"#;
+        let three = r#"{"resource":{"resourceType":"Patient","id":"p"}}"#;
+        let gone = r#"{"request":{"method":"DELETE","url":"Patient/p"}}"#;
+        for kind in [Bundle::Entries, Bundle::Transaction] {
+            assert_eq!(bad(kind, &[one, two]), [(2, Bad::SameUrl)]);
+        }
+        for again in [three, gone] {
+            assert_eq!(bad(Bundle::Transaction, &[one, again]), [(2, Bad::SameResource)]);
+            assert_eq!(bad(Bundle::Entries, &[one, again]), []);
+        }
     }
 
     #[test]
@@ -282,7 +391,9 @@ mod tests {
     #[test]
     fn entries_that_are_none_are_refused_with_their_place() {
         for text in [r#"{"entry":{}}"#, r#"{"entry":[1]}"#, r#"{"entry":[{"fullUrl":1}]}"#] {
-            let error = survey(&mut Text::Memory(text.as_bytes().to_vec()), |_, _| {}).err().unwrap();
+            let error = survey(&mut Text::Memory(text.as_bytes().to_vec()), Bundle::Entries, |_, _| {})
+                .err()
+                .unwrap();
             assert!(matches!(error, Bad::Entries { line: 1, .. }), "{error}");
         }
     }

@@ -3,11 +3,14 @@
 //! Only brackets and strings are followed here, to find where an object ends and, when it is broken,
 //! where the next one can begin: at the next line. What it holds is read later.
 
-use std::io::{self, BufRead, Seek as _, Write as _};
+use std::io::{self, BufRead, Read as _, Seek as _, Write as _};
 use tempfile::SpooledTempFile;
 
 /// Objects up to this size stay in memory; a larger one is a Bundle, or nothing that can be loaded.
 pub(super) const IN_MEMORY: usize = 64 * 1024 * 1024;
+
+/// How UTF-8 may begin.
+const MARK: [u8; 3] = *b"\xef\xbb\xbf";
 
 /// Deeper nesting is refused: no resource has it, and Postgres would run out of stack.
 const DEEPEST: usize = 500;
@@ -32,6 +35,12 @@ pub(super) enum Text {
 pub(super) enum Broken {
     #[error("not a JSON object: it does not begin with '{{'")]
     NoObject,
+    #[error(
+        "a second byte order mark: the input was put together of several files; give each by itself, or take the marks out"
+    )]
+    SecondMark,
+    #[error("in UTF-16 or UTF-32: convert it to UTF-8, for instance with 'iconv -f UTF-16 -t UTF-8'")]
+    Utf16,
     #[error("the line ends within a JSON object")]
     LineEnds,
     #[error("the JSON object that begins here does not end")]
@@ -42,7 +51,8 @@ pub(super) enum Broken {
 
 /// The objects of an input.
 pub(super) struct Documents<R> {
-    input: R,
+    /// The first bytes, once they were looked at, and the rest.
+    input: io::Chain<io::Cursor<Vec<u8>>, R>,
     line: u64,
     in_memory: usize,
     begun: bool,
@@ -53,6 +63,7 @@ pub(super) type Found = Result<Document, (u64, Broken)>;
 
 impl<R: BufRead> Documents<R> {
     pub(super) fn of(input: R) -> Self {
+        let input = io::Cursor::default().chain(input);
         Self { input, line: 1, in_memory: IN_MEMORY, begun: false }
     }
 
@@ -60,15 +71,20 @@ impl<R: BufRead> Documents<R> {
     pub(super) fn next(&mut self) -> io::Result<Option<Found>> {
         if !self.begun {
             self.begun = true;
-            self.skip_byte_order_mark()?;
+            if self.begins_as_utf16()? {
+                // Nothing in it is a line of ours.
+                io::copy(&mut self.input, &mut io::sink())?;
+                return Ok(Some(Err((1, Broken::Utf16))));
+            }
         }
         match self.skip_whitespace()? {
             None => return Ok(None),
             Some(b'{') => {}
             Some(_) => {
                 let line = self.line;
+                let broken = if self.skip_mark()? { Broken::SecondMark } else { Broken::NoObject };
                 self.skip_line()?;
-                return Ok(Some(Err((line, Broken::NoObject))));
+                return Ok(Some(Err((line, broken))));
             }
         }
         let line = self.line;
@@ -92,14 +108,29 @@ impl<R: BufRead> Documents<R> {
         }
     }
 
-    fn skip_byte_order_mark(&mut self) -> io::Result<()> {
-        for byte in *b"\xef\xbb\xbf" {
+    /// Passes a byte order mark at the beginning. Whether it is that of another encoding, or one without a mark shows.
+    fn begins_as_utf16(&mut self) -> io::Result<bool> {
+        let mut first = Vec::new();
+        let (_, input) = self.input.get_mut();
+        input.take(MARK.len() as u64).read_to_end(&mut first)?;
+        if matches!(first.as_slice(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{', 0, ..] | [0, b'{', ..]) {
+            return Ok(true);
+        }
+        if first != MARK {
+            *self.input.get_mut().0 = io::Cursor::new(first);
+        }
+        Ok(false)
+    }
+
+    /// Passes a byte order mark, or as much as there is of one.
+    fn skip_mark(&mut self) -> io::Result<bool> {
+        for byte in MARK {
             if self.input.fill_buf()?.first() != Some(&byte) {
-                break;
+                return Ok(false);
             }
             self.input.consume(1);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The next byte that is not whitespace; it is not passed.

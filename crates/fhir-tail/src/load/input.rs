@@ -1,7 +1,7 @@
 //! The files to be read, one after the other, unpacked.
 
 use anyhow::Context as _;
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use indicatif::ProgressBar;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -74,10 +74,51 @@ fn unpacked(raw: impl Read + 'static) -> io::Result<Box<dyn BufRead>> {
     let packed = start == GZIP;
     let whole = io::Cursor::new(start).chain(raw);
     Ok(if packed {
-        Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(whole)))
+        Box::new(BufReader::with_capacity(BUFFER, Gunzip::Member(GzDecoder::new(whole))))
     } else {
         Box::new(whole)
     })
+}
+
+/// The files that gzip packed, one behind the other. Zeros behind the last one fill a block, of a tape for instance.
+enum Gunzip<R> {
+    Member(GzDecoder<R>),
+    Ended,
+}
+
+impl<R: BufRead> Read for Gunzip<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Self::Member(decoder) = self else { return Ok(0) };
+            let length = decoder.read(out)?;
+            if length > 0 || out.is_empty() {
+                return Ok(length);
+            }
+            let Self::Member(decoder) = std::mem::replace(self, Self::Ended) else { return Ok(0) };
+            let mut rest = decoder.into_inner();
+            match skip_zeros(&mut rest)? {
+                None => return Ok(0),
+                Some(byte) if byte == GZIP[0] => *self = Self::Member(GzDecoder::new(rest)),
+                Some(_) => {
+                    let message = "there is something behind the end of what gzip packed";
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+                }
+            }
+        }
+    }
+}
+
+/// The next byte that is not zero; it is not passed.
+fn skip_zeros(input: &mut impl BufRead) -> io::Result<Option<u8>> {
+    loop {
+        let buffer = input.fill_buf()?;
+        let zeros = buffer.iter().take_while(|byte| **byte == 0).count();
+        let (next, empty) = (buffer.get(zeros).copied(), buffer.is_empty());
+        input.consume(zeros);
+        if next.is_some() || empty {
+            return Ok(next);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +147,23 @@ mod tests {
         }
         // Several files, packed one by one and put together, as bgzip and "cat a.gz b.gz" do.
         assert_eq!(read([gzip(b"{}\n"), gzip(b"[]")].concat()), b"{}\n[]");
+        // Filled with zeros, as tapes and some devices do.
+        assert_eq!(read([gzip(b"{}\n"), vec![0; 1000], gzip(b"[]"), vec![0; 7]].concat()), b"{}\n[]");
+    }
+
+    #[test]
+    fn what_gzip_did_not_pack_or_not_to_the_end_is_an_error() {
+        let fails = |raw: Vec<u8>| {
+            unpacked(io::Cursor::new(raw)).unwrap().read_to_end(&mut Vec::new()).unwrap_err().to_string()
+        };
+        assert!(fails([gzip(b"{}"), b"{}".to_vec()].concat()).contains("behind the end"));
+        let mut cut = gzip(b"{}");
+        cut.truncate(cut.len() - 4);
+        assert!(!fails(cut).is_empty());
+        let mut flipped = gzip(b"{}");
+        let crc = flipped.len() - 8;
+        flipped[crc] ^= 1;
+        assert!(!fails(flipped).is_empty());
     }
 
     #[test]

@@ -258,6 +258,10 @@ pub(super) fn refusal<T>(result: Result<T, Error>) -> Result<Result<T, Bad>, Err
     let told = match (code.get(..2), error.as_db_error()) {
         // A constraint's message names the constraint; its detail has the row and is not shown.
         (Some("23"), Some(error)) => format!("{} (SQLSTATE {code})", error.message()),
+        _ if ["22P05", "22021"].contains(&code) => format!(
+            "the database's encoding lacks a character of it: load it into a database of encoding UTF8 \
+             (SQLSTATE {code})"
+        ),
         // Bad data, too much of it, or a trigger's refusal: these messages may repeat values.
         (Some("22" | "54" | "P0"), _) => format!("SQLSTATE {code}"),
         _ => return Err(error),

@@ -13,6 +13,7 @@ mod bundle;
 mod document;
 mod input;
 mod lane;
+mod narrative;
 mod progress;
 mod reader;
 mod references;
@@ -60,7 +61,10 @@ Bundles of type transaction, batch, collection or searchset, whose entries are l
 document or message is a resource itself.
 
 A resource with an id that exists already is updated. In a Bundle, an entry without an id takes that of \
-its PUT, else X of its fullUrl urn:uuid:X, and references to urn:uuid:X follow. A DELETE entry deletes. \
+its PUT, else X of its fullUrl urn:uuid:X or urn:oid:X, and links to that URL follow: references, elements of \
+type uri, url, oid and uuid, and <a href> and <img src> in narratives; texts, codes and canonicals stay. A \
+DELETE entry deletes. Refused are a request or a fullUrl that names another resource than the entry has, one \
+fullUrl twice, and in a transaction one resource twice. \
 Conditions (ifNoneExist, references such as Practitioner?identifier=…) are not evaluated: they are \
 kept as they are written.
 

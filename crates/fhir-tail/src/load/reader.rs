@@ -96,14 +96,14 @@ impl Reader<'_> {
 
     fn bundle(&mut self, kind: Bundle, origin: &Origin, text: &mut Text) -> Result<(), Stop> {
         let at = |number| Origin { entry: Some(number), ..origin.clone() };
-        let survey = match bundle::survey(text, |number, bad| self.report.tell(&at(number), bad)) {
+        let survey = match bundle::survey(text, kind, |number, bad| self.report.tell(&at(number), bad)) {
             Ok(survey) => survey,
             Err(bad) => return self.bad(origin, &bad),
         };
-        if survey.bad > 0 && !self.keep_going {
+        if !survey.bad.is_empty() && !self.keep_going {
             return Err(Stop::Bad);
         }
-        if survey.bad > 0 && kind == Bundle::Transaction {
+        if !survey.bad.is_empty() && kind == Bundle::Transaction {
             return self.bad(origin, &Bad::Transaction);
         }
         if kind == Bundle::Transaction {
@@ -112,9 +112,12 @@ impl Reader<'_> {
         let mut result = Ok(());
         let walked = bundle::for_each(text, &mut |number, entry| {
             // What is bad was told by the survey.
+            if survey.bad.contains(&number) {
+                return ControlFlow::Continue(());
+            }
             result = match entry.wish() {
                 Ok(Wish::Put { resource_type, id, content }) => {
-                    let content = resolved(content.get(), &survey.links).into_owned();
+                    let content = resolved(content.get(), resource_type.as_str(), &survey.links).into_owned();
                     self.push(at(number), resource_type, id, Some(content))
                 }
                 Ok(Wish::Delete { resource_type, id }) => self.push(at(number), resource_type, id, None),

@@ -18,6 +18,8 @@ pub(super) enum Bad {
     NoType,
     #[error("its resourceType is not one of FHIR R4")]
     OtherType,
+    #[error("the member '{0}' stands twice: nobody can tell which is meant")]
+    Twice(&'static str),
     #[error("no id: give it one (in a Bundle a fullUrl of urn:uuid:… will do)")]
     NoId,
     #[error("its id is not a FHIR id (a string of 1 to 64 letters, digits, '-' and '.')")]
@@ -32,6 +34,20 @@ pub(super) enum Bad {
     OtherBundle,
     #[error("the Bundle's entries are not as FHIR has them, at line {line} column {column} of it")]
     Entries { line: usize, column: usize },
+    #[error("another entry before it has the same fullUrl")]
+    SameUrl,
+    #[error("another entry before it writes or deletes the same resource, which a transaction does once")]
+    SameResource,
+    #[error("its request names another id than its resource has")]
+    OtherId,
+    #[error("its fullUrl names another resource than its resource is")]
+    OtherUrl,
+    #[error("its request names another type than its resource has")]
+    OtherPlace,
+    #[error("a PUT names Type/id, and what this one names is not that")]
+    PutPlace,
+    #[error("a POST names a type, and what this one names is not that")]
+    PostPlace,
     #[error("the entry has neither a resource nor a request that deletes one")]
     NothingToDo,
     #[error("a request of this method cannot be loaded: PUT, POST and DELETE can")]
@@ -46,9 +62,14 @@ pub(super) enum Bad {
     Refused(String),
 }
 
-/// What the outermost members of a JSON object say, the last of each name as JSON parsers take it.
+/// What the outermost members of a JSON object say.
 #[derive(Default)]
 struct Head {
+    /// A member that may stand once and stands twice; those of Bundles only matter there.
+    twice: Option<&'static str>,
+    twice_in_bundle: Option<&'static str>,
+    has_meta: bool,
+    has_entry: bool,
     resource_type: Option<Box<RawValue>>,
     id: Option<Box<RawValue>>,
     bundle_type: Option<Box<RawValue>>,
@@ -68,9 +89,28 @@ impl<'de> Deserialize<'de> for Head {
                 let mut head = Head::default();
                 while let Some(key) = map.next_key()? {
                     match key {
-                        Key::ResourceType => head.resource_type = Some(map.next_value()?),
-                        Key::Id => head.id = Some(map.next_value()?),
-                        Key::Type => head.bundle_type = Some(map.next_value()?),
+                        Key::ResourceType => {
+                            let before = head.resource_type.replace(map.next_value()?);
+                            head.twice = head.twice.or(before.map(|_| "resourceType"));
+                        }
+                        Key::Id => {
+                            let before = head.id.replace(map.next_value()?);
+                            head.twice = head.twice.or(before.map(|_| "id"));
+                        }
+                        Key::Meta => {
+                            map.next_value::<IgnoredAny>()?;
+                            head.twice = head.twice.or(head.has_meta.then_some("meta"));
+                            head.has_meta = true;
+                        }
+                        Key::Type => {
+                            let before = head.bundle_type.replace(map.next_value()?);
+                            head.twice_in_bundle = head.twice_in_bundle.or(before.map(|_| "type"));
+                        }
+                        Key::Entry => {
+                            map.next_value::<IgnoredAny>()?;
+                            head.twice_in_bundle = head.twice_in_bundle.or(head.has_entry.then_some("entry"));
+                            head.has_entry = true;
+                        }
                         Key::Other => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
@@ -86,7 +126,9 @@ impl<'de> Deserialize<'de> for Head {
 enum Key {
     ResourceType,
     Id,
+    Meta,
     Type,
+    Entry,
     #[serde(other)]
     Other,
 }
@@ -113,6 +155,9 @@ impl Resource {
 
     fn known(head: serde_json::Result<Head>) -> Result<Self, Bad> {
         let head = head.map_err(|error| Bad::no_json(&error))?;
+        if let Some(name) = head.twice {
+            return Err(Bad::Twice(name));
+        }
         let resource_type = string(&head.resource_type.ok_or(Bad::NoType)?).ok_or(Bad::OtherType)?;
         let resource_type: ResourceType = resource_type.parse().map_err(|_| Bad::OtherType)?;
         let id = match head.id {
@@ -120,6 +165,9 @@ impl Resource {
             None => None,
         };
         let is_bundle = resource_type == ResourceType::BUNDLE;
+        if let Some(name) = head.twice_in_bundle.filter(|_| is_bundle) {
+            return Err(Bad::Twice(name));
+        }
         let bundle_type = head.bundle_type.filter(|_| is_bundle).and_then(|written| string(&written));
         Ok(Self { resource_type, id, bundle_type })
     }
@@ -141,7 +189,7 @@ mod tests {
 
     #[test]
     fn type_and_id_are_read_and_the_rest_is_checked() {
-        let text = "{\"id\":\"a\",\"x\":[1e400,\"\\ud800\\u0000\"],\"resource\\u0054ype\":\"Patient\",\"id\":\"b-1.\",\"type\":5}";
+        let text = "{\"x\":[1e400,\"\\ud800\\u0000\"],\"x\":1,\"resource\\u0054ype\":\"Patient\",\"id\":\"b-1.\",\"type\":5,\"type\":6}";
         let resource = Resource::of(text).unwrap();
         assert_eq!((resource.resource_type, resource.id.as_deref()), (ResourceType::PATIENT, Some("b-1.")));
         assert_eq!(resource.bundle_type, None);
@@ -154,6 +202,19 @@ mod tests {
     fn what_is_wrong_is_told_without_what_it_holds() {
         let bad = |text: &str| Resource::of(text).unwrap_err();
         assert_eq!(bad(r#"{"id":"secret"}"#), Bad::NoType);
+        for (name, member) in [
+            ("id", r#""id":"b""#),
+            ("resourceType", r#""resourceTyp\u0065":"Group""#),
+            ("meta", r#""meta":{}"#),
+        ] {
+            let text =
+                format!(r#"{{"resourceType":"Patient","id":"a","meta":{{}},"x":{{"id":"c"}},{member}}}"#);
+            assert_eq!(bad(&text), Bad::Twice(name));
+        }
+        for (name, member) in [("type", r#""type":"batch""#), ("entry", r#""entry":[]"#)] {
+            let text = format!(r#"{{"resourceType":"Bundle","type":"transaction","entry":[],{member}}}"#);
+            assert_eq!(bad(&text), Bad::Twice(name));
+        }
         for other in [r#""secret""#, "1", "null", r#"["Patient"]"#] {
             assert_eq!(bad(&format!(r#"{{"resourceType":{other}}}"#)), Bad::OtherType);
         }

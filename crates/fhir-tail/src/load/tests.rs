@@ -153,10 +153,17 @@ async fn entries_that_delete_delete(site: &Site) {
     site.load_text(patients(0..3), false).await.unwrap();
     let delete = |id: &str| format!(r#"{{"request":{{"method":"DELETE","url":"Patient/{id}"}}}}"#);
     let put = format!(r#"{{"resource":{}}}"#, patient("p1", ",\"again\":true"));
-    let entries = [delete("p0"), delete("p1"), put, delete("p9"), delete("p2")].join(",");
-    let bundle = format!(r#"{{"resourceType":"Bundle","type":"transaction","entry":[{entries}]}}"#);
-    let summary = site.load_text(bundle, false).await.unwrap();
-    assert!(summary.starts_with("1 resource loaded, 2 deleted"), "{summary}");
+    let bundle = |kind: &str, entries: &[String]| {
+        format!(r#"{{"resourceType":"Bundle","type":"{kind}","entry":[{}]}}"#, entries.join(","))
+    };
+    let entries = [delete("p0"), delete("p1"), put, delete("p9"), delete("p2")];
+    // Not p1 twice in a transaction; in a batch one entry follows the other.
+    let error = site.load_text(bundle("transaction", &entries), false).await.unwrap_err();
+    assert!(error.contains("0 resources loaded"), "{error}");
+    let summary = site.load_text(bundle("transaction", &[delete("p0")]), false).await.unwrap();
+    assert!(summary.starts_with("0 resources loaded, 1 deleted"), "{summary}");
+    let summary = site.load_text(bundle("batch", &entries[1..]), false).await.unwrap();
+    assert!(summary.starts_with("1 resource loaded, 1 deleted"), "{summary}");
     assert_eq!(site.there().await, [format!("Patient/p1 {}", patient("p1", ",\"again\":true"))]);
     site.clear().await;
 }
