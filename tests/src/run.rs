@@ -77,7 +77,8 @@ impl Context {
         &self.directory
     }
 
-    pub(crate) fn template(&self) -> &Path {
+    /// The cluster that others are copies of.
+    pub fn template(&self) -> &Path {
         &self.template
     }
 

@@ -12,6 +12,7 @@ mod crowd;
 mod demo;
 mod descriptors;
 mod documents;
+mod encodings;
 mod field;
 mod forks;
 mod harness;
@@ -48,6 +49,7 @@ fn main() -> std::process::ExitCode {
             resume::cases(),
             transactions::cases(),
             operations::cases(),
+            encodings::cases(),
             sessions::cases(),
             descriptors::cases(),
             slot::cases(),

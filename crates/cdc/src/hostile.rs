@@ -13,7 +13,10 @@ pub fn pgoutput(bytes: &[u8]) {
     match Message::decode(bytes) {
         // Stamps of the year 290,000 are cut to what an `Instant` holds.
         Ok(Message::Begin(_) | Message::Commit(_)) | Err(_) => {}
-        Ok(message) => assert_eq!(encode::encode(&message), bytes, "decoded into something else"),
+        Ok(message) => assert!(
+            encode::encode(&message) == bytes || encode::has_replaced(&message),
+            "decoded into something else"
+        ),
     }
 }
 

@@ -1,10 +1,39 @@
-//! Names that the server gives as the bytes that they are.
+//! Texts that the server gives as the bytes that they are.
 //!
+//! In a database of encoding SQL_ASCII nothing says what the bytes of a text mean, and the server checks nothing.
 //! Roles, databases and prepared transactions are the cluster's, and are written in the encoding of whichever
 //! database they were made in. So their bytes need not be text in ours.
 
+use bytes::BytesMut;
 use std::error::Error;
-use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+
+/// A text that need not be UTF-8.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RawText<'a>(pub(crate) &'a [u8]);
+
+impl<'a> FromSql<'a> for RawText<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(raw))
+    }
+
+    fn accepts(data_type: &Type) -> bool {
+        *data_type == Type::TEXT
+    }
+}
+
+impl ToSql for RawText<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.extend_from_slice(self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(data_type: &Type) -> bool {
+        *data_type == Type::TEXT
+    }
+
+    to_sql_checked!();
+}
 
 /// A name for people, with `\u{fffd}` for what is no text.
 #[derive(Clone, PartialEq, Eq, Debug)]

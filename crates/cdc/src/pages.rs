@@ -170,9 +170,10 @@ impl Pages {
         out.clear();
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
         let (client, statements) = (&connection.client, connection.pages(request.kind));
-        let parameters = Parameters::of(request, BYTES, ROWS);
-        let Parameters { resource_type, until, after_stamp, after_id, rows, largest } = &parameters;
-        let all: [&(dyn ToSql + Sync); 6] = [resource_type, until, after_stamp, after_id, rows, largest];
+        let parameters = Parameters::of(request, BYTES, ROWS, connection.raw);
+        let after_id = parameters.after_id();
+        let Parameters { resource_type, until, after_stamp, rows, largest, .. } = &parameters;
+        let all: [&(dyn ToSql + Sync); 6] = [resource_type, until, after_stamp, &after_id, rows, largest];
         let found = match request.expected {
             None => client.query_raw(&statements.weighed, all.into_iter().take(5)).await,
             Some(_) => client.query_raw(&statements.alike, all).await,
@@ -241,7 +242,8 @@ impl Pages {
         out: &mut dyn PageRows,
     ) -> Result<(), SourceError> {
         let mut bad = None;
-        out.row(row.stamp, row.id, &mut |out| {
+        let place = row.place();
+        out.row(row.stamp, &place, &mut |out| {
             let start = out.len();
             bad = row.write(request, out).err();
             read.bytes += out.len() - start;
@@ -252,7 +254,7 @@ impl Pages {
         }
         // Nothing before the calendar can be streamed, nor be a place to go on from: on to the calendar's beginning.
         let (stamp, id) =
-            if row.stamp < Instant::YEAR_ONE { (Instant::YEAR_ONE, "") } else { (row.stamp, row.id) };
+            if row.stamp < Instant::YEAR_ONE { (Instant::YEAR_ONE, "") } else { (row.stamp, &*place) };
         read.last.0 = stamp;
         id.clone_into(&mut read.last.1);
         Ok(())

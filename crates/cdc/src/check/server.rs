@@ -1,6 +1,7 @@
 //! The server: its version, whether it is the primary, whether its log can be decoded.
 
 use super::{Finding, releases};
+use crate::database::session::SQL_ASCII;
 use tokio_postgres::Client;
 
 /// The major versions that we know.
@@ -12,6 +13,8 @@ pub(super) struct Facts {
     /// `server_version_num`: 150018 is 15.18.
     version: i32,
     standby: bool,
+    /// Of the database.
+    encoding: String,
     wal_level: String,
     /// The setting has been changed and waits for a restart.
     wal_level_changed: bool,
@@ -32,7 +35,8 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
     let row = client
         .query_one(
             "select current_setting('server_version_num')::int4, pg_is_in_recovery(), \
-                    l.setting, l.pending_restart, a.setting = 'on' or a.source in ('database', 'user', 'database user') \
+                    l.setting, l.pending_restart, a.setting = 'on' or a.source in ('database', 'user', 'database user'), \
+                    current_setting('server_encoding') \
                from pg_settings l, pg_settings a where l.name = 'wal_level' and a.name = 'track_activities'",
             &[],
         )
@@ -55,6 +59,7 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
         wal_level: row.try_get(2)?,
         wal_level_changed: row.try_get(3)?,
         activities: row.try_get(4)?,
+        encoding: row.try_get(5)?,
         activities_off_for: off_for.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?,
     })
 }
@@ -70,6 +75,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     if !facts.can_be_asked() {
         return findings;
     }
+    findings.push(encoding(&facts.encoding));
     findings.push(wal_level(facts));
     findings.push(activities(facts));
     findings
@@ -89,6 +95,20 @@ fn version(version: i32) -> Finding {
     match releases::bugs(major, minor) {
         None => Finding::pass(SUBJECT, name),
         Some(bugs) => Finding::warning(SUBJECT, format!("{name} {bugs}")),
+    }
+}
+
+/// What is streamed is UTF-8.
+fn encoding(encoding: &str) -> Finding {
+    const SUBJECT: &str = "encoding";
+    match encoding {
+        "UTF8" => Finding::pass(SUBJECT, "is UTF8"),
+        SQL_ASCII => Finding::warning(
+            SUBJECT,
+            "is SQL_ASCII, which says nothing of what bytes mean: rows that are not UTF-8 cannot be streamed, and are \
+             left out or stop it as --on-bad-row says",
+        ),
+        other => Finding::pass(SUBJECT, format!("is {other}, which the server converts")),
     }
 }
 
@@ -145,6 +165,7 @@ mod tests {
         Facts {
             version: 150_018,
             standby: false,
+            encoding: "UTF8".into(),
             wal_level: "logical".into(),
             wal_level_changed: false,
             activities: true,
@@ -180,6 +201,15 @@ mod tests {
         assert_eq!(verdicts(&standby), [("version", Verdict::Pass), ("primary", Verdict::Failure)]);
         // Newer ones are.
         assert!(Facts { version: 190_000, ..well() }.can_be_asked());
+    }
+
+    #[test]
+    fn an_encoding_that_means_nothing_is_worth_a_look() {
+        for (name, verdict) in
+            [("UTF8", Verdict::Pass), ("LATIN1", Verdict::Pass), ("SQL_ASCII", Verdict::Warning)]
+        {
+            assert_eq!(encoding(name).verdict, verdict, "{name}");
+        }
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub(crate) enum Reason {
     Binary(&'static str),
     #[error("column {0} cannot be read")]
     Unreadable(&'static str),
+    #[error("column {0} is not UTF-8")]
+    NotUtf8(&'static str),
     #[error("resource_type is none of FHIR R4")]
     UnknownType,
     #[error(transparent)]
@@ -58,8 +60,13 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Whether no row with this key can be streamed, whatever else it has.
-    const fn lies_in_the_key(&self) -> bool {
-        matches!(self, Self::UnknownType | Self::Resource(fhir::BadResource::InvalidId))
+    fn lies_in_the_key(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownType
+                | Self::Resource(fhir::BadResource::InvalidId)
+                | Self::NotUtf8("resource_type" | "id")
+        )
     }
 }
 
@@ -138,14 +145,14 @@ mod tests {
     #[test]
     fn a_deletion_of_what_nobody_can_have_stops_nothing() {
         let stopping = BadRows::new(OnBadRow::Stop);
-        let of_the_key = [Reason::UnknownType, fhir::BadResource::InvalidId.into()];
+        let of_the_key = [Reason::UnknownType, fhir::BadResource::InvalidId.into(), Reason::NotUtf8("id")];
         for reason in of_the_key {
             assert!(stopping.meet(Kind::Deletion, Some(7), &reason).is_ok());
             assert!(stopping.meet(Kind::Upsert, Some(7), &reason).is_err());
         }
         let told = stopping.meet(Kind::Deletion, None, &Reason::Null("version_id")).unwrap_err().to_string();
         assert!(told.starts_with("a row of fhir.tombstone cannot be streamed"), "{told}");
-        assert_eq!(stopping.count(), 5);
+        assert_eq!(stopping.count(), 7);
     }
 
     #[test]

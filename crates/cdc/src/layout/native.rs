@@ -143,8 +143,7 @@ fn change(
             None => Err(Reason::Missing(name)),
         }
     };
-    let read =
-        |which: usize| std::str::from_utf8(text(which)?).map_err(|_| Reason::Unreadable(COLUMNS[which]));
+    let read = |which: usize| std::str::from_utf8(text(which)?).map_err(|_| Reason::NotUtf8(COLUMNS[which]));
     let resource_type = read(0)?.parse().map_err(|_| Reason::UnknownType)?;
     let last_updated = timestamptz::parse(text(3)?).ok_or(Reason::Unreadable(COLUMNS[3]))?;
     let columns = fhir::Columns {

@@ -1,5 +1,6 @@
 //! One sample: the statements, and what follows from their answers.
 
+use crate::lossy::Lossy;
 use crate::stamps;
 use crate::timestamptz::Timestamptz;
 use feed::{Lsn, Mark, Sample};
@@ -143,7 +144,7 @@ pub(crate) async fn holder(client: &Client) -> Result<Option<Holder>, SampleErro
     let writer = match row.try_get::<_, Option<i32>>(1)? {
         None => None,
         Some(pid) => {
-            let application = row.try_get::<_, Option<String>>(2)?.unwrap_or_default();
+            let application = row.try_get::<_, Option<Lossy>>(2)?.map(|Lossy(name)| name).unwrap_or_default();
             let state = row.try_get::<_, Option<String>>(3)?.unwrap_or_else(|| "state unknown".into());
             Some(match row.try_get::<_, Option<Timestamptz>>(4)? {
                 Some(Timestamptz(since)) => Holder::Backend { pid, application, state, since },
@@ -156,12 +157,8 @@ pub(crate) async fn holder(client: &Client) -> Result<Option<Holder>, SampleErro
         None => None,
         Some(row) => {
             let Timestamptz(since) = row.try_get(2)?;
-            Some(Holder::Prepared {
-                xid: row.try_get(0)?,
-                gid: row.try_get(3)?,
-                owner: row.try_get(1)?,
-                since,
-            })
+            let (Lossy(owner), Lossy(gid)) = (row.try_get(1)?, row.try_get(3)?);
+            Some(Holder::Prepared { xid: row.try_get(0)?, gid, owner, since })
         }
     };
     Ok(prepared.or(writer))

@@ -1,6 +1,7 @@
 //! A few connections for pages, made when they are first needed.
 
 use super::query;
+use crate::database::session::SQL_ASCII;
 use crate::{Database, Retry, Session};
 use feed::{Kind, SourceError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,8 @@ pub(super) struct Pool {
 /// A connection, and what is prepared on it.
 pub(super) struct Connection {
     pub(super) client: Client,
+    /// Texts come as the bytes that they are, which need not be UTF-8.
+    pub(super) raw: bool,
     upserts: PageStatements,
     deletions: PageStatements,
     /// [`query::end_if_newer`].
@@ -94,9 +97,11 @@ impl Pool {
             PageStatements::prepare(&client, Kind::Upsert),
             PageStatements::prepare(&client, Kind::Deletion),
             client.prepare(&end),
+            client.query_one("select current_setting('client_encoding')", &[]),
         );
-        let (upserts, deletions, end_if_newer) = prepared.map_err(failed)?;
-        Ok(Connection { client, upserts, deletions, end_if_newer })
+        let (upserts, deletions, end_if_newer, encoding) = prepared.map_err(failed)?;
+        let raw = encoding.try_get::<_, &str>(0).map_err(failed)? == SQL_ASCII;
+        Ok(Connection { client, raw, upserts, deletions, end_if_newer })
     }
 }
 

@@ -2,9 +2,11 @@
 //! database a fifth of what it takes to read the page.
 
 use crate::layout::table_name;
+use crate::lossy::RawText;
 use crate::timestamptz::Timestamptz;
 use feed::{Kind, PageRequest};
 use fhir::Instant;
+use std::borrow::Cow;
 
 /// The statement ends with the row at which the sizes of all contents so far, as they are stored, come to this: so a
 /// page of large resources does not have the server read a thousand of them to throw most away.
@@ -85,18 +87,21 @@ pub(super) struct Parameters<'a> {
     /// The page begins after this place, ...
     pub(super) after_stamp: Timestamptz,
     /// ... which is an id in that stamp.
-    pub(super) after_id: &'a str,
+    after_id: Cow<'a, [u8]>,
     pub(super) rows: i64,
     /// The largest content that is like those before; for [`alike`].
     pub(super) largest: i64,
 }
 
+/// Stands in a place for what follows in an id that is not UTF-8. Postgres' text has no NUL.
+pub(super) const BEYOND_TEXT: char = '\0';
+
 /// A content is not like those before it if it is so many times as large as these are on the average.
 const ALIKE: usize = 8;
 
 impl<'a> Parameters<'a> {
-    /// Of a page that has so many bytes or rows at most.
-    pub(super) fn of(request: &'a PageRequest, bytes: usize, rows: usize) -> Self {
+    /// Of a page that has so many bytes or rows at most. `raw`: texts are sent as the bytes that they are.
+    pub(super) fn of(request: &'a PageRequest, bytes: usize, rows: usize, raw: bool) -> Self {
         let rows = request.expected.unwrap_or(rows).clamp(1, rows);
         // No id is empty: so a place before all of a stamp is beyond all of the one before.
         let next = |since: Instant| Instant::from_unix_micros(since.unix_micros().saturating_add(1));
@@ -109,11 +114,22 @@ impl<'a> Parameters<'a> {
             resource_type: request.resource_type.as_str(),
             until: Timestamptz::within_calendar(request.until),
             after_stamp,
-            // Postgres' text has no NUL. To leave off what follows one keeps the place: nothing lies between.
-            after_id: after_id.split('\0').next().unwrap_or_default(),
+            after_id: match after_id.split_once(BEYOND_TEXT) {
+                None => Cow::Borrowed(after_id.as_bytes()),
+                // Beyond all that is not UTF-8 and begins so. What can be streamed is ASCII, and none of it lies there.
+                Some((start, _)) if raw => Cow::Owned([start.as_bytes(), &[0xff; 8]].concat()),
+                // To leave off what follows keeps the place: nothing lies between.
+                Some((start, _)) => Cow::Borrowed(start.as_bytes()),
+            },
             rows: i64::try_from(rows).unwrap_or(i64::MAX),
             largest: i64::try_from(ALIKE * bytes / rows).unwrap_or(i64::MAX),
         }
+    }
+}
+
+impl Parameters<'_> {
+    pub(super) fn after_id(&self) -> RawText<'_> {
+        RawText(&self.after_id)
     }
 }
 

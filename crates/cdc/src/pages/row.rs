@@ -1,23 +1,25 @@
 //! A row of a page, and what is streamed of it.
 
+use super::query::BEYOND_TEXT;
 use crate::layout::Reason;
+use crate::lossy::RawText;
 use crate::timestamptz::Timestamptz;
 use feed::{Kind, PageRequest, SourceError};
 use fhir::Instant;
+use std::borrow::Cow;
 use std::error::Error;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
 /// It will be as unreadable the next time.
 fn unreadable(column: &str) -> SourceError {
-    SourceError::Refused(format!(
-        "column {column} of a page cannot be read: has it another type, or is the database's encoding SQL_ASCII?"
-    ))
+    SourceError::Refused(format!("column {column} of a page cannot be read: has it another type?"))
 }
 
 /// A row.
 pub(super) struct Found<'a> {
-    pub(super) id: &'a str,
+    /// Not UTF-8 only where the database's encoding is SQL_ASCII and the table's constraint was dropped.
+    id: &'a [u8],
     pub(super) version_id: Option<i64>,
     pub(super) stamp: Instant,
     pub(super) content: Option<&'a [u8]>,
@@ -28,25 +30,37 @@ impl<'a> Found<'a> {
         let Timestamptz(stamp) = row.try_get(2).map_err(|_| unreadable("last_updated"))?;
         let content: Option<Json<'_>> = row.try_get(3).map_err(|_| unreadable("content"))?;
         Ok(Self {
-            id: row.try_get(0).map_err(|_| unreadable("id"))?,
+            id: row.try_get(0).map(|RawText(id)| id).map_err(|_| unreadable("id"))?,
             version_id: row.try_get(1).ok().flatten(),
             stamp,
             content: content.map(|Json(text)| text),
         })
     }
 
+    /// The id as a place to go on from: see [`query::Parameters::of`](super::query::Parameters::of).
+    pub(super) fn place(&self) -> Cow<'a, str> {
+        match std::str::from_utf8(self.id) {
+            Ok(id) => Cow::Borrowed(id),
+            Err(error) => {
+                let start = String::from_utf8_lossy(&self.id[..error.valid_up_to()]);
+                Cow::Owned(format!("{start}{BEYOND_TEXT}"))
+            }
+        }
+    }
+
     pub(super) fn write(&self, request: &PageRequest, out: &mut Vec<u8>) -> Result<(), Reason> {
-        let (id, last_updated) = (self.id, self.stamp);
+        let last_updated = self.stamp;
         // As in the log, which has such a stamp as text: "-infinity", or a year "BC".
         if last_updated < Instant::YEAR_ONE {
             return Err(Reason::Unreadable("last_updated"));
         }
+        let id = std::str::from_utf8(self.id).map_err(|_| Reason::NotUtf8("id"))?;
         let version_id = self.version_id.ok_or(Reason::Null("version_id"))?;
         let columns = fhir::Columns { resource_type: request.resource_type, id, version_id, last_updated };
         match request.kind {
             Kind::Upsert => {
                 let content = self.content.ok_or(Reason::Null("content"))?;
-                let text = std::str::from_utf8(content).map_err(|_| Reason::Unreadable("content"))?;
+                let text = std::str::from_utf8(content).map_err(|_| Reason::NotUtf8("content"))?;
                 fhir::write_resource(text.as_bytes(), &columns, out)?;
             }
             Kind::Deletion => fhir::write_deletion(&columns, out)?,

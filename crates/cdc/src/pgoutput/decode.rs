@@ -77,8 +77,8 @@ fn data_type<'a>(reader: &mut Reader<'a>) -> Result<Type<'a>, DecodeError> {
 fn relation(reader: &mut Reader<'_>) -> Result<Relation, DecodeError> {
     reader.is("Relation");
     let id = reader.u32()?;
-    let namespace = reader.string()?.to_owned();
-    let name = reader.string()?.to_owned();
+    let namespace = reader.string()?.into_owned();
+    let name = reader.string()?.into_owned();
     let at = reader.clone();
     let replica_identity = match reader.u8()? {
         b'd' => ReplicaIdentity::Default,
@@ -97,7 +97,7 @@ fn relation(reader: &mut Reader<'_>) -> Result<Relation, DecodeError> {
             1 => true,
             _ => return Err(at.error("the flags of a column are not known")),
         };
-        let name = reader.string()?.to_owned();
+        let name = reader.string()?.into_owned();
         columns.push(RelationColumn { key, name, type_oid: reader.u32()?, type_modifier: reader.i32()? });
     }
     Ok(Relation { id, namespace, name, replica_identity, columns })

@@ -24,6 +24,21 @@ fn lsn(at: feed::Lsn, out: &mut Vec<u8>) {
     out.extend_from_slice(&at.get().to_be_bytes());
 }
 
+/// Whether a name of the message was not UTF-8 in the bytes that it was decoded from.
+pub(crate) fn has_replaced(message: &Message<'_>) -> bool {
+    let replaced = |name: &str| name.contains(char::REPLACEMENT_CHARACTER);
+    match message {
+        Message::Origin(origin) => replaced(&origin.name),
+        Message::Type(data_type) => replaced(&data_type.namespace) || replaced(&data_type.name),
+        Message::Emitted(emitted) => replaced(&emitted.prefix),
+        Message::Relation(relation) => {
+            let mut names = relation.columns.iter().map(|column| column.name.as_str());
+            replaced(&relation.namespace) || replaced(&relation.name) || names.any(replaced)
+        }
+        Message::Begin(_) | Message::Commit(_) | Message::Row(_) | Message::Truncate(_) => false,
+    }
+}
+
 /// A tuple in bytes.
 pub(crate) fn tuple(columns: &[Column<'_>]) -> Vec<u8> {
     let mut out = count16(columns.len()).to_be_bytes().to_vec();
@@ -73,7 +88,7 @@ pub(crate) fn encode(message: &Message<'_>) -> Vec<u8> {
         Message::Origin(origin) => {
             out.push(b'O');
             lsn(origin.lsn, &mut out);
-            string(origin.name, &mut out);
+            string(&origin.name, &mut out);
         }
         Message::Relation(relation) => {
             out.push(b'R');
@@ -97,8 +112,8 @@ pub(crate) fn encode(message: &Message<'_>) -> Vec<u8> {
         Message::Type(data_type) => {
             out.push(b'Y');
             out.extend_from_slice(&data_type.id.to_be_bytes());
-            string(data_type.namespace, &mut out);
-            string(data_type.name, &mut out);
+            string(&data_type.namespace, &mut out);
+            string(&data_type.name, &mut out);
         }
         Message::Row(row) => encode_row(row, &mut out),
         Message::Truncate(truncate) => {
@@ -112,7 +127,7 @@ pub(crate) fn encode(message: &Message<'_>) -> Vec<u8> {
         Message::Emitted(emitted) => {
             out.extend_from_slice(&[b'M', emitted.flags]);
             lsn(emitted.lsn, &mut out);
-            string(emitted.prefix, &mut out);
+            string(&emitted.prefix, &mut out);
             out.extend_from_slice(&count32(emitted.content.len()).to_be_bytes());
             out.extend_from_slice(emitted.content);
         }

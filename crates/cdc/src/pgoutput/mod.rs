@@ -16,6 +16,7 @@ pub use tuple::{Column, Columns, Tuple};
 
 use feed::Lsn;
 use fhir::Instant;
+use std::borrow::Cow;
 
 /// A transaction begins: what is known of its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,23 +43,23 @@ pub struct Commit {
 }
 
 /// The transaction came from another server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Origin<'a> {
     /// Where it was committed there.
     pub lsn: Lsn,
     /// The origin's name.
-    pub name: &'a str,
+    pub name: Cow<'a, str>,
 }
 
 /// A data type that is not built in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Type<'a> {
     /// Its oid.
     pub id: u32,
     /// Its schema; empty for `pg_catalog`.
-    pub namespace: &'a str,
+    pub namespace: Cow<'a, str>,
     /// Its name.
-    pub name: &'a str,
+    pub name: Cow<'a, str>,
 }
 
 /// The shape of a table, sent before its first row and whenever it has changed.
@@ -139,14 +140,14 @@ pub struct Truncate {
 }
 
 /// A message of `pg_logical_emit_message`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Emitted<'a> {
     /// Bit 0: part of a transaction.
     pub flags: u8,
     /// Where it was written.
     pub lsn: Lsn,
     /// Whose it is.
-    pub prefix: &'a str,
+    pub prefix: Cow<'a, str>,
     /// What it says.
     pub content: &'a [u8],
 }

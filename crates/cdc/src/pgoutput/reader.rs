@@ -2,6 +2,7 @@
 
 use feed::Lsn;
 use fhir::Instant;
+use std::borrow::Cow;
 
 /// The bytes are not a message of pgoutput.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -82,13 +83,13 @@ impl<'a> Reader<'a> {
         self.array().map(i64::from_be_bytes).map(Instant::from_postgres)
     }
 
-    /// A string that a zero byte ends.
-    pub(super) fn string(&mut self) -> Result<&'a str, DecodeError> {
+    /// A name that a zero byte ends. Names are in whatever encoding the cluster's databases have: what is not UTF-8 in
+    /// one is replaced, and never keeps what follows from being read.
+    pub(super) fn string(&mut self) -> Result<Cow<'a, str>, DecodeError> {
         let end = memchr::memchr(0, self.rest()).ok_or_else(|| self.error("a string does not end"))?;
-        let at = self.clone();
         let bytes = self.take(end)?;
         self.offset += 1;
-        std::str::from_utf8(bytes).map_err(|_| at.error("a string is not UTF-8"))
+        Ok(String::from_utf8_lossy(bytes))
     }
 
     /// The message ends here.

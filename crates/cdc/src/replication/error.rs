@@ -68,6 +68,10 @@ impl ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Of data that cannot be sent the message may quote some.
+        if self.sql_state.starts_with("22") {
+            return write!(f, "it cannot send a value (SQLSTATE {})", self.sql_state);
+        }
         write!(f, "{} (SQLSTATE {})", self.message, self.sql_state)?;
         self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "; {hint}"))
     }

@@ -1,4 +1,4 @@
-use super::super::encode::{encode, tuple};
+use super::super::encode::{encode, has_replaced, tuple};
 use super::super::{Column, Columns};
 use super::*;
 use feed::Lsn;
@@ -95,13 +95,13 @@ proptest! {
     ) {
         survives(&Message::Begin(Begin { commit_lsn, commit_time: at, xid }))?;
         survives(&Message::Commit(Commit { flags, commit_lsn, end_lsn, commit_time: at }))?;
-        survives(&Message::Origin(Origin { lsn: end_lsn, name: &name }))?;
+        survives(&Message::Origin(Origin { lsn: end_lsn, name: name.into() }))?;
     }
 
     #[test]
     fn shapes_survive(relation in shape(), id in any::<u32>(), namespace in text(), name in text()) {
         survives(&Message::Relation(relation))?;
-        survives(&Message::Type(Type { id, namespace: &namespace, name: &name }))?;
+        survives(&Message::Type(Type { id, namespace: namespace.into(), name: name.into() }))?;
     }
 
     #[test]
@@ -121,7 +121,7 @@ proptest! {
         relation_ids in vec(any::<u32>(), 0..5), flags in any::<u8>(), lsn in place(), prefix in text(), content in vec(any::<u8>(), 0..40)
     ) {
         survives(&Message::Truncate(Truncate { flags, relation_ids }))?;
-        survives(&Message::Emitted(Emitted { flags, lsn, prefix: &prefix, content: &content }))?;
+        survives(&Message::Emitted(Emitted { flags, lsn, prefix: prefix.into(), content: &content }))?;
     }
 
     #[test]
@@ -130,7 +130,7 @@ proptest! {
         match Message::decode(&bytes) {
             // Stamps of the year 290,000 are cut to what an `Instant` holds.
             Ok(Message::Begin(_) | Message::Commit(_)) | Err(_) => {}
-            Ok(message) => prop_assert_eq!(encode(&message), bytes),
+            Ok(message) => prop_assert!(encode(&message) == bytes || has_replaced(&message)),
         }
     }
 
@@ -145,10 +145,16 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
             if let Ok(message) = Message::decode(&bytes) {
-                prop_assert_eq!(encode(&message), bytes);
+                prop_assert!(encode(&message) == bytes || has_replaced(&message));
             }
         }
     }
+}
+
+#[test]
+fn a_name_in_another_encoding_keeps_nothing_from_being_read() {
+    let Ok(Message::Origin(origin)) = Message::decode(b"O\0\0\0\0\0\0\0\0M\xfcnchen\0") else { panic!() };
+    assert_eq!(origin.name, "M\u{fffd}nchen");
 }
 
 #[test]
