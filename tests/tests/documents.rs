@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 use tests::markdown::{Document, project};
 use tests::{Binary, Case, Client, Context, SOON, Site, Subscribe, cases, http, until};
@@ -19,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
             once the_metrics_are_those_of_the_program,
             once the_commands_are_those_of_the_program,
             once every_link_leads_somewhere,
+            once tests_in_the_list_of_situations_exist,
             once ready_is_an_exit_code,
         ],
         needs(cases![once alerts_and_dashboard_can_be_evaluated], || missing("promtool")),
@@ -29,8 +31,17 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 const OPERATIONS: &str = "docs/operations.md";
-const DOCUMENTS: [&str; 6] =
-    ["README.md", "docs/database.md", "docs/design.md", "docs/glossary.md", "docs/http.md", OPERATIONS];
+const FIELD: &str = "docs/field.md";
+const DOCUMENTS: [&str; 8] = [
+    "README.md",
+    "docs/database.md",
+    "docs/design.md",
+    FIELD,
+    "docs/glossary.md",
+    "docs/http.md",
+    "docs/membership.md",
+    OPERATIONS,
+];
 const ALERTS: &str = "monitoring/alerts.yml";
 const DASHBOARD: &str = "monitoring/grafana/dashboard.json";
 
@@ -172,6 +183,39 @@ async fn the_metrics_are_those_of_the_program(context: Context) -> Result<()> {
         ensure!(!named.is_empty(), "{path} names no metric");
         let unknown = named.iter().find(|name| !metrics.contains_key(**name));
         ensure!(unknown.is_none(), "{path}: there is no metric {}", unknown.unwrap_or(&""));
+    }
+    Ok(())
+}
+
+/// Each line of the list names at least one test, and the tests that it names exist.
+async fn tests_in_the_list_of_situations_exist(_: Context) -> Result<()> {
+    let mut sources = String::new();
+    for folder in ["crates", "model", "tests"] {
+        read_sources(&project().join(folder), &mut sources)?;
+    }
+    let mut named = 0;
+    for row in Document::read(FIELD)?.rows() {
+        let [situation, _, tests] = &row[..] else { bail!("{FIELD}: not three cells: {row:?}") };
+        let tests: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        ensure!(!tests.is_empty(), "{FIELD}: no test for: {situation}");
+        for test in tests {
+            ensure!(sources.contains(&format!("fn {test}(")), "{FIELD}: there is no test {test}");
+            named += 1;
+        }
+    }
+    ensure!(named > 20, "{FIELD} names {named} tests");
+    Ok(())
+}
+
+/// The text of all Rust files below a folder.
+fn read_sources(folder: &Path, out: &mut String) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            read_sources(&path, out)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            out.push_str(&std::fs::read_to_string(path)?);
+        }
     }
     Ok(())
 }

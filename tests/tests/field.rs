@@ -5,7 +5,9 @@ use crate::wire::{EVENTS, frames, says};
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tests::{Case, Client, Context, Nginx, Reader, SOON, Site, Subscribe, cases, http, put, until, within};
+use tests::{
+    Case, Client, Context, Disk, Nginx, Reader, SOON, Site, Subscribe, cases, http, put, until, within,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -19,7 +21,14 @@ pub(crate) fn cases() -> Vec<Case> {
         once damaged_ids_never_continue_in_silence,
         once ambiguous_requests_get_one_answer,
     ];
-    [cases, behind_nginx].concat()
+    let mut on_a_disk = cases![once full_journal_disk_and_a_kill_lose_nothing];
+    on_a_disk.iter_mut().for_each(|case| case.skip = not_root);
+    [cases, behind_nginx, on_a_disk].concat()
+}
+
+/// Why a test is ignored that mounts a disk.
+fn not_root() -> Option<String> {
+    (!nix::unistd::Uid::effective().is_root()).then(|| "only root may mount a disk".to_owned())
 }
 
 /// The walsender has nothing to send while it decodes what was rolled back, and ends a connection that is silent for
@@ -101,6 +110,47 @@ async fn rewritten_and_altered_tables_lose_nothing(context: Context) -> Result<(
     let late = site.live(Subscribe::all(Client::Raw)).await?;
     let resources = late.heard.iter().filter(|heard| heard.what.key().is_some()).count();
     ensure!(resources == STATEMENTS.len() + 2, "{}", late.tail());
+    Ok(())
+}
+
+/// The journal's disk is full: live clients go on. The service is killed in that state, there is room again, and it starts.
+async fn full_journal_disk_and_a_kill_lose_nothing(context: Context) -> Result<()> {
+    let disk = Disk::mount(&context.directory().join("data"))?.context("root may not mount a disk here")?;
+    let mut site = Site::start(&context).await?;
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    site.put("Patient", "before").await?;
+    reader.hear("one before", SOON, |reader| reader.heard_of("before")).await?;
+    disk.fill()?;
+    let mut written = 0;
+    until("the journal to fail", SOON, || {
+        written += 1;
+        let fill = format!(
+            "insert into fhir.resource (resource_type, id, content) \
+             select 'Patient', 'full-{written}-' || i, format('{{\"resourceType\":\"Patient\",\"text\":\"%s\"}}', \
+             (select string_agg(md5(random()::text || i), '') from generate_series(1, 300)))::json \
+             from generate_series(1, 200) i"
+        );
+        let site = &site;
+        async move {
+            site.sql.batch_execute(&fill).await?;
+            Ok((site.metric("fhir_tail_journal_ok").await? == 0.0).then_some(()))
+        }
+    })
+    .await?;
+    site.put("Patient", "while-full").await?;
+    reader.hear("a live change", SOON, |reader| reader.heard_of("while-full")).await?;
+    site.server.kill().await?;
+    disk.free()?;
+    site.server.start().await?;
+    site.put("Patient", "end").await?;
+    reader.connect(site.server.listening()?).await?;
+    reader.hear("the end", SOON, |reader| reader.heard_of("end")).await?;
+    for id in ["before", "while-full", "end"] {
+        ensure!(reader.about(id).count() == 1, "{id}: {}", reader.tail());
+    }
+    let resources = reader.heard.iter().filter(|heard| heard.what.key().is_some()).count();
+    ensure!(resources == written * 200 + 3, "{resources} of {}: {}", written * 200 + 3, reader.tail());
+    ensure!(!reader.noticed("reset") && !reader.noticed("reset-all"), "{}", reader.tail());
     Ok(())
 }
 
