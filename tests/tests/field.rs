@@ -127,7 +127,7 @@ async fn full_journal_disk_and_a_kill_lose_nothing(context: Context) -> Result<(
         let fill = format!(
             "insert into fhir.resource (resource_type, id, content) \
              select 'Patient', 'full-{written}-' || i, format('{{\"resourceType\":\"Patient\",\"text\":\"%s\"}}', \
-             (select string_agg(md5(random()::text || i), '') from generate_series(1, 300)))::json \
+             (select string_agg(md5(random()::text || n || i), '') from generate_series(1, 300) n))::json \
              from generate_series(1, 200) i"
         );
         let site = &site;
