@@ -21,12 +21,14 @@ run: ## The service on a Postgres of its own; its data stays in your data direct
 
 test: ## All tests, on the Postgres versions that can be had, and a minute of fuzzing; fetches what is missing
 	@set -e; \
+	export FHIR_TAIL_TEST_SKIPPED="$$(mktemp)"; \
+	trap 'scripts/list-skipped; rm -f "$$FHIR_TAIL_TEST_SKIPPED"' EXIT; \
 	servers="$$(scripts/postgres-binaries all)"; \
 	clients="$$(scripts/test-clients)"; \
 	eval "$$clients"; \
 	echo "Postgres: $$servers" >&2; \
-	FHIR_TAIL_TEST_POSTGRES_BIN="$$servers" cargo test --workspace --locked
-	@scripts/fuzz 60
+	FHIR_TAIL_TEST_POSTGRES_BIN="$$servers" cargo test --workspace --locked; \
+	scripts/fuzz 60
 
 chaos: TIME ?= 3600
 READERS ?= 50

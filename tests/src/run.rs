@@ -131,8 +131,9 @@ fn run(arguments: &Arguments, cases: Vec<Case>) -> Result<ExitCode> {
             // Short: the path of a Unix socket has room for 107 bytes.
             let directory = home.path().join(format!("{}-{:.32}", trials.len(), name.replace("::", "-")));
             let (postgres, template) = (postgres.clone(), Arc::clone(&template));
-            trials.push(Trial::ignorable_test(name, move || {
+            trials.push(Trial::ignorable_test(name.clone(), move || {
                 if let Some(reason) = (case.skip)() {
+                    crate::skip(&format!("{name}: {reason}")).map_err(|error| format!("{error:#}"))?;
                     return Ok(Completion::ignored_with(reason));
                 }
                 one(case, postgres, &template, directory.clone(), keep)

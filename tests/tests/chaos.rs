@@ -10,7 +10,8 @@ use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tests::{
-    Address, Case, Clock, Cluster, Context, Disk, Load, Proxy, SOON, Site, Target, cases, seconds, seed,
+    Address, Case, Clock, Cluster, Context, Descriptors, Disk, Load, Proxy, SOON, Site, Takers, Target,
+    cases, seconds, seed, skip,
 };
 use tokio::time::{Instant, sleep};
 
@@ -25,6 +26,10 @@ const READERS: u32 = 10;
 const ROUND: Duration = Duration::from_secs(60);
 /// The database's clock is at most this far ahead of the real time: beyond a minute stamps count as damaged.
 const AHEAD: i64 = 30_000;
+
+/// What the service may have open, and how many strangers come for it at once.
+const DESCRIPTORS: Descriptors = Descriptors { soft: 1_024, hard: 1_024 };
+const STRANGERS: usize = 1_200;
 
 /// For the walsender to notice a frozen connection while it is frozen.
 const SETTINGS: [&str; 2] = ["wal_sender_timeout = 2s", "tcp_user_timeout = 5s"];
@@ -68,13 +73,14 @@ async fn play(
         [(clock.is_some(), "libfaketime"), (disk.is_some(), "a tmpfs (only root may mount one)")]
     {
         if !there {
-            report(&format!("left out, as it cannot be had here: {what}"));
+            skip(&format!("chaos: {what} cannot be had here"))?;
         }
     }
     let cluster = Cluster::start_with_clock(context, &SETTINGS, clock.clone()).await?;
     let database = Proxy::start(Target::Unix(cluster.socket())).await?;
     let url = format!("postgresql://fhir_tail@{}/fhir", database.address());
     let mut site = Site::on(context, cluster, &url, &[]).await?;
+    site.server.limit(DESCRIPTORS);
     site.server.start().await?;
     let clients = Proxy::start(Target::Server(site.server.address())).await?;
     let crowd = Crowd {
@@ -103,7 +109,7 @@ struct Faults<'a> {
 impl Disturbance for Faults<'_> {
     async fn next(&mut self, site: &mut Site, random: &mut Rng) -> Result<()> {
         sleep(Duration::from_millis(random.u64(50..1_200))).await;
-        let name = match random.u8(0..14) {
+        let name = match random.u8(0..15) {
             0 | 1 => {
                 site.server.kill().await?;
                 sleep(Duration::from_millis(random.u64(0..500))).await;
@@ -161,6 +167,13 @@ impl Disturbance for Faults<'_> {
                 let Some(clock) = &self.clock else { return Ok(()) };
                 clock.step_to(random.i64(0..AHEAD))?;
                 "database's clock stepped"
+            }
+            13 => {
+                let strangers = Takers::take(site.server.listening()?, STRANGERS).await?;
+                sleep(Duration::from_millis(random.u64(500..4_000))).await;
+                let held = strangers.held();
+                ensure!(held > 300, "only {held} strangers were held: the fault is none");
+                "descriptors taken by strangers"
             }
             _ => {
                 let Some(disk) = &self.disk else { return Ok(()) };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tests::tail::{Tail, files, state};
 use tests::{
     Case, Context, Disk, Entry, History, Key, Load, Proxy, SOON, Site, Table, Target, What, Writers, cases,
-    seconds, seed, until,
+    seconds, seed, skip, until,
 };
 use tokio::time::{Instant, sleep};
 
@@ -223,7 +223,7 @@ async fn standard_output_goes_on_where_it_was(context: Context) -> Result<()> {
 async fn a_full_disk_loses_nothing(context: Context) -> Result<()> {
     let output = context.directory().join("output");
     let Some(disk) = Disk::mount(&output)? else {
-        return skipped("a disk of its own, which only root may mount");
+        return skip("a disk of its own, which only root may mount");
     };
     let site = Site::start(&context).await?;
     History::begin(&site.sql).await?;
@@ -347,11 +347,5 @@ async fn refused(
     let log = tail.log()?;
     ensure!(status.code() == Some(code), "{arguments:?}: {status}, {log}");
     ensure!(parts.iter().all(|part| log.contains(part)), "{arguments:?}: {log}");
-    Ok(())
-}
-
-#[allow(clippy::print_stderr, reason = "who reads the log must not think that this was tested")]
-fn skipped(what: &str) -> Result<()> {
-    eprintln!("left out, as it cannot be had here: {what}");
     Ok(())
 }
