@@ -42,6 +42,8 @@ pub struct ExportRequest {
     pub since: Option<Instant>,
     /// The event after which to go on, as it came in the query; never empty.
     pub last_event_id: Option<String>,
+    /// The same, as a library adds it to the URL when it comes back: newer than what the URL was written with. Never empty.
+    pub library_event_id: Option<String>,
     /// How long a quiet stream stays silent.
     pub heartbeat: Duration,
     /// The names of the parameters that were ignored.
@@ -67,12 +69,24 @@ const NOT_YET: [&str; 7] = [
     "allowPartialManifests",
 ];
 
-/// Values of `_outputFormat` that ask for what comes anyway, one resource a line. A `+` may have become a blank.
-const NDJSON: [&str; 5] = [
+/// Names under which libraries that cannot send the header `Last-Event-ID` give the last id back.
+const LIBRARY_EVENT_ID: [&str; 3] = ["lastEventId", "Last-Event-ID", "evs_last_event_id"];
+
+/// What asks for nothing that would change a stream: how JSON is laid out, what polyfills add for old browsers, and what keeps
+/// caches away.
+const HARMLESS: [&str; 5] = ["_pretty", "padding", "evs_buffer_size_limit", "evs_preamble", "_"];
+
+/// Media types that ask for what comes anyway: JSON, one resource a line, as events.
+const FORMATS: [&str; 10] = [
     "application/fhir+ndjson",
-    "application/fhir ndjson",
     "application/ndjson",
+    "application/x-ndjson",
     "ndjson",
+    "application/fhir+json",
+    "application/json+fhir",
+    "application/json",
+    "text/json",
+    "json",
     "text/event-stream",
 ];
 
@@ -104,6 +118,7 @@ struct Parsing {
     unknown_types: Vec<String>,
     since: Option<Instant>,
     last_event_id: Option<String>,
+    library_event_id: Option<String>,
     heartbeat: Option<Duration>,
     ignored: Vec<String>,
     unknown: Vec<String>,
@@ -135,21 +150,25 @@ impl Parsing {
                     self.issue(IssueType::Value, "_heartbeat", text);
                 }
             },
-            "_outputFormat" if self.first("_outputFormat") => {
-                if self.handling == Handling::Lenient || NDJSON.contains(&value) {
+            "_outputFormat" if self.first("_outputFormat") => self.format(name, value),
+            "_format" if self.first("_format") => self.format(name, value),
+            "_summary" if self.first("_summary") => {
+                if self.handling == Handling::Lenient || ["", "false"].contains(&value) {
                     self.ignore(name);
                 } else {
                     let text = format!(
-                        "_outputFormat: '{}' is not supported: events hold FHIR JSON, leave the parameter out",
+                        "_summary: '{}' is not supported: events hold whole resources, leave the parameter out",
                         shown(value)
                     );
-                    self.issue(IssueType::NotSupported, "_outputFormat", text);
+                    self.issue(IssueType::NotSupported, "_summary", text);
                 }
             }
-            "_since" | "_lastEventId" | "_heartbeat" | "_outputFormat" => {
+            "_since" | "_lastEventId" | "_heartbeat" | "_outputFormat" | "_format" | "_summary" => {
                 let text = format!("{name} is there more than once: give it once");
                 self.issue(IssueType::Duplicate, name, text);
             }
+            _ if LIBRARY_EVENT_ID.contains(&name) => self.library_event_id(name, value),
+            _ if HARMLESS.contains(&name) => self.ignore(name),
             _ if self.handling == Handling::Lenient => self.ignore(name),
             _ if NOT_YET.contains(&name) => {
                 let text = format!(
@@ -158,6 +177,33 @@ impl Parsing {
                 self.issue(IssueType::NotSupported, name, text);
             }
             _ => add(&mut self.unknown, name),
+        }
+    }
+
+    /// A media type that fits is ignored.
+    fn format(&mut self, name: &str, value: &str) {
+        if self.handling == Handling::Lenient || is_json(value) {
+            self.ignore(name);
+        } else {
+            let text = format!(
+                "{name}: '{}' is not supported: events hold FHIR JSON, leave the parameter out",
+                shown(value)
+            );
+            self.issue(IssueType::NotSupported, name, text);
+        }
+    }
+
+    /// An empty one is none; of several they must be the same.
+    fn library_event_id(&mut self, name: &str, value: &str) {
+        match &self.library_event_id {
+            _ if value.is_empty() => {}
+            Some(before) if before != value => {
+                let text = format!(
+                    "{name} is not the id that another parameter gives: give the id of the last event once"
+                );
+                self.issue(IssueType::Duplicate, name, text);
+            }
+            _ => self.library_event_id = Some(value.to_owned()),
         }
     }
 
@@ -198,6 +244,7 @@ impl Parsing {
                 filter: Filter::of_types(types),
                 since: self.since,
                 last_event_id: self.last_event_id,
+                library_event_id: self.library_event_id,
                 heartbeat: self.heartbeat.unwrap_or(HEARTBEAT),
                 ignored: self.ignored,
                 ignored_types: self.unknown_types,
@@ -253,6 +300,18 @@ impl Parsing {
     }
 }
 
+/// Whether a value of `_format` or `_outputFormat` asks for what comes anyway.
+fn is_json(value: &str) -> bool {
+    let mut parts = value.split(';').map(str::trim);
+    // A `+` may have become a blank.
+    let media_type = parts.next().unwrap_or_default().to_ascii_lowercase().replace(' ', "+");
+    let fits = |parameter: &str| {
+        ["charset=utf-8", "fhirversion=4.0", ""]
+            .contains(&&*parameter.to_ascii_lowercase().replace(['"', ' '], ""))
+    };
+    (media_type.is_empty() || FORMATS.contains(&&*media_type)) && parts.all(fits)
+}
+
 /// Adds a name that is not there yet.
 fn add(names: &mut Vec<String>, name: &str) {
     if !names.iter().any(|known| known == name) {
@@ -271,7 +330,8 @@ fn shown(value: &str) -> String {
 /// An unknown name, with the known one that was probably meant.
 fn hinted(name: &str) -> String {
     let plain = |name: &str| name.trim_start_matches('_').to_ascii_lowercase();
-    let known = ["_type", "_since", "_lastEventId", "_heartbeat"];
+    let known =
+        ["_type", "_since", "_lastEventId", "_heartbeat", "_outputFormat", "_format", "_pretty", "_summary"];
     match known.into_iter().find(|known| plain(known) == plain(name)) {
         Some(known) => format!("{} (did you mean {known}?)", shown(name)),
         None => shown(name),

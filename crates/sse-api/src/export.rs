@@ -129,13 +129,15 @@ struct Resume {
 }
 
 impl Resume {
-    /// The header wins over the query (a browser that comes back sends the newer one in the header), and both
-    /// over `_since`. An empty id is none: some clients send one before their first event.
+    /// The header wins over the query (a browser that comes back sends the newer one in the header), what a library adds to the
+    /// URL over what that was written with, and all over `_since`. An empty id is none: some clients send one before their
+    /// first event.
     fn of(headers: &HeaderMap, request: &ExportRequest) -> Result<Self, Refusal> {
         let since = request.since;
         let header = headers.get_all("last-event-id").iter().find(|value| !value.is_empty());
-        if let Some(value) = header {
-            let bytes = value.as_bytes();
+        let library = request.library_event_id.as_deref().map(str::as_bytes);
+        if let Some(bytes) = header.map(|value| value.as_bytes()).or(library) {
+            // A library that gives an id which cannot be read would never let go of it.
             let id = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
             return Ok(Self { begin: Begin::After { id, since }, came_with: Some(bytes.to_vec()) });
         }

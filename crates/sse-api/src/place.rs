@@ -22,6 +22,8 @@ impl Place {
     pub(crate) fn of(path: &str) -> Self {
         let path = path.strip_prefix("/fhir").unwrap_or(path);
         let path = path.strip_prefix('/').unwrap_or(path);
+        // Some clients end every URL with a slash.
+        let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         let segments: Result<Vec<Cow<'_, str>>, _> =
             path.split('/').map(|segment| percent_decode_str(segment).decode_utf8()).collect();
         let Ok(segments) = segments else {
@@ -60,6 +62,11 @@ mod tests {
             ("/fhir", Place::Front),
             ("/fhir/", Place::Front),
             ("/fhir/metadata", Place::Metadata),
+            ("/fhir/metadata/", Place::Metadata),
+            ("/fhir/$export/", Place::Export(Level::System)),
+            ("/fhir/%24export/", Place::Export(Level::System)),
+            ("/fhir/Condition/$export/", Place::Export(Level::Type(condition))),
+            ("/fhir/Patient/p-1/$export/", Place::Export(Level::Patient("p-1".into()))),
             ("/fhir/$export", Place::Export(Level::System)),
             ("/fhir/%24export", Place::Export(Level::System)),
             ("/fhir/Condition/$export", Place::Export(Level::Type(condition))),
@@ -84,7 +91,9 @@ mod tests {
             "/fhir/Patient",
             "/fhir/Condition/",
             "/fhir//$export",
-            "/fhir/$export/",
+            "/fhir/$export//",
+            "/fhir//",
+            "/fhir/metadata//",
             "/fhir/$EXPORT",
             "/fhir/%2524export",
             "/fhir/Patient%2F$export",

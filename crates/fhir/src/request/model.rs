@@ -1,6 +1,6 @@
 //! What holds of any query, for the property tests and the fuzzer.
 
-use super::{ExportRequest, Handling, Level};
+use super::{ExportRequest, HARMLESS, Handling, Level};
 use crate::{Filter, ResourceType, TypeSet};
 
 /// Whatever a client asks: it is refused with a reason, or understood within the bounds that the rest relies on.
@@ -20,9 +20,16 @@ pub(crate) fn holds(level: &Level, query: &[(String, String)], handling: Handlin
             );
             assert!(asked || *filter == Filter::of_types(types), "it was not asked for less");
             assert!((2..=60).contains(&request.heartbeat.as_secs()), "a heartbeat out of bounds");
-            assert!(request.last_event_id.as_deref() != Some(""), "an empty id is none");
+            for id in [&request.last_event_id, &request.library_event_id] {
+                assert!(id.as_deref() != Some(""), "an empty id is none");
+            }
             if handling == Handling::Strict {
-                assert!(request.ignored.iter().all(|name| name == "_outputFormat"), "something was ignored");
+                let harmless = ["_outputFormat", "_format", "_summary"].into_iter().chain(HARMLESS);
+                let harmless: Vec<&str> = harmless.collect();
+                assert!(
+                    request.ignored.iter().all(|name| harmless.contains(&&**name)),
+                    "something was ignored"
+                );
                 assert!(request.ignored_types.is_empty(), "a type was ignored");
             }
         }

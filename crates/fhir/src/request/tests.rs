@@ -102,9 +102,14 @@ fn an_empty_last_event_id_is_none() {
 #[test]
 fn what_has_one_value_is_given_once() {
     let at = "2024-05-01T14:30:00Z";
-    for (name, value) in
-        [("_since", at), ("_heartbeat", "5"), ("_lastEventId", "a"), ("_outputFormat", "ndjson")]
-    {
+    for (name, value) in [
+        ("_since", at),
+        ("_heartbeat", "5"),
+        ("_lastEventId", "a"),
+        ("_outputFormat", "ndjson"),
+        ("_format", "json"),
+        ("_summary", "false"),
+    ] {
         let refusal = refused(lenient(&[(name, value), (name, value)]));
         assert!(refusal.contains("more than once") && refusal.contains(name), "{refusal}");
     }
@@ -134,11 +139,58 @@ fn what_bulk_data_has_and_we_have_not_yet_says_so() {
 
 #[test]
 fn an_output_format_that_fits_is_ignored() {
-    for value in NDJSON {
-        assert_eq!(strict(&[("_outputFormat", value)]).unwrap().ignored, ["_outputFormat"]);
+    for name in ["_outputFormat", "_format"] {
+        let spelled = [
+            "",
+            "Application/FHIR+JSON",
+            "application/fhir json",
+            "application/fhir+json; fhirVersion=4.0",
+            "application/json;charset=\"UTF-8\"",
+            "application/fhir ndjson",
+        ];
+        for value in FORMATS.into_iter().chain(spelled) {
+            assert_eq!(strict(&[(name, value)]).unwrap().ignored, [name], "{value}");
+        }
+        for value in ["text/csv", "xml", "application/fhir+json; fhirVersion=5.0", "json, xml"] {
+            let refusal = refused(strict(&[(name, value)]));
+            assert!(refusal.contains(value) && refusal.contains(&format!("[\"{name}\"]")), "{refusal}");
+            assert_eq!(lenient(&[(name, value)]).unwrap().ignored, [name]);
+        }
     }
-    assert!(refused(strict(&[("_outputFormat", "text/csv")])).contains("text/csv"));
-    assert_eq!(lenient(&[("_outputFormat", "text/csv")]).unwrap().ignored, ["_outputFormat"]);
+    let both = strict(&[("_outputFormat", "ndjson"), ("_format", "json")]).unwrap();
+    assert_eq!(both.ignored, ["_outputFormat", "_format"]);
+}
+
+#[test]
+fn what_changes_nothing_is_ignored_and_named() {
+    for (name, value) in
+        [("_pretty", "true"), ("_pretty", ""), ("_summary", "false"), ("_summary", ""), ("_", "17")]
+    {
+        assert_eq!(strict(&[(name, value)]).unwrap().ignored, [name]);
+    }
+    assert_eq!(strict(&[("_pretty", "true"), ("_pretty", "true")]).unwrap().ignored, ["_pretty"]);
+    for value in ["true", "text", "data", "count", "False"] {
+        let refusal = refused(strict(&[("_summary", value)]));
+        assert!(refusal.contains("whole resources") && refusal.contains(r#"["_summary"]"#), "{refusal}");
+        assert_eq!(lenient(&[("_summary", value)]).unwrap().ignored, ["_summary"]);
+    }
+}
+
+#[test]
+fn libraries_give_the_id_back_by_other_names() {
+    for name in LIBRARY_EVENT_ID {
+        let request = strict(&[("_lastEventId", "a"), (name, "b")]).unwrap();
+        assert_eq!(request.last_event_id.as_deref(), Some("a"));
+        assert_eq!(request.library_event_id.as_deref(), Some("b"));
+        assert_eq!(strict(&[(name, "")]).unwrap().library_event_id, None);
+        assert_eq!(strict(&[(name, "b"), (name, "")]).unwrap().library_event_id.as_deref(), Some("b"));
+    }
+    let [a, b, _] = LIBRARY_EVENT_ID;
+    assert!(strict(&[(a, "x"), (b, "x")]).is_ok());
+    for handling in [Handling::Strict, Handling::Lenient] {
+        let refusal = refused(parse(Level::System, &[(a, "x"), (b, "y")], handling));
+        assert!(refusal.contains("another parameter gives") && refusal.contains(b), "{refusal}");
+    }
 }
 
 #[test]
@@ -158,7 +210,7 @@ proptest! {
     #[test]
     fn nothing_panics_and_what_is_taken_is_what_was_asked(
         query in proptest::collection::vec(
-            ("_type|_since|_heartbeat|_lastEventId|_outputFormat|patient|\\PC{0,5}", "\\PC{0,12}|[0-9]{1,2}|Patient(,Goal)?|ndjson"),
+            ("_type|_since|_heartbeat|(_l|l)astEventId|evs_last_event_id|_outputFormat|_format|_pretty|_summary|patient|\\PC{0,5}", "\\PC{0,12}|[0-9]{1,2}|Patient(,Goal)?|ndjson"),
             0..6,
         ),
         handling in prop_oneof![Just(Handling::Strict), Just(Handling::Lenient)],

@@ -45,6 +45,30 @@ async fn the_header_wins_over_the_query_and_both_over_since() {
     assert!(matches!(stream.begin, Begin::Since(None)));
 }
 
+/// A polyfill that cannot send the header adds a parameter to the URL that it was made with.
+#[tokio::test]
+async fn what_a_library_adds_wins_over_what_the_url_was_written_with() {
+    let mut service = Service::start().await;
+    let id = EventId::beginning().to_string();
+    for name in ["lastEventId", "Last-Event-ID", "evs_last_event_id"] {
+        for query in [format!("{name}={id}"), format!("_lastEventId=nonsense&padding=true&{name}={id}")] {
+            let (_client, stream) = service.stream(&format!("/fhir/$export?{query}"), &[]).await;
+            let Begin::After { id: Some(found), since: None } = &stream.begin else {
+                panic!("{query}: {:?}", stream.begin)
+            };
+            assert_eq!(found.to_string(), id);
+        }
+        // As in the header: it would come back with it for ever.
+        let (_client, stream) = service.stream(&format!("/fhir/$export?{name}=nonsense"), &[]).await;
+        assert!(matches!(stream.begin, Begin::After { id: None, since: None }), "{:?}", stream.begin);
+        let target = format!("/fhir/$export?{name}=nonsense");
+        let (_client, stream) = service.stream(&target, &[&format!("Last-Event-ID: {id}")]).await;
+        assert!(matches!(stream.begin, Begin::After { id: Some(_), .. }), "{:?}", stream.begin);
+        let (_client, stream) = service.stream(&format!("/fhir/$export?{name}="), &[]).await;
+        assert!(matches!(stream.begin, Begin::Since(None)), "{:?}", stream.begin);
+    }
+}
+
 #[tokio::test]
 async fn an_unreadable_id_in_the_query_is_an_error() {
     let service = Service::start().await;
