@@ -20,6 +20,7 @@ mod hostile;
 mod load;
 mod operations;
 mod page;
+mod page_fits;
 mod random;
 mod readme;
 mod replay;
@@ -68,6 +69,7 @@ fn main() -> std::process::ExitCode {
             readme::cases(),
             browser::cases(),
             page::cases(),
+            page_fits::cases(),
             random::cases(),
             chaos::cases(),
         ]

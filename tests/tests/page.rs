@@ -40,7 +40,11 @@ fn axe() -> Result<String, String> {
 
 async fn its_logic(_: Context) -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("page");
-    let output = tokio::process::Command::new("node").arg("--test").current_dir(folder).output().await?;
+    let output = tokio::process::Command::new("node")
+        .args(["--test", "--test-reporter=tap"])
+        .current_dir(folder)
+        .output()
+        .await?;
     let wrote = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{wrote}{}", String::from_utf8_lossy(&output.stderr));
     ensure!(wrote.contains("\n# pass ") && !wrote.contains("\n# pass 0\n"), "no test was run: {wrote}");
@@ -48,17 +52,18 @@ async fn its_logic(_: Context) -> Result<()> {
 }
 
 const NAME: &str = r#"<img src=x onerror="window.harmed = true"> & "O'Neil""#;
-const LIVE: &str = "return ['live', 'resumed'].includes(document.getElementById('state').dataset.state)";
+pub(crate) const LIVE: &str =
+    "return ['live', 'resumed'].includes(document.getElementById('state').dataset.state)";
 
 /// A site, and a browser that shows its page.
-struct Watched {
-    site: Site,
-    browser: Browser,
+pub(crate) struct Watched {
+    pub(crate) site: Site,
+    pub(crate) browser: Browser,
 }
 
 impl Watched {
     /// A patient with an open gap; the page is live.
-    async fn start(context: &Context, engine: Engine) -> Result<Self> {
+    pub(crate) async fn start(context: &Context, engine: Engine) -> Result<Self> {
         let site = Site::start(context).await?;
         let name = json!({"resourceType": "Patient", "name": [{"text": NAME}]});
         write(&site.sql, "Patient", "p1", &name).await?;
@@ -87,20 +92,20 @@ impl Watched {
     }
 
     /// Waits until the newest resource that is shown is this one.
-    async fn newest(&self, id: &str) -> Result<()> {
+    pub(crate) async fn newest(&self, id: &str) -> Result<()> {
         let script = format!("return document.querySelector('#resources li')?.dataset.id === '{id}'");
         self.browser.sees(id, &script).await
     }
 
     /// The ids of what is shown, the newest first; `-` before that of a deletion.
-    async fn shown(&self) -> Result<Vec<String>> {
+    pub(crate) async fn shown(&self) -> Result<Vec<String>> {
         let script = "return [...document.querySelectorAll('#resources li')].map((item) =>
             (item.querySelector('.deleted') ? '-' : '') + item.dataset.id)";
         Ok(serde_json::from_value(self.browser.run(script).await?)?)
     }
 
     /// Waits until the newest flip of a gap has this text in it.
-    async fn flipped(&self, change: &str) -> Result<()> {
+    pub(crate) async fn flipped(&self, change: &str) -> Result<()> {
         let script =
             format!("return document.querySelector('#flips li')?.textContent.includes({})", json!(change));
         self.browser.sees(change, &script).await
@@ -119,7 +124,7 @@ impl Watched {
     }
 }
 
-async fn write(sql: &Sql, resource_type: &str, id: &str, content: &Value) -> Result<()> {
+pub(crate) async fn write(sql: &Sql, resource_type: &str, id: &str, content: &Value) -> Result<()> {
     write_text(sql, resource_type, id, &content.to_string()).await
 }
 
@@ -136,7 +141,7 @@ fn report(date: &str) -> Value {
     })
 }
 
-fn issue(report: &str, status: &str) -> Value {
+pub(crate) fn issue(report: &str, status: &str) -> Value {
     let coding = json!({"coding": [{"system": "http://hl7.org/fhir/uv/deqm/CodeSystem/deqm-gaps-status", "code": status}]});
     let url = "http://hl7.org/fhir/uv/deqm/StructureDefinition/deqm-gapStatus";
     json!({
