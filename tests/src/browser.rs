@@ -1,5 +1,5 @@
 //! A real browser, driven by WebDriver BiDi (<https://www.w3.org/TR/webdriver-bidi/>): Chromium through chromedriver,
-//! Firefox by itself. One page each.
+//! Firefox by itself.
 
 use crate::process::Process;
 use crate::{Context, SOON, until, within};
@@ -116,9 +116,13 @@ pub const TAB: &str = "\u{e004}";
 /// The Enter key.
 pub const ENTER: &str = "\u{e007}";
 
+/// A tab or a window of a [`Browser`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OpenPage(String);
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// A headless browser with one page. Call [`close`](Self::close) at the end.
+/// A headless browser. What is asked of it is asked of the page that it has turned to. Call [`close`](Self::close) at the end.
 pub struct Browser {
     connection: Mutex<(Socket, u64)>,
     page: String,
@@ -182,6 +186,31 @@ impl Browser {
             Ok(std::fs::remove_dir_all(&self.home).is_ok().then_some(()))
         })
         .await
+    }
+
+    /// Opens another tab, or another window, and turns to it; the one before.
+    pub async fn another(&mut self, kind: &str) -> Result<OpenPage> {
+        let created = self.call("browsingContext.create", json!({"type": kind})).await?;
+        let page = created["context"].as_str().context("no page")?.to_owned();
+        Ok(OpenPage(std::mem::replace(&mut self.page, page)))
+    }
+
+    /// Turns to a page that is open.
+    pub async fn turn_to(&mut self, page: &OpenPage) -> Result<()> {
+        self.page.clone_from(&page.0);
+        self.call("browsingContext.activate", json!({"context": self.page})).await?;
+        Ok(())
+    }
+
+    /// Closes a page to which it has not turned.
+    pub async fn close_page(&self, page: OpenPage) -> Result<()> {
+        self.call("browsingContext.close", json!({"context": page.0})).await?;
+        Ok(())
+    }
+
+    /// The page that it has turned to.
+    pub fn current(&self) -> OpenPage {
+        OpenPage(self.page.clone())
     }
 
     /// Opens a page, and waits until it is loaded.

@@ -33,7 +33,7 @@ mod takers;
 mod wait;
 mod writers;
 
-pub use browser::{Browser, ENTER, Engine, TAB};
+pub use browser::{Browser, ENTER, Engine, OpenPage, TAB};
 pub use clock::Clock;
 pub use cluster::Cluster;
 pub use disk::Disk;

@@ -21,6 +21,7 @@ mod load;
 mod operations;
 mod page;
 mod page_fits;
+mod page_tabs;
 mod random;
 mod readme;
 mod replay;
@@ -70,6 +71,7 @@ fn main() -> std::process::ExitCode {
             browser::cases(),
             page::cases(),
             page_fits::cases(),
+            page_tabs::cases(),
             random::cases(),
             chaos::cases(),
         ]

@@ -36,6 +36,12 @@ export class Board {
     });
   }
 
+  /** Pauses, or goes on. */
+  run(runs) {
+    if (runs) this.subscription.resume();
+    else this.subscription.pause();
+  }
+
   /** A table takes any JSON: what is not as FHIR has it is no gap, and the stream goes on. */
   #put(text) {
     try {

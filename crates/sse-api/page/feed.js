@@ -19,6 +19,7 @@ export class Feed {
 
   #newest;
   #changed;
+  #runs = false;
   #isLive = false;
   #restarting = false;
   #asked = { until: 0, left: 0 };
@@ -31,7 +32,6 @@ export class Feed {
 
   /** Another stream instead of the one before. */
   ask(url) {
-    const paused = this.subscription?.state === "paused";
     this.subscription?.end();
     this.figures = newFigures();
     this.rates.clear();
@@ -44,7 +44,14 @@ export class Feed {
       notice: (notice) => this.#notice(notice),
       changed: this.#changed,
     });
-    if (paused) this.subscription.pause();
+    this.run(this.#runs);
+  }
+
+  /** Pauses, or goes on. */
+  run(runs) {
+    this.#runs = runs;
+    if (runs) this.subscription.resume();
+    else this.subscription.pause();
   }
 
   /** Once a second: how many events came in the last one, and on average in a minute. */

@@ -1,5 +1,4 @@
-// The page: two streams, and when what they tell is drawn. Two are two of the six connections that a browser opens to one
-// host.
+// The page: two streams, while it is its turn to have them, and when what they tell is drawn.
 //
 // Events only change numbers and bounded lists; the page is drawn at most once a frame, and the costly parts of it less
 // often, so that thousands of events a second cost no more than a few.
@@ -11,6 +10,7 @@ import { Feed } from "./feed.js";
 import { RequestView } from "./request-view.js";
 import { ResourcesView } from "./resources-view.js";
 import { StatusView } from "./status-view.js";
+import { Turn } from "./turn.js";
 
 /** Milliseconds between two drawings of the lists. */
 const LISTS = 250;
@@ -24,14 +24,12 @@ const feed = new Feed(resources, draw);
 const chart = new Chart(feed.rates);
 const board = new Board(draw);
 const boardView = new BoardView(board);
-const status = new StatusView(pauseOrResume);
+const status = new StatusView(() => turn.toggle());
+let turn;
 
-function pauseOrResume() {
-  const paused = feed.subscription.state === "paused";
-  for (const { subscription } of [feed, board]) {
-    if (paused) subscription.resume();
-    else subscription.pause();
-  }
+function run() {
+  for (const stream of [feed, board]) stream.run(turn?.state === "mine");
+  draw();
 }
 
 function draw() {
@@ -40,7 +38,7 @@ function draw() {
 
 function drawFrame(now) {
   frame = undefined;
-  status.render(feed.subscription, feed.figures);
+  status.render(feed.subscription, feed.figures, turn);
   if (now - listsAt >= LISTS) {
     listsAt = now;
     resources.render();
@@ -61,4 +59,6 @@ function everySecond() {
 }
 
 new RequestView((url) => feed.ask(url));
+turn = new Turn(run);
+run();
 setInterval(everySecond, 1000);

@@ -10,6 +10,7 @@ const WORDS = {
   resumed: "Resumed",
   reconnecting: "Reconnecting",
   stale: "Stale",
+  waiting: "Waiting",
   paused: "Paused",
 };
 
@@ -22,14 +23,14 @@ export class StatusView {
     copies(byId("copy-position"), byId("position"));
   }
 
-  render(subscription, figures) {
+  render(subscription, figures, turn) {
     const { trouble, resumed, lastEventId, stale } = subscription;
-    const state = stale && ["live", "resumed"].includes(subscription.state) ? "stale" : subscription.state;
+    const state = stateOf(subscription, turn);
     const badge = byId("state");
     badge.dataset.state = state;
     write(badge, WORDS[state]);
     write(byId("state-detail"), trouble || detail(state, resumed, figures, stale));
-    write(this.#pausing, state === "paused" ? "Resume" : "Pause");
+    write(this.#pausing, turn.paused ? "Resume" : "Pause");
 
     write(byId("events"), count(figures.events));
     const deletions = figures.deletions > 0 ? `, ${count(figures.deletions)} deletions` : "";
@@ -58,10 +59,19 @@ export class StatusView {
   }
 }
 
+/** The state as it is shown: of the stream, or why there is none. */
+function stateOf({ state, stale }, turn) {
+  if (turn.paused) return "paused";
+  if (turn.state === "waiting") return "waiting";
+  if (state === "paused") return "connecting";
+  return stale && ["live", "resumed"].includes(state) ? "stale" : state;
+}
+
 function detail(state, resumed, { liveSince }, stale) {
   const times = resumed > 0 ? `, resumed ${resumed === 1 ? "once" : `${count(resumed)} times`} without a gap` : "";
   if (state === "live" && liveSince) return `since ${timeOfDay(liveSince)}${times}`;
   if (state === "stale") return `what changed after ${timeOfDay(stale)} may be missing: the database is away, or the service is behind`;
+  if (state === "waiting") return "other windows of this page have the connections that the browser opens to one host: close or hide one";
   if (state === "resumed") return "nothing was missed";
   if (state === "paused") return "the position is kept; nothing will be missed";
   return "";

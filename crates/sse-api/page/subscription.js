@@ -34,22 +34,22 @@ export class Subscription {
 
   /**
    * Subscribes to a URL, for these names of events. `hear` has: `resource(type, text)`, `deletion({ type, id }, text,
-   * bundle)`, `notice(notice)` and `changed()`, after the state has changed.
+   * bundle)`, `notice(notice)` and `changed()`, after the state has changed. It is paused at first.
    */
   constructor(url, types, hear) {
     this.#url = url;
     this.#types = types;
     this.#hear = hear;
-    this.#open();
   }
 
   /** Closes the connection, and keeps the position. */
   pause() {
+    if (this.state === "paused") return;
     this.#close();
     this.#become("paused");
   }
 
-  /** Goes on after the last event. */
+  /** Begins, or goes on after the last event. */
   resume() {
     if (this.state !== "paused") return;
     this.#lost = this.lastEventId !== "";

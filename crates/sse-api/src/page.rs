@@ -54,6 +54,7 @@ fn files() -> impl Iterator<Item = File> {
         SCRIPT "status-view.js",
         SCRIPT "subscription.js",
         SCRIPT "summary.js",
+        SCRIPT "turn.js",
         SCRIPT "types.js",
     ];
     std::iter::once(File("/", HTML, include_str!("../page/index.html"))).chain(beside)
