@@ -7,6 +7,8 @@ pub enum Bug {
     StampIsTransactionStart,
     /// The clock is read for the stamp before the wait for a concurrent writer of the same key.
     StampBeforeLock,
+    /// An insert that was stamped before it waited is told, although its key was deleted meanwhile.
+    DeletedBehindStamp,
     /// A row is stamped before its transaction has an id, by which others see that it writes.
     StampBeforeTransactionId,
     /// A mark looks who is writing first, and at the clock afterwards.

@@ -76,8 +76,17 @@ impl History {
                     Transaction::Identified { start } => {
                         Transaction::Stamped { start, row, identified: true }
                     }
+                    Transaction::Idle => Transaction::Stamped { start: now, row, identified: true },
                     other => other,
                 };
+            }
+            Step::Refuse(number) => {
+                if let Transaction::Stamped { row, .. } = state.database.transactions[number]
+                    && state.database.visible(row.key).is_some_and(|(_, there)| there.deleted)
+                {
+                    self.reach(Reached::DeletedBehindStamp);
+                }
+                state.database.transactions[number] = Transaction::Lost;
             }
             Step::Write(number, key, deleted) => self.write(state, number, key, deleted),
             Step::Commit(number) => {

@@ -39,7 +39,7 @@ pub enum Transaction {
         /// `xact_start`.
         start: Instant,
     },
-    /// Stamped too early (a seeded mistake), and not written yet.
+    /// Stamped and not written yet: an insert that waits behind its stamp, or a seeded mistake.
     Stamped {
         /// `xact_start`.
         start: Instant,
@@ -71,7 +71,7 @@ pub enum Transaction {
         /// Where its commit is.
         lsn: Lsn,
     },
-    /// Lost in a crash.
+    /// Lost in a crash, or refused.
     Lost,
 }
 

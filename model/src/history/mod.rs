@@ -41,6 +41,8 @@ pub struct History {
     pub slow: bool,
     /// Whether they also delete.
     pub deletions: bool,
+    /// Whether inserts may be stamped before they wait for whoever writes the same key, as those of a bulk load.
+    pub early: bool,
     /// Whether they may be visible before their commit is on disk.
     pub asynchronous: bool,
     /// How far the clock goes.
@@ -102,6 +104,8 @@ pub enum Reached {
     TimeTold,
     /// W stayed where it was because of an older writer.
     WHeld,
+    /// An insert was refused because its key was deleted behind its stamp.
+    DeletedBehindStamp,
 }
 
 /// The state.
@@ -136,10 +140,12 @@ pub enum Step {
     Begin(usize),
     /// It gets an id.
     Identify(usize),
-    /// It reads the clock for a stamp, but does not write yet (seeded mistakes).
+    /// It reads the clock for a stamp, but does not write yet: inserts that do not wait before, and seeded mistakes.
     Stamp(usize, u8, bool),
     /// It locks a row, stamps and writes it.
     Write(usize, u8, bool),
+    /// Its insert has waited behind its stamp, and is refused.
+    Refuse(usize),
     /// Its commit is in the log.
     Commit(usize),
     /// Others see it.

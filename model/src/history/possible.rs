@@ -1,6 +1,6 @@
 //! Which steps are possible in a state, but for those of the world around.
 
-use super::database::Transaction;
+use super::database::{Row, Transaction};
 use super::mark::Sampler;
 use super::subscriber::{self, Server};
 use super::{History, State, Step};
@@ -11,6 +11,14 @@ impl History {
     fn page_holds(&self, state: &State, page: subscriber::Page) -> bool {
         state.database.flushed >= page.seen
             || matches!(self.bug, Some(Bug::PageBeforeLogIsOnDisk | Bug::NothingWaitsForDisk))
+    }
+
+    /// Whether an insert that was stamped before it waited finds its key taken, or deleted since.
+    fn refuses(&self, state: &State, row: Row) -> bool {
+        self.early
+            && state.database.visible(row.key).is_some_and(|(_, there)| {
+                !there.deleted || (there.stamp >= row.stamp && !self.has_bug(Bug::DeletedBehindStamp))
+            })
     }
 
     pub(super) fn transaction_steps(&self, state: &State, steps: &mut Vec<Step>) {
@@ -28,7 +36,12 @@ impl History {
             match transaction {
                 Transaction::Idle if number > 0 && transactions[number - 1] == Transaction::Idle => {}
                 Transaction::Idle if self.slow => steps.push(Step::Begin(number)),
-                Transaction::Idle => writes(steps, Step::Write, false),
+                Transaction::Idle => {
+                    writes(steps, Step::Write, false);
+                    if self.early {
+                        steps.extend((0..self.keys).map(|key| Step::Stamp(number, key, false)));
+                    }
+                }
                 Transaction::Begun { .. } if self.has_bug(Bug::StampBeforeTransactionId) => {
                     writes(steps, Step::Stamp, true);
                 }
@@ -37,6 +50,9 @@ impl History {
                     writes(steps, Step::Stamp, true);
                 }
                 Transaction::Identified { .. } => writes(steps, Step::Write, false),
+                Transaction::Stamped { row, .. } if free(row.key) && self.refuses(state, *row) => {
+                    steps.push(Step::Refuse(number));
+                }
                 Transaction::Stamped { row, .. } if free(row.key) => {
                     steps.push(Step::Write(number, row.key, row.deleted));
                 }

@@ -86,6 +86,7 @@ impl Reached {
             ResetThenLive => "a reset, then live",
             TimeTold => "a later time told to a quiet stream",
             WHeld => "W held where it was",
+            DeletedBehindStamp => "an insert refused, deleted behind its stamp",
         }
     }
 }

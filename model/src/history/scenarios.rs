@@ -59,6 +59,15 @@ pub fn all() -> Vec<History> {
             ..History::plain()
         },
         History {
+            name: "inserts that are stamped before they wait",
+            transactions: 3,
+            ticks: 2,
+            deletions: true,
+            early: true,
+            reached: &[Reached::DeletedBehindStamp, Reached::LiveDelivery, Reached::EntryDropped],
+            ..History::plain()
+        },
+        History {
             name: "power failure: asynchronous commits",
             asynchronous: true,
             crashes: 1,
@@ -105,12 +114,14 @@ pub fn mistakes() -> Vec<(&'static str, History)> {
     let far = History { ticks: 3, steps: 2, rounds: 1, ..History::plain() };
     let reset = History { ticks: 2, epochs: 1, marks: 1, ..History::plain() };
     let since = History { ticks: 2, since: true, marks: 1, cuts: 1, ..History::plain() };
+    let early = History { transactions: 3, ticks: 1, deletions: true, early: true, ..History::plain() };
     let cut = History { deletions: true, cuts: 1, ..History::plain() };
     [
         (Bug::StampIsTransactionStart, &slow, NEVER_LOST),
         (Bug::ActivityBeforeClock, &slow, NEVER_LOST),
         (Bug::StampBeforeTransactionId, &slow, NEVER_LOST),
         (Bug::StampBeforeLock, &slow, NEVER_BACKWARDS),
+        (Bug::DeletedBehindStamp, &early, NEVER_BACKWARDS),
         (Bug::NothingWaitsForDisk, &crash, NEVER_UNDONE),
         (Bug::PageBeforeLogIsOnDisk, &crash, NEVER_LOST),
         (Bug::ResumeWithNewMark, &cut, NEVER_LOST),
@@ -134,6 +145,7 @@ impl History {
             keys: 1,
             slow: false,
             deletions: false,
+            early: false,
             asynchronous: false,
             ticks: 3,
             steps: 0,

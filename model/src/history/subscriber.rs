@@ -367,11 +367,14 @@ impl Subscriber {
 
     fn hear(&mut self, version: usize, key: u8, database: &Database) {
         debug_assert!(version < TRANSACTIONS);
+        // Versions are numbered as they are stamped, and told as they are committed.
         let place = |version: usize| database.transactions[version].committed().map(|(_, lsn)| lsn);
+        let stamp = |version: usize| database.transactions[version].committed().map(|(row, _)| row.stamp);
         let before = self.has[usize::from(key)].map(usize::from);
         if let Some(before) = before
             && self.heard & 1 << before != 0
-            && place(before) > place(version)
+            && before != version
+            && (place(before) > place(version) || stamp(before) >= stamp(version))
         {
             self.backwards = true;
         }

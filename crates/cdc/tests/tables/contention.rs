@@ -1,9 +1,9 @@
 //! Several writers on a few keys: versions and stamps rise in the order of the commits.
 
-use crate::cluster::{Cluster, TestDatabase, number};
+use crate::cluster::{Cluster, TestDatabase, number, text};
 use crate::log;
 use std::collections::HashMap;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 const WRITERS: u64 = 6;
 const TRANSACTIONS: usize = 150;
@@ -11,13 +11,23 @@ const KEYS: usize = 3;
 
 const BULK: &str = "set local fhir.bulk_load = on;";
 
+/// As in a transaction that has locked as many keys as it may, or of a writer that sets what is not his to set.
+const NO_KEY_LOCKED: &str = "set local fhir.keys_locked = '................';
+                             do $$ begin perform pg_current_xact_id(); end $$;";
+
 fn statement(random: &mut fastrand::Rng) -> String {
     let key = random.usize(..KEYS);
     let insert = format!(
         "insert into fhir.resource (resource_type, id, content) values ('Basic', 'k{key}', '{{\"n\":{}}}')",
         random.u32(..)
     );
-    match random.u8(..8) {
+    match random.u8(..10) {
+        8 => format!("savepoint s; {insert}; rollback to s"),
+        9 => format!(
+            "insert into fhir.resource (resource_type, id, content)
+             select 'Basic', 'k' || i, '{{}}' from generate_series({key}, {key} + 1) i
+             on conflict (resource_type, id) do update set content = excluded.content"
+        ),
         0 | 1 => insert,
         2 => format!("{insert} on conflict do nothing"),
         3 => format!("{insert} on conflict (resource_type, id) do update set content = excluded.content"),
@@ -39,6 +49,9 @@ async fn write(client: Client, isolations: &[&str], seed: u64) -> usize {
         let mut sql = format!("begin isolation level {isolation};");
         if isolation == "read committed" && random.u8(..3) == 0 {
             sql.push_str(BULK);
+        }
+        if random.u8(..4) == 0 {
+            sql.push_str(NO_KEY_LOCKED);
         }
         for _ in 0..random.usize(1..=3) {
             sql.push_str(&statement(&mut random));
@@ -70,19 +83,14 @@ async fn run(database: &TestDatabase, isolations: &'static [&'static str], seed:
     let committed: usize = writers.join_all().await.iter().sum();
     assert!(committed > 100, "only {committed} transactions were not refused (seed {seed})");
 
-    // The last that each transaction says of a key is what counts of it.
-    let mut outcomes: Vec<log::Write> = Vec::new();
-    for write in log::writes(&log::read(&client, &database.name).await) {
-        outcomes.retain(|outcome| outcome.transaction != write.transaction || outcome.id != write.id);
-        outcomes.push(write);
-    }
+    // Each that is told is newer than the one before, also within a transaction.
     let mut newest: HashMap<String, log::Write> = HashMap::new();
-    for outcome in outcomes {
-        if let Some(before) = newest.get(&outcome.id) {
-            assert!(outcome.version > before.version, "{outcome:?} after {before:?} (seed {seed})");
-            assert!(outcome.stamp > before.stamp, "{outcome:?} after {before:?} (seed {seed})");
+    for write in log::writes(&log::read(&client, &database.name).await) {
+        if let Some(before) = newest.get(&write.id) {
+            assert!(write.version > before.version, "{write:?} after {before:?} (seed {seed})");
+            assert!(write.stamp > before.stamp, "{write:?} after {before:?} (seed {seed})");
         }
-        newest.insert(outcome.id.clone(), outcome);
+        newest.insert(write.id.clone(), write);
     }
     // What the log ends with is what the tables hold.
     for outcome in newest.values() {
@@ -116,20 +124,45 @@ async fn versions_rise_at_every_isolation_level() {
     }
 }
 
-/// Begins an insert on a connection of its own, and comes back once it waits for another transaction.
+const INSERT: &str =
+    "insert into fhir.resource (resource_type, id, content) values ('Basic', 'x', '{}') returning version_id";
+
+/// Begins a statement on a connection of its own, and comes back once it waits for another transaction. The result is
+/// what the statement returns.
+async fn waits(
+    database: &TestDatabase,
+    isolation: &str,
+    setting: &str,
+    statement: &str,
+) -> tokio::task::JoinHandle<Result<Option<String>, tokio_postgres::Error>> {
+    let (client, watcher) = (database.client().await, database.client().await);
+    let pid = number(&client, "select pg_backend_pid()::bigint").await;
+    let sql = format!("begin isolation level {isolation}; {setting} {statement}; commit");
+    let waits = tokio::spawn(async move {
+        let answers = client.simple_query(&sql).await?;
+        Ok(answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        }))
+    });
+    let blocked = format!("select cardinality(pg_blocking_pids({pid}))::bigint");
+    while number(&watcher, &blocked).await == 0 {
+        assert!(!waits.is_finished(), "it did not wait: {:?}", waits.await);
+    }
+    waits
+}
+
 async fn insert_that_waits(
     database: &TestDatabase,
     isolation: &str,
     setting: &str,
-) -> tokio::task::JoinHandle<Result<(), tokio_postgres::Error>> {
-    let (client, watcher) = (database.client().await, database.client().await);
-    let pid = number(&client, "select pg_backend_pid()::bigint").await;
-    let insert = "insert into fhir.resource (resource_type, id, content) values ('Basic', 'x', '{}')";
-    let sql = format!("begin isolation level {isolation}; {setting} {insert}; commit");
-    let waits = tokio::spawn(async move { client.batch_execute(&sql).await });
-    let blocked = format!("select cardinality(pg_blocking_pids({pid}))::bigint");
-    while number(&watcher, &blocked).await == 0 {}
-    waits
+) -> tokio::task::JoinHandle<Result<Option<String>, tokio_postgres::Error>> {
+    waits(database, isolation, setting, INSERT).await
+}
+
+/// The versions of a resource in the order of the log.
+async fn told(client: &Client, slot: &str) -> Vec<i64> {
+    log::writes(&log::read(client, slot).await).iter().map(|write| write.version).collect()
 }
 
 /// The row is there: the insert waits for its lock, and is stamped after that.
@@ -148,22 +181,166 @@ async fn an_insert_waits_before_it_is_stamped() {
     assert_eq!(number(&first, "select last_value from fhir.version").await, 4);
 }
 
-/// The row is not there yet: the insert waits in the unique index, behind its stamp, for a transaction that inserts
-/// and deletes.
+/// The row is not there yet: whoever inserts the same key waits before it is stamped, and no version goes backwards.
 #[tokio::test]
-async fn an_insert_that_was_stamped_before_it_waited_is_stamped_again() {
-    for isolation in ["read committed", "repeatable read"] {
+async fn an_insert_waits_for_one_that_is_not_committed_before_it_is_stamped() {
+    let merge =
+        "merge into fhir.resource r using (values ('x')) s (id) on r.resource_type = 'Basic' and r.id = s.id
+                 when not matched then insert (resource_type, id, content) values ('Basic', 'x', '{}')";
+    let many = "insert into fhir.resource (resource_type, id, content)
+         select 'Basic', case i when 7 then 'x' else 'y' || i end, '{}' from generate_series(1, 10) i";
+    let statements = [
+        INSERT,
+        "select fhir.put('Basic', 'x', '{}')",
+        "insert into fhir.resource (resource_type, id, content) values ('Basic', 'x', '{}')
+         on conflict do nothing returning version_id",
+        "savepoint s; insert into fhir.resource (resource_type, id, content) values ('Basic', 'x', '{}'); release s",
+        merge,
+        many,
+    ];
+    let database = Cluster::database().await;
+    let first = database.client().await;
+    let merges = number(&first, "select current_setting('server_version_num')::bigint").await >= 150_000;
+    for isolation in ["read committed", "repeatable read", "serializable"] {
+        for statement in statements.iter().filter(|statement| merges || !statement.starts_with("merge")) {
+            for insert in ["select fhir.put('Basic', 'x', '{}')", "savepoint s; {insert}; release s"] {
+                let insert = insert.replace("{insert}", INSERT);
+                first.batch_execute("delete from fhir.resource; delete from fhir.tombstone").await.unwrap();
+                log::begin(&first, &database.name).await;
+                first.batch_execute(&format!("begin; {insert}")).await.unwrap();
+                let waiting = waits(&database, isolation, "", statement).await;
+                first.batch_execute("delete from fhir.resource where id = 'x'; commit").await.unwrap();
+                let returned = waiting.await.unwrap().unwrap();
+                let told = log::writes(&log::read(&first, &database.name).await);
+                let told: Vec<_> = told.iter().filter(|write| write.id == "x").collect();
+                // Inserted, deleted, inserted: each once.
+                assert_eq!(told.len(), 3, "{isolation}, {statement}: {told:?}");
+                assert!(told.is_sorted_by(|a, b| a.version < b.version && a.stamp < b.stamp), "{told:?}");
+                if let Some(returned) = returned {
+                    assert_eq!(returned, told[2].version.to_string(), "{isolation}, {statement}");
+                }
+            }
+        }
+    }
+}
+
+/// One that does not wait before its stamp may find that the key was deleted behind it.
+#[tokio::test]
+async fn an_insert_whose_key_is_deleted_behind_its_stamp_is_refused() {
+    let full = NO_KEY_LOCKED;
+    for (isolation, theirs, ours) in [
+        ("read committed", full, ""),
+        ("read committed", "", full),
+        ("read committed", BULK, ""),
+        ("read committed", "", BULK),
+        ("repeatable read", full, ""),
+        ("serializable", "", full),
+    ] {
         let database = Cluster::database().await;
         let first = database.client().await;
-        first.batch_execute("begin; select fhir.put('Basic', 'x', '{}')").await.unwrap();
-        let waits = insert_that_waits(&database, isolation, "").await;
+        log::begin(&first, &database.name).await;
+        first.batch_execute(&format!("begin; {theirs} {INSERT}")).await.unwrap();
+        let waiting = insert_that_waits(&database, isolation, ours).await;
         first.batch_execute("delete from fhir.resource; commit").await.unwrap();
-        waits.await.unwrap().unwrap();
-        // Put, the insert that waits, deletion: the fourth is its own.
-        assert_eq!(number(&first, "select version_id from fhir.resource").await, 4, "{isolation}");
-        let younger = "select count(*) from fhir.tombstone t join fhir.resource r using (resource_type, id)
-                       where t.version_id > r.version_id or t.last_updated >= r.last_updated";
-        assert_eq!(number(&first, younger).await, 0, "{isolation}");
+        let refused = waiting.await.unwrap().unwrap_err();
+        assert_eq!(refused.code().unwrap().code(), "40001", "{isolation}, {theirs}, {ours}: {refused:?}");
+        // Run again, it succeeds.
+        first.batch_execute(&format!("begin isolation level {isolation}; {INSERT}; commit")).await.unwrap();
+        let told = told(&first, &database.name).await;
+        assert_eq!(told.len(), 3, "{isolation}, {theirs}, {ours}");
+        assert!(told.is_sorted(), "{isolation}, {theirs}, {ours}: {told:?}");
+    }
+}
+
+/// An old snapshot sees neither the row that others made and deleted since, nor its tombstone.
+#[tokio::test]
+async fn a_deletion_that_an_old_snapshot_does_not_see_is_never_overtaken() {
+    let database = Cluster::database().await;
+    let (first, second) = (database.client().await, database.client().await);
+    log::begin(&first, &database.name).await;
+    second
+        .batch_execute("begin isolation level repeatable read; select count(*) from fhir.resource")
+        .await
+        .unwrap();
+    for sql in ["", "begin;"] {
+        first.batch_execute(&format!("{sql} select fhir.put('Basic', 'x', '{{}}')")).await.unwrap();
+    }
+    let sql = format!("{INSERT}; commit");
+    let pid = number(&second, "select pg_backend_pid()::bigint").await;
+    let waiting = tokio::spawn(async move { second.batch_execute(&sql).await });
+    let watcher = database.client().await;
+    while number(&watcher, &format!("select cardinality(pg_blocking_pids({pid}))::bigint")).await == 0 {}
+    first.batch_execute("delete from fhir.resource; commit").await.unwrap();
+    let refused = waiting.await.unwrap().unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "40001", "{refused:?}");
+    let told = told(&first, &database.name).await;
+    // Inserted, updated, deleted.
+    assert!(told.len() == 3 && told.is_sorted(), "{told:?}");
+}
+
+/// To wait for the key with the row locked, or for the row with the key locked, would be a deadlock.
+#[tokio::test]
+async fn who_replaces_a_resource_in_two_statements_and_who_puts_it_do_not_block_each_other() {
+    for (one, two) in [
+        ("delete from fhir.resource", INSERT),
+        ("update fhir.resource set content = '{}'", "select fhir.put('Basic', 'x', '{}')"),
+        ("delete from fhir.resource", "select fhir.put('Basic', 'x', '{}')"),
+    ] {
+        let database = Cluster::database().await;
+        let first = database.client().await;
+        first.batch_execute("select fhir.put('Basic', 'x', '{}')").await.unwrap();
+        first.batch_execute(&format!("begin; {one}")).await.unwrap();
+        let put = "select fhir.put('Basic', 'x', '{}')";
+        let waiting = waits(&database, "read committed", "", put).await;
+        first.batch_execute(&format!("{two}; commit")).await.unwrap();
+        waiting.await.unwrap().unwrap();
+        assert_eq!(number(&first, "select count(*) from fhir.resource").await, 1, "{one}; {two}");
+        assert_eq!(number(&first, "select count(*) from fhir.tombstone").await, 0, "{one}; {two}");
+    }
+}
+
+/// They are in memory that the server shares.
+#[tokio::test]
+async fn a_transaction_locks_a_few_keys_however_many_it_inserts() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    let locked = "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()";
+    let many = "insert into fhir.resource (resource_type, id, content)
+                select 'Basic', 'm' || i, '{}' from generate_series(1, 500) i";
+    client.batch_execute(&format!("begin; {many}")).await.unwrap();
+    assert_eq!(number(&client, locked).await, 16);
+    client.batch_execute("rollback; begin").await.unwrap();
+    for i in 0..40 {
+        client.batch_execute(&format!("select fhir.put('Basic', 's{i}', '{{}}')")).await.unwrap();
+    }
+    assert_eq!(number(&client, locked).await, 16);
+    // What is taken back is unlocked, and may be locked again.
+    client.batch_execute("rollback; begin; savepoint s").await.unwrap();
+    client.batch_execute(&format!("{many}; rollback to s")).await.unwrap();
+    assert_eq!(number(&client, locked).await, 0);
+    client.batch_execute(many).await.unwrap();
+    assert!((15..=16).contains(&number(&client, locked).await));
+    client.batch_execute("commit").await.unwrap();
+    assert_eq!(number(&client, locked).await, 0);
+}
+
+/// The tombstone's stamp is ahead of the clock: the clock has stepped back since.
+#[tokio::test]
+async fn an_insert_is_stamped_after_the_deletion_by_a_clock_that_has_stepped_back() {
+    for setting in ["", BULK] {
+        let database = Cluster::database().await;
+        let client = database.client().await;
+        client.batch_execute(&format!("{INSERT}; delete from fhir.resource")).await.unwrap();
+        let step = "update fhir.tombstone set last_updated = clock_timestamp() + interval '5 s'";
+        client.batch_execute(step).await.unwrap();
+        let dead = text(&client, "select last_updated::text from fhir.tombstone").await;
+        log::begin(&client, &database.name).await;
+        client.batch_execute(&format!("begin; {setting} {INSERT}; commit")).await.unwrap();
+        let later = format!("select (last_updated > '{dead}')::text from fhir.resource");
+        assert_eq!(text(&client, &later).await, "true", "{setting}");
+        assert_eq!(number(&client, "select count(*) from fhir.tombstone").await, 0, "{setting}");
+        let told = told(&client, &database.name).await;
+        assert!(told.is_sorted() && told[0] > 2, "{told:?}");
     }
 }
 

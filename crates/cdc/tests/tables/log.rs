@@ -19,10 +19,9 @@ pub(crate) async fn read(client: &Client, slot: &str) -> Vec<Vec<u8>> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// What was written, in the order of the log: each transaction's rows.
+/// What was written, in the order of the log.
 #[derive(Debug)]
 pub(crate) struct Write {
-    pub(crate) transaction: usize,
     pub(crate) table: String,
     pub(crate) id: String,
     pub(crate) version: i64,
@@ -32,22 +31,20 @@ pub(crate) struct Write {
 /// Inserts and updates of both tables.
 pub(crate) fn writes(messages: &[Vec<u8>]) -> Vec<Write> {
     let mut relations: HashMap<u32, Relation> = HashMap::new();
-    let mut transaction = 0;
     let mut writes = Vec::new();
     for message in messages {
         match Message::decode(message).unwrap() {
-            Message::Begin(_) => transaction += 1,
             Message::Relation(relation) => {
                 relations.insert(relation.id, relation);
             }
-            Message::Row(row) => writes.extend(write(&relations[&row.relation_id], &row, transaction)),
+            Message::Row(row) => writes.extend(write(&relations[&row.relation_id], &row)),
             _ => {}
         }
     }
     writes
 }
 
-fn write(relation: &Relation, row: &Row<'_>, transaction: usize) -> Option<Write> {
+fn write(relation: &Relation, row: &Row<'_>) -> Option<Write> {
     let new = row.new?;
     let text = |name: &str| {
         let index = relation.columns.iter().position(|column| column.name == name).unwrap();
@@ -59,7 +56,6 @@ fn write(relation: &Relation, row: &Row<'_>, transaction: usize) -> Option<Write
     // A change with an unreadable content could not be routed.
     text("content");
     Some(Write {
-        transaction,
         table: relation.name.clone(),
         id: text("id"),
         version: text("version_id").parse().unwrap(),

@@ -3,6 +3,7 @@
 // Helpers of tests are tests: they may stop at the first surprise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod attacks;
 mod cluster;
 mod contention;
 mod following;
