@@ -4,8 +4,14 @@ use crate::asking::weight;
 use crate::routes::content;
 use axum::response::Response;
 use fhir::{Instant, ResourceType, canonical};
+use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderMap, HeaderValue};
 use serde_json::json;
+
+/// Nothing runs on the list of URLs, but whoever tries an EventSource in the browser's console there may connect to us.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -40,7 +46,9 @@ pub(crate) fn front(base: &str, headers: &HeaderMap) -> Response {
              <h1>fhir-tail</h1>\n<h2>URLs</h2>\n<dl>\n{urls}</dl>\n<h2>Parameters of $export</h2>\n\
              <dl>\n{parameters}</dl>\n<h2>Try it</h2>\n<pre>{command}</pre>\n"
         );
-        return content(HTML, page);
+        let mut response = content(HTML, page);
+        response.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);
+        return response;
     }
     let item = |(name, meaning): &(&str, &str)| format!("  {name:<22}{meaning}\n");
     let urls: String = URLS.iter().map(item).collect();
