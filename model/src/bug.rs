@@ -79,4 +79,15 @@ pub enum Bug {
     PagingForgetsFrom,
     /// An id between a change of the Group and its transition does not say it.
     MovingForgetsFrom,
+
+    /// An id has no hash of its transaction, or it is not looked at.
+    IdWithoutTransaction,
+    /// An id ahead of the feed is waited for, and not compared when the feed passes its place.
+    IdAheadIsNotCompared,
+    /// A reset goes back to the id's safe time although nothing proves that the id is of this history.
+    ResetWithoutProof,
+    /// A process that starts goes on with the run of the one before it.
+    RunSurvivesRestart,
+    /// Pages are resumed, or their end followed, although nothing proves that their mark is of this history.
+    MarkIsNotProven,
 }
