@@ -111,6 +111,13 @@ impl Cluster {
         self.start_again().await
     }
 
+    /// As [`copy`](Self::copy), but as a snapshot of a running machine has it: nobody is asked to stop.
+    pub async fn snapshot(&mut self, name: &str) -> Result<()> {
+        self.stop_immediate().await?;
+        copy_cluster(&self.data, &self.socket.join(name))?;
+        self.start_again().await
+    }
+
     /// As `pg_basebackup` makes it of the running cluster: without its replication slots.
     pub fn base_backup(&self, name: &str) -> Result<()> {
         let mut backup = self.postgres.command("pg_basebackup");

@@ -74,7 +74,7 @@ async fn forked(context: &Context, taken: Taken) -> Result<Forked> {
 }
 
 /// It is told, gets all there is, and drops the rest.
-async fn is_corrected(site: &Site, reader: &mut Reader) -> Result<()> {
+pub(crate) async fn is_corrected(site: &Site, reader: &mut Reader) -> Result<()> {
     site.put("Patient", "end").await?;
     let before = reader.heard.len();
     let address = site.server.address();

@@ -25,6 +25,7 @@ mod page_tabs;
 mod random;
 mod readme;
 mod replay;
+mod restored;
 mod resume;
 mod sessions;
 mod simulate;
@@ -56,6 +57,7 @@ fn main() -> std::process::ExitCode {
             descriptors::cases(),
             slot::cases(),
             forks::cases(),
+            restored::cases(),
             standby::cases(),
             load::cases(),
             tail::cases(),

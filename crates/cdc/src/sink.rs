@@ -9,6 +9,8 @@ use tokio::time::Instant;
 pub trait Sink: Send + Sync {
     /// See [`Publisher::origin`].
     fn origin(&self) -> Option<Origin>;
+    /// See [`Publisher::restored`].
+    fn restored(&self) -> bool;
     /// See [`Publisher::acknowledged`].
     fn acknowledged(&self) -> Lsn;
     /// Where the last change that was published was committed.
@@ -63,6 +65,10 @@ impl FeedSink {
 impl Sink for FeedSink {
     fn origin(&self) -> Option<Origin> {
         self.publisher.origin()
+    }
+
+    fn restored(&self) -> bool {
+        self.publisher.restored()
     }
 
     fn acknowledged(&self) -> Lsn {

@@ -2,7 +2,7 @@
 
 use crate::Lsn;
 use bytes::Bytes;
-use fhir::{Instant, ResourceType};
+use fhir::{Instant, ResourceType, stable_hash};
 
 /// The place of a change in the feed. Positions rise strictly in the order of publishing, and a change
 /// that is decoded again gets the same one.
@@ -29,6 +29,15 @@ impl Position {
     pub const fn before(lsn: Lsn) -> Self {
         Self::first_at(Lsn::new(lsn.get().saturating_sub(1)))
     }
+}
+
+/// A position, and the hash of the transaction that it is in: together they name a change in one history only. A history that
+/// left this one before the position has another transaction there, or none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Anchor {
+    pub(crate) position: Position,
+    /// See [`Transaction::hash32`]; 0 at the beginning of an epoch, where there is none.
+    pub(crate) transaction: u32,
 }
 
 /// Whether a change leaves a resource or takes one away.
@@ -66,6 +75,15 @@ pub struct Transaction {
     pub commit_time: Instant,
 }
 
+impl Transaction {
+    /// The same whenever it is decoded. Another transaction that was committed at the same place, in another history, has
+    /// another number or another time of commit.
+    pub fn hash32(&self) -> u32 {
+        let time = self.commit_time.unix_micros().to_be_bytes();
+        stable_hash(self.xid.to_be_bytes().into_iter().chain(time))
+    }
+}
+
 /// What is published at once: what the input held when it was read, in its order.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -77,6 +95,30 @@ pub struct Batch {
     /// Everything that was committed before this place has been published with this batch or before.
     /// `None`: nothing new is known (the middle of a transaction).
     pub passed: Option<Lsn>,
+}
+
+impl Batch {
+    /// The last change with the hash of its transaction.
+    pub(crate) fn last_anchor(&self) -> Option<Anchor> {
+        let position = self.changes.last()?.position;
+        let mut newest = self.transactions.iter().rev();
+        let transaction = newest.find(|transaction| transaction.commit_lsn <= position.commit_lsn);
+        Some(Anchor { position, transaction: transaction.map_or(0, Transaction::hash32) })
+    }
+
+    /// The hash of the transaction of each change, worked out once for each transaction.
+    pub(crate) fn transaction_hashes(&self) -> Vec<u32> {
+        let mut transactions = self.transactions.iter().peekable();
+        let mut hash = 0;
+        let of = |change: &Change| {
+            while let Some(next) = transactions.next_if(|next| next.commit_lsn <= change.position.commit_lsn)
+            {
+                hash = next.hash32();
+            }
+            hash
+        };
+        self.changes.iter().map(of).collect()
+    }
 }
 
 impl Kind {

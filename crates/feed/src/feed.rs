@@ -4,14 +4,14 @@ use crate::budget::Budget;
 use crate::framed::Spare;
 use crate::freshness::Freshness;
 use crate::hub::Hub;
-use crate::journal::{Durable, Journal, PastEpoch, Retention, Segments, State, Writer};
+use crate::journal::{Durable, Journal, PastRuns, Retention, Segments, State, Writer, ended};
 use crate::publisher::Publisher;
 use crate::seldom;
 use crate::subscriber::Subscriber;
 use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Source, SourceError, Subscription};
 use fhir::{Filter, Instant};
 use parking_lot::Mutex;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant as Clock, MissedTickBehavior, interval};
@@ -42,6 +42,32 @@ pub struct Options {
 pub struct OpenError {
     directory: PathBuf,
     source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Shared {
+    /// Waits until the journal has this place in the log, up to which pages are going to be read: it shows after a restart that an
+    /// id which carries it is of this history. A journal that cannot be written is not waited for.
+    pub(crate) async fn paged(&self, run: u64, l: Lsn) {
+        self.paged.send_if_modified(|(of, greatest)| {
+            let more = *of != run || *greatest < l;
+            if more {
+                (*of, *greatest) = (run, l);
+            }
+            more
+        });
+        let mut durable = self.durable.clone();
+        let written = durable.wait_for(|durable| durable.run != run || durable.failing || durable.paged >= l);
+        if written.await.is_err() {
+            // The journal's thread has ended, and the process with it.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl OpenError {
+    pub(crate) fn new(directory: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { directory: directory.to_owned(), source: source.into() }
+    }
 }
 
 /// Where the feed is, for metrics and health.
@@ -90,9 +116,12 @@ pub(crate) struct Shared {
     pub(crate) spare: Spare,
     /// Turns at reading a page of the tables.
     pub(crate) pages: Semaphore,
-    pub(crate) past: Mutex<Vec<PastEpoch>>,
+    /// The runs that have ended.
+    pub(crate) past: PastRuns,
     marks: watch::Sender<Option<(u64, Mark)>>,
     freshness: Mutex<Freshness>,
+    /// The greatest L of a mark that pages wait for, with the run that they are read in.
+    paged: watch::Sender<(u64, Lsn)>,
     /// False while somebody else follows the database.
     follows: watch::Sender<bool>,
 }
@@ -111,7 +140,7 @@ impl Feed {
     /// journal's thread runs its timers.
     pub fn open(options: Options, framing: Arc<dyn Framing>) -> Result<(Self, Publisher), OpenError> {
         let directory = options.directory.clone();
-        Self::open_journal(options, framing).map_err(|source| OpenError { directory, source })
+        Self::open_journal(options, framing).map_err(|source| OpenError::new(&directory, source))
     }
 
     fn open_journal(
@@ -130,14 +159,24 @@ impl Feed {
     ) -> Result<(Self, Publisher), Box<dyn std::error::Error + Send + Sync>> {
         let stored = journal.load()?;
         let known = stored.as_ref().map(|state| state.origin.clone());
-        let state = stored.unwrap_or_else(State::unknown);
+        let mut past = journal.past()?;
+        let mut state = stored.unwrap_or_else(State::unknown);
+        if known.is_some() {
+            past = ended(&state, &past, false);
+            state.run = fastrand::u64(..);
+            // If the disk is full the journal's thread does it when there is room.
+            if let Err(error) = journal.write_runs(&state, &past) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the journal cannot be written yet");
+            }
+        }
         let budget = Budget::new(options.held_bytes / 2);
         let page_budget = Budget::new(options.held_bytes / 2);
         let hub = Arc::new(Hub::new(&state, framing.clone(), budget.clone()));
         let retention = Retention { bytes: options.retention_bytes, age: options.retention_age };
         let (marks, marked) = watch::channel(None);
+        let (paged, to_page) = watch::channel((state.run, state.paged));
         let (announce, durable) = watch::channel(Durable::of(&state, journal.bytes(), 0, false));
-        let past = Mutex::new(state.past.clone());
+        let past = Arc::new(Mutex::new(past));
         let shared = Arc::new(Shared {
             hub,
             journal: journal.clone(),
@@ -148,13 +187,22 @@ impl Feed {
             source: watch::Sender::new(None),
             spare: Spare::default(),
             pages: Semaphore::new(options.concurrent_pages.max(1)),
-            past,
+            past: past.clone(),
             marks,
+            paged,
             freshness: Mutex::new(Freshness::new(Clock::now())),
             follows: watch::Sender::new(true),
         });
         tokio::spawn(keep_fresh(Arc::downgrade(&shared)));
-        let writer = Writer::start(journal, state.clone(), retention, marked, announce, shared.hub.clone())?;
+        let writer = Writer::start(
+            journal,
+            state.clone(),
+            retention,
+            marked,
+            announce,
+            shared.hub.clone(),
+            (past, to_page),
+        )?;
         let publisher = Publisher::new(shared.clone(), writer, known.map(|_| state));
         Ok((Self { shared }, publisher))
     }
@@ -215,7 +263,7 @@ impl Feed {
         let head = self.shared.hub.head();
         let on_disk = *self.shared.durable.borrow();
         Status {
-            head: head.position,
+            head: head.last.position,
             received_lsn: head.received,
             durable_lsn: on_disk.lsn,
             journal_bytes: on_disk.bytes,

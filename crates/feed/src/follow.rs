@@ -11,7 +11,7 @@ use crate::journal::{Durable, JournalError};
 use crate::read::{READ_BYTES, Read, Wanted, id_at, read};
 use crate::rings;
 use crate::subscription::Out;
-use crate::{EventId, Frames, Item, Lsn, Mark, Notice, Position};
+use crate::{Anchor, EventId, Frames, Item, Lsn, Mark, Notice, Position};
 use bytes::Bytes;
 use fhir::{Filter, Instant};
 use std::pin::pin;
@@ -21,6 +21,9 @@ use tokio::time::{Instant as Clock, sleep_until};
 
 /// After this long without an event a subscriber is told how far it is.
 const POSITION_EVERY: Duration = Duration::from_secs(60);
+pub(crate) const OTHER_HISTORY: &str =
+    "the database's history is another than the one that the event id is of: it was restored from a copy";
+const AHEAD: &str = "the change that the event id names has to come again from the database";
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Who waits outside of the channels looks this often whether the feed has become stale.
 const LOOK: Duration = Duration::from_secs(1);
@@ -28,9 +31,11 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Why a subscriber cannot go on from where it stands; `since` is from where its reset goes on.
 pub(crate) struct Lost {
     pub(crate) since: Instant,
-    pub(crate) epoch: u64,
+    pub(crate) run: u64,
     /// Of the last thing it got: coming back with it is the same reset.
     pub(crate) id: EventId,
+    /// Nothing shows that what it has is of this history.
+    pub(crate) forked: bool,
     pub(crate) reason: &'static str,
 }
 
@@ -39,9 +44,11 @@ pub(crate) struct Follow<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) filter: &'a Filter,
     pub(crate) out: &'a Out,
-    pub(crate) epoch: u64,
+    pub(crate) run: u64,
     /// Everything up to here was passed.
-    pub(crate) position: Position,
+    pub(crate) last: Anchor,
+    /// Whether that is known to be of this history.
+    pub(crate) trust: Trust,
     /// What a live id of the position carries.
     pub(crate) w: Instant,
     /// Set until the feed has passed its L.
@@ -60,13 +67,27 @@ pub(crate) struct Follow<'a> {
     quiet: Clock,
 }
 
+/// What is known of the place that a subscriber came with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Trust {
+    /// The feed has passed it, and it was the same.
+    Verified,
+    /// It is compared when the feed passes it.
+    Compared {
+        /// The run that gave the id out.
+        run: u64,
+        /// Whether what is known of that run shows already that it is of this history.
+        proven: bool,
+    },
+}
+
 impl<'a> Follow<'a> {
     pub(crate) fn new(
         shared: &'a Shared,
         filter: &'a Filter,
         out: &'a Out,
-        epoch: u64,
-        position: Position,
+        run: u64,
+        (last, trust): (Anchor, Trust),
         w: Instant,
     ) -> Self {
         let quiet = Clock::now() + POSITION_EVERY;
@@ -74,12 +95,13 @@ impl<'a> Follow<'a> {
             shared,
             filter,
             out,
-            epoch,
-            position,
+            run,
+            last,
+            trust,
             w,
             split: None,
             live: false,
-            told: position,
+            told: last.position,
             complete: w,
             told_complete: w,
             told_stale: false,
@@ -100,7 +122,7 @@ impl<'a> Follow<'a> {
         Box::pin(self.journal_to_its_end()).await?;
         let shared = self.shared;
         let mut joined = shared.hub.join(self.filter);
-        self.same_epoch(joined.head.epoch)?;
+        self.same_run(joined.head.run)?;
         Box::pin(self.journal_up_to(joined.head)).await?;
         if !std::mem::replace(&mut self.live, true) {
             self.is_at(&joined.head);
@@ -114,18 +136,24 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
-    /// Reads what is on disk, without a place in a channel, and while there is a split waits for more.
+    /// Reads what is on disk, without a place in a channel, and waits for more while there is a split, or while the place that the
+    /// subscriber came with has not been passed: the change there, which its client has, was lost in a crash of ours, and
+    /// comes again; or it was never in this history.
     async fn journal_to_its_end(&mut self) -> Result<(), Lost> {
         let mut durable = self.shared.durable.clone();
         loop {
             let on_disk = *durable.borrow_and_update();
-            self.same_epoch(on_disk.epoch)?;
+            self.same_run(on_disk.run)?;
             self.journal(on_disk.head).await?;
-            if self.split.is_some_and(|mark| passed(&on_disk, self.position, mark.l)) {
+            self.compare_with_head(&on_disk)?;
+            if self.split.is_some_and(|mark| passed(&on_disk, self.last.position, mark.l)) {
                 self.split = None;
             }
-            if self.split.is_none() {
+            if self.split.is_none() && self.trust == Trust::Verified {
                 return Ok(());
+            }
+            if self.trust != Trust::Verified {
+                self.out.waits_for(AHEAD.into()).await;
             }
             tokio::select! {
                 changed = durable.changed() => if changed.is_err() { std::future::pending().await },
@@ -139,24 +167,39 @@ impl<'a> Follow<'a> {
         }
     }
 
+    /// Compares the place that the subscriber came with, where nothing that follows it was read.
+    fn compare_with_head(&mut self, on_disk: &Durable) -> Result<(), Lost> {
+        if self.trust == Trust::Verified {
+            return Ok(());
+        }
+        if self.last == on_disk.head {
+            self.trust = Trust::Verified;
+        } else if on_disk.head.position >= self.last.position || on_disk.lsn > self.last.position.commit_lsn {
+            return Err(self.other_history());
+        }
+        Ok(())
+    }
+
     /// Waits until the joining point is on disk, and reads up to it.
     async fn journal_up_to(&mut self, head: Head) -> Result<(), Lost> {
         let mut durable = self.shared.durable.clone();
-        let there = |durable: &Durable| durable.epoch != head.epoch || durable.head >= head.position;
+        let there =
+            |durable: &Durable| durable.run != head.run || durable.head.position >= head.last.position;
         let on_disk = durable.wait_for(there).await.ok().map(|durable| *durable);
         let Some(on_disk) = on_disk else { return std::future::pending().await };
-        self.same_epoch(on_disk.epoch)?;
-        self.journal(head.position).await
+        self.same_run(on_disk.run)?;
+        self.journal(head.last).await
     }
 
     /// Reads the journal up to a position that is on disk.
-    async fn journal(&mut self, until: Position) -> Result<(), Lost> {
-        while self.position < until {
+    async fn journal(&mut self, until: Anchor) -> Result<(), Lost> {
+        while self.last.position < until.position {
             self.tell_freshness(self.shared.hub.head().stale).await;
             let mut held = self.shared.budget.take(READ_BYTES).await;
             let wanted = Wanted {
-                epoch: self.epoch,
-                from: self.position,
+                run: self.run,
+                from: self.last,
+                verified: self.trust == Trust::Verified,
                 until,
                 filter: self.filter.clone(),
                 split: self.split,
@@ -182,23 +225,29 @@ impl<'a> Follow<'a> {
                 }
                 Err(_) => std::future::pending().await,
             };
-            self.same_epoch(self.shared.durable.borrow().epoch)?;
+            self.same_run(self.shared.durable.borrow().run)?;
+            if read.other_history {
+                return Err(self.other_history());
+            }
             let gap = read.gap;
-            let ended = read.last == self.position;
+            let ended = read.last.position == self.last.position;
+            if !ended {
+                self.trust = Trust::Verified;
+            }
             self.deliver(read, &mut held).await;
             if gap {
                 return Err(self.lost("what follows that event is no longer kept"));
             }
             if ended {
                 // Between the position and the end there are no entries left.
-                self.position = until;
+                self.last = until;
             }
         }
         Ok(())
     }
 
     async fn deliver(&mut self, read: Read, held: &mut Option<Held>) {
-        self.position = read.last;
+        self.last = read.last;
         self.w = self.w.max(read.w.unwrap_or(self.w));
         if read.frames.is_empty() {
             return;
@@ -233,14 +282,14 @@ impl<'a> Follow<'a> {
     }
 
     async fn chunk(&mut self, chunk: &Chunk, frames: &Bytes) {
-        if chunk.last <= self.position {
+        if chunk.last.position <= self.last.position {
             return;
         }
         // A client that saw what our crash lost is ahead of the feed that comes again.
-        let first = chunk.ends.partition_point(|(position, _, _)| *position <= self.position);
+        let first = chunk.ends.partition_point(|(position, _, _)| *position <= self.last.position);
         let start =
             first.checked_sub(1).and_then(|before| chunk.ends.get(before)).map_or(0, |(_, _, end)| *end);
-        self.position = chunk.last;
+        self.last = chunk.last;
         self.w = self.w.max(chunk.w);
         if first < chunk.ends.len() {
             let tally = if first == 0 {
@@ -248,15 +297,15 @@ impl<'a> Follow<'a> {
             } else {
                 Arc::new(chunk.ends.iter().skip(first).map(|(_, event, _)| *event).collect())
             };
-            let framed = chunk.ends.last().map_or(self.position, |(position, _, _)| *position);
+            let framed = chunk.ends.last().map_or(self.last.position, |(position, _, _)| *position);
             self.frames(Frames { bytes: frames.slice(start..), tally }, framed).await;
         }
     }
 
     /// All that was published up to this head has been passed.
     fn is_at(&mut self, head: &Head) {
-        if head.position > self.position {
-            self.position = head.position;
+        if head.last.position > self.last.position {
+            self.last = head.last;
             self.w = self.w.max(head.w);
         }
         // The L of that mark was received: who stamped at or before its W committed before that, and was published.
@@ -273,7 +322,7 @@ impl<'a> Follow<'a> {
     async fn tell_position(&mut self) {
         self.quiet = Clock::now() + POSITION_EVERY;
         let transaction_time = self.complete();
-        if self.position > self.told || transaction_time > self.told_complete {
+        if self.last.position > self.told || transaction_time > self.told_complete {
             self.notice(Notice::Position { transaction_time }).await;
         }
     }
@@ -297,29 +346,38 @@ impl<'a> Follow<'a> {
     }
 
     fn notice(&mut self, notice: Notice) -> impl Future<Output = ()> {
-        self.told = self.position;
+        self.told = self.last.position;
         self.told_complete = self.complete;
         self.out.send(Item::Notice(notice), self.id())
     }
 
     fn id(&self) -> EventId {
-        id_at(self.epoch, self.position, self.w, self.split)
+        let run = match self.trust {
+            Trust::Verified => self.run,
+            Trust::Compared { run, .. } => run,
+        };
+        id_at(run, self.last, self.w, self.split)
     }
 
-    fn same_epoch(&self, epoch: u64) -> Result<(), Lost> {
-        if epoch == self.epoch {
+    fn same_run(&self, run: u64) -> Result<(), Lost> {
+        if run == self.run {
             Ok(())
         } else {
             Err(self.lost("the database's history or the journal is another"))
         }
     }
 
+    fn other_history(&self) -> Lost {
+        Lost { forked: true, ..self.lost(OTHER_HISTORY) }
+    }
+
     fn lost(&self, reason: &'static str) -> Lost {
-        Lost { since: self.w, epoch: self.epoch, id: self.id(), reason }
+        let forked = matches!(self.trust, Trust::Compared { proven: false, .. });
+        Lost { since: self.w, run: self.run, id: self.id(), reason, forked }
     }
 }
 
 /// Whether everything committed before `l` lies before the position.
 fn passed(on_disk: &Durable, position: Position, l: Lsn) -> bool {
-    position.commit_lsn >= l || (on_disk.lsn >= l && position >= on_disk.head)
+    position.commit_lsn >= l || (on_disk.lsn >= l && position >= on_disk.head.position)
 }

@@ -8,7 +8,7 @@
 use crate::budget::{Budget, Held};
 use crate::journal::State;
 use crate::subscription::Tally;
-use crate::{Batch, EventId, Framing, Lsn, Mark, Position};
+use crate::{Anchor, Batch, EventId, Framing, Lsn, Mark, Position};
 use bytes::Bytes;
 use fhir::{Filter, Instant, RESOURCE_TYPES, ResourceType};
 use parking_lot::Mutex;
@@ -34,8 +34,10 @@ pub(crate) struct Hub {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
     pub(crate) epoch: u64,
+    /// What its ids carry.
+    pub(crate) run: u64,
     /// The last change published.
-    pub(crate) position: Position,
+    pub(crate) last: Anchor,
     /// What its id carries.
     pub(crate) w: Instant,
     /// Everything committed before it was published.
@@ -60,8 +62,8 @@ pub(crate) enum Live {
 
 /// Frames of the changes of one batch that concern one filter.
 pub(crate) struct Chunk {
-    /// The last position of the batch, whether it concerned the filter or not.
-    pub(crate) last: Position,
+    /// The last change of the batch, whether it concerned the filter or not.
+    pub(crate) last: Anchor,
     /// What the ids of the batch carry.
     pub(crate) w: Instant,
     /// Taken away by the hub, oldest first, when the budget is needed elsewhere: the journal has them.
@@ -170,7 +172,7 @@ impl Hub {
     pub(crate) fn publish(&self, batch: &Batch) -> Instant {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
-        if let Some((first, last)) = batch.changes.first().zip(batch.changes.last()) {
+        if let Some((first, last)) = batch.changes.first().zip(batch.last_anchor()) {
             while let Some(mark) = inner.pending.front().copied()
                 && mark.l <= first.position.commit_lsn
             {
@@ -178,8 +180,8 @@ impl Hub {
                 inner.pending.pop_front();
             }
             inner.match_channels(batch);
-            self.send(inner, batch, last.position);
-            inner.head.position = last.position;
+            self.send(inner, batch, last);
+            inner.head.last = last;
         }
         if let Some(passed) = batch.passed {
             inner.head.received = inner.head.received.max(passed);
@@ -195,8 +197,12 @@ impl Hub {
     }
 
     /// Frames and sends, one channel after the other: what is held at once is one channel's.
-    fn send(&self, inner: &mut Inner, batch: &Batch, last: Position) {
-        let Head { epoch, w, .. } = inner.head;
+    fn send(&self, inner: &mut Inner, batch: &Batch, last: Anchor) {
+        if inner.touched.is_empty() {
+            return;
+        }
+        let Head { run, w, .. } = inner.head;
+        let transactions = batch.transaction_hashes();
         let mut ids = vec![String::new(); batch.changes.len()];
         for number in std::mem::take(&mut inner.touched) {
             let Some(channel) = &mut inner.slots[number] else { continue };
@@ -214,7 +220,8 @@ impl Hub {
             for index in wanted {
                 let (change, id) = (&batch.changes[index], &mut ids[index]);
                 if id.is_empty() {
-                    EventId::live(epoch, change.position, w).write(id);
+                    let anchor = Anchor { position: change.position, transaction: transactions[index] };
+                    EventId::live(run, anchor, w).write(id);
                 }
                 let event = change.kind.event(change.resource_type);
                 self.framing.frame(id, event, &change.data, &mut frames);
@@ -327,7 +334,8 @@ impl Head {
     fn of(state: &State) -> Self {
         Self {
             epoch: state.epoch,
-            position: state.head,
+            run: state.run,
+            last: state.head_anchor(),
             w: state.head_w,
             received: state.durable_lsn,
             passed_mark: None,

@@ -3,8 +3,11 @@
 //! Opaque to clients: base64url without padding, under 64 bytes when live and under 256 in a replay. A hash
 //! at the end recognises what was damaged; it keeps nobody from making ids up, so nothing is trusted
 //! that they say. The timeline is no part of it: each timeline has epochs of its own.
+//!
+//! What an id names it names in one history only: a position comes with the hash of its transaction, and all of it with the
+//! run that gave it out ([`PastRun`](crate::journal::PastRun)).
 
-use crate::{Kind, Lsn, Mark, Position};
+use crate::{Anchor, Kind, Lsn, Mark, Position};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fhir::{Instant, ResourceType, stable_hash, stable_hash_after};
@@ -22,27 +25,33 @@ pub(crate) enum Place {
     Beginning,
     /// In the feed, past a position.
     Live {
-        epoch: u64,
-        position: Position,
+        run: u64,
+        anchor: Anchor,
         /// Of the newest mark whose L is at or before the position: from where a reset goes on.
         w: Instant,
     },
     /// In the feed, the pages done, while the feed may not have passed the mark's L yet.
     Split {
-        epoch: u64,
-        position: Position,
+        run: u64,
+        anchor: Anchor,
         mark: Mark,
         /// From where a reset goes on; the mark's own may be the request's `_since`, which lies ahead.
         w: Instant,
     },
     /// In the pages.
     Replay(Replaying),
+    /// Of a release whose ids did not name the transaction: not to be continued.
+    Old {
+        epoch: u64,
+        /// From where a reset goes on; for an id within the pages their lower bound.
+        since: Option<Instant>,
+    },
 }
 
 /// A place within the pages of a round.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Replaying {
-    pub(crate) epoch: u64,
+    pub(crate) run: u64,
     /// The round's lower bound.
     pub(crate) since: Option<Instant>,
     /// The round's mark: its upper bound, and where the feed takes over.
@@ -67,10 +76,15 @@ pub(crate) struct Cursor {
 #[error("not an event id of this service")]
 pub struct InvalidEventId;
 
+// The first half of a tag is the version of the form.
 const BEGINNING: u8 = 0x10;
-const LIVE: u8 = 0x11;
-const SPLIT: u8 = 0x12;
-const REPLAY: u8 = 0x13;
+const LIVE: u8 = 0x21;
+const SPLIT: u8 = 0x22;
+const REPLAY: u8 = 0x23;
+const OLD: u8 = 0x24;
+const LIVE_BEFORE: u8 = 0x11;
+const SPLIT_BEFORE: u8 = 0x12;
+const REPLAY_BEFORE: u8 = 0x13;
 /// Longer than any id: nothing longer is decoded.
 const MAX_TEXT: usize = 256;
 const HASH_LEN: usize = 4;
@@ -81,16 +95,18 @@ impl EventId {
         Self(Place::Beginning)
     }
 
-    pub(crate) const fn live(epoch: u64, position: Position, w: Instant) -> Self {
-        Self(Place::Live { epoch, position, w })
+    pub(crate) const fn live(run: u64, anchor: Anchor, w: Instant) -> Self {
+        Self(Place::Live { run, anchor, w })
     }
 
-    /// The epoch that it is of.
-    pub(crate) const fn epoch(&self) -> Option<u64> {
+    /// The run that gave it out.
+    pub(crate) const fn run(&self) -> Option<u64> {
         match &self.0 {
             Place::Beginning => None,
-            Place::Live { epoch, .. } | Place::Split { epoch, .. } => Some(*epoch),
-            Place::Replay(place) => Some(place.epoch),
+            Place::Live { run, .. } | Place::Split { run, .. } => Some(*run),
+            Place::Replay(place) => Some(place.run),
+            // An epoch was one run then.
+            Place::Old { epoch, .. } => Some(*epoch),
         }
     }
 
@@ -99,22 +115,27 @@ impl EventId {
         let mut bytes = Vec::with_capacity(48);
         match &self.0 {
             Place::Beginning => bytes.push(BEGINNING),
-            Place::Live { epoch, position, w } => {
+            Place::Live { run, anchor, w } => {
                 bytes.push(LIVE);
-                put_u64(*epoch, &mut bytes);
-                put_position(*position, &mut bytes);
+                put_u64(*run, &mut bytes);
+                put_anchor(*anchor, &mut bytes);
                 put_instant(*w, &mut bytes);
             }
-            Place::Split { epoch, position, mark, w } => {
+            Place::Split { run, anchor, mark, w } => {
                 bytes.push(SPLIT);
-                put_u64(*epoch, &mut bytes);
-                put_position(*position, &mut bytes);
+                put_u64(*run, &mut bytes);
+                put_anchor(*anchor, &mut bytes);
                 put_mark(*mark, &mut bytes);
                 put_instant(*w, &mut bytes);
             }
             Place::Replay(replay) => {
                 put_stage(replay, &mut bytes);
                 put_row(replay.cursor.stamp, &replay.cursor.id, &mut bytes);
+            }
+            Place::Old { epoch, since } => {
+                bytes.push(OLD);
+                put_u64(*epoch, &mut bytes);
+                put_instant(since.unwrap_or(Instant::MIN), &mut bytes);
             }
         }
         bytes.extend_from_slice(&stable_hash(bytes.iter().copied()).to_be_bytes());
@@ -161,7 +182,7 @@ impl RowIds {
 /// What the rows of a stage have in common.
 fn put_stage(row: &Replaying, out: &mut Vec<u8>) {
     out.push(REPLAY);
-    put_u64(row.epoch, out);
+    put_u64(row.run, out);
     put_instant(row.since.unwrap_or(Instant::MIN), out);
     put_mark(row.mark, out);
     out.extend_from_slice(&row.filter.to_be_bytes());
@@ -187,6 +208,11 @@ fn put_instant(instant: Instant, out: &mut Vec<u8>) {
 fn put_mark(mark: Mark, out: &mut Vec<u8>) {
     put_instant(mark.w, out);
     put_u64(mark.l.get(), out);
+}
+
+fn put_anchor(anchor: Anchor, out: &mut Vec<u8>) {
+    put_position(anchor.position, out);
+    out.extend_from_slice(&anchor.transaction.to_be_bytes());
 }
 
 /// The ordinal takes as many bytes as it needs: it is small nearly always, and the id is sent with every event.
@@ -250,9 +276,18 @@ impl Fields<'_> {
         })
     }
 
+    fn anchor(&mut self) -> Option<Anchor> {
+        Some(Anchor { position: self.position()?, transaction: self.take().map(u32::from_be_bytes)? })
+    }
+
+    /// A lower bound, if there is one.
+    fn since(&mut self) -> Option<Option<Instant>> {
+        self.instant().map(|since| Some(since).filter(|since| *since != Instant::MIN))
+    }
+
     fn replay(&mut self) -> Option<Replaying> {
-        let epoch = self.u64()?;
-        let since = Some(self.instant()?).filter(|since| *since != Instant::MIN);
+        let run = self.u64()?;
+        let since = self.since()?;
         let mark = self.mark()?;
         let filter = self.take().map(u32::from_be_bytes)?;
         let [index] = self.take()?;
@@ -264,21 +299,34 @@ impl Fields<'_> {
         };
         let stamp = self.instant()?;
         let id = std::str::from_utf8(std::mem::take(&mut self.0)).ok()?.into();
-        Some(Replaying { epoch, since, mark, filter, cursor: Cursor { kind, resource_type, stamp, id } })
+        Some(Replaying { run, since, mark, filter, cursor: Cursor { kind, resource_type, stamp, id } })
     }
 
     fn place(&mut self) -> Option<Place> {
         let [tag] = self.take()?;
         let place = match tag {
             BEGINNING => Place::Beginning,
-            LIVE => Place::Live { epoch: self.u64()?, position: self.position()?, w: self.instant()? },
+            LIVE => Place::Live { run: self.u64()?, anchor: self.anchor()?, w: self.instant()? },
             SPLIT => Place::Split {
-                epoch: self.u64()?,
-                position: self.position()?,
+                run: self.u64()?,
+                anchor: self.anchor()?,
                 mark: self.mark()?,
                 w: self.instant()?,
             },
             REPLAY => Place::Replay(self.replay()?),
+            OLD => Place::Old { epoch: self.u64()?, since: self.since()? },
+            LIVE_BEFORE => {
+                let (epoch, _) = (self.u64()?, self.position()?);
+                Place::Old { epoch, since: self.since()? }
+            }
+            SPLIT_BEFORE => {
+                let (epoch, _, _) = (self.u64()?, self.position()?, self.mark()?);
+                Place::Old { epoch, since: self.since()? }
+            }
+            REPLAY_BEFORE => {
+                let Replaying { run: epoch, since, .. } = self.replay()?;
+                Place::Old { epoch, since }
+            }
             _ => return None,
         };
         self.0.is_empty().then_some(place)
@@ -310,90 +358,4 @@ impl FromStr for EventId {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn position() -> impl Strategy<Value = Position> {
-        any::<(u64, u64, u16)>().prop_map(|(lsn, ordinal, part)| Position {
-            commit_lsn: Lsn::new(lsn),
-            ordinal,
-            part,
-        })
-    }
-
-    fn instant() -> impl Strategy<Value = Instant> {
-        any::<i64>().prop_map(Instant::from_unix_micros)
-    }
-
-    fn mark() -> impl Strategy<Value = Mark> {
-        (instant(), any::<u64>()).prop_map(|(w, l)| Mark { w, l: Lsn::new(l) })
-    }
-
-    fn place() -> impl Strategy<Value = Place> {
-        let replay = (
-            any::<(u64, Option<i64>, u32, bool)>(),
-            mark(),
-            0..fhir::RESOURCE_TYPES,
-            instant(),
-            "[A-Za-z0-9.-]{1,64}",
-        )
-            .prop_map(|((epoch, since, filter, deletion), mark, index, stamp, id)| {
-                let kind = if deletion { Kind::Deletion } else { Kind::Upsert };
-                let resource_type = ResourceType::from_index(index).unwrap();
-                let since = since.filter(|since| *since != i64::MIN).map(Instant::from_unix_micros);
-                let cursor = Cursor { kind, resource_type, stamp, id: id.into() };
-                Place::Replay(Replaying { epoch, since, mark, filter, cursor })
-            });
-        prop_oneof![
-            Just(Place::Beginning),
-            (any::<u64>(), position(), instant()).prop_map(|(epoch, position, w)| Place::Live {
-                epoch,
-                position,
-                w
-            }),
-            (any::<u64>(), position(), mark(), instant())
-                .prop_map(|(epoch, position, mark, w)| Place::Split { epoch, position, mark, w }),
-            replay,
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn the_text_gives_back_the_place(place in place()) {
-            let id = EventId(place);
-            let text = id.to_string();
-            prop_assert_eq!(&text.parse::<EventId>().unwrap(), &id);
-            let limit = if matches!(id.0, Place::Live { .. }) { 64 } else { 256 };
-            prop_assert!(text.len() < limit);
-        }
-
-        #[test]
-        fn ids_of_rows_have_the_text_of_any_other(
-            place in place(),
-            rows in prop::collection::vec((instant(), "[A-Za-z0-9.-]{1,64}"), 1..5)
-        ) {
-            let Place::Replay(mut place) = place else { return Ok(()) };
-            let mut ids = RowIds::new(&place);
-            for (stamp, id) in rows {
-                place.cursor = Cursor { stamp, id: id.as_str().into(), ..place.cursor };
-                prop_assert_eq!(ids.text(stamp, &id), EventId(Place::Replay(place.clone())).to_string());
-            }
-        }
-
-        #[test]
-        fn a_damaged_id_is_recognised(place in place(), at in any::<prop::sample::Index>(), with in "[A-Za-z0-9_-]") {
-            let text = EventId(place).to_string();
-            let at = at.index(text.len());
-            let damaged = format!("{}{with}{}", &text[..at], &text[at + 1..]);
-            // The hash has 32 bits and one character six, so that no single one can hide.
-            prop_assert_eq!(damaged.parse::<EventId>().is_ok(), damaged == text);
-            prop_assert!(text[..at].parse::<EventId>().is_err());
-        }
-
-        #[test]
-        fn any_text_is_read_or_refused(text in "\\PC{0,300}") {
-            let _ = text.parse::<EventId>();
-        }
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! The publisher: the one way into the feed.
 
 use crate::feed::Shared;
-use crate::journal::{Publish, State, Stopped, Writer};
+use crate::journal::{Publish, State, Stopped, Writer, ended};
 use crate::{Batch, Lsn, Position, Transaction};
 use fhir::Instant;
 use std::sync::Arc;
@@ -45,6 +45,10 @@ pub struct Publisher {
     queued: Position,
     /// The journal's generation that `queued` belongs to.
     generation: u64,
+    /// Everything committed before it was published, in this epoch.
+    passed: Lsn,
+    /// The operator said that the database was restored.
+    restored: bool,
     /// Replication has begun again from before the head's transaction, which must come again.
     awaits_head: bool,
     durable: watch::Sender<Lsn>,
@@ -67,9 +71,11 @@ impl Publisher {
             shared,
             writer,
             origin: known.as_ref().map(|state| state.origin.clone()),
-            head: on_disk.head,
+            restored: known.as_ref().is_some_and(|state| state.restored),
+            head: on_disk.head.position,
+            passed: on_disk.lsn,
             transaction: known.and_then(|state| state.transaction),
-            queued: on_disk.head,
+            queued: on_disk.head.position,
             generation: on_disk.generation,
             awaits_head: false,
             durable,
@@ -79,6 +85,11 @@ impl Publisher {
     /// The database that the journal follows; `None` when it is new.
     pub fn origin(&self) -> Option<Origin> {
         self.origin.clone()
+    }
+
+    /// Whether the operator has said that the database was restored: what was published may not exist any more.
+    pub fn restored(&self) -> bool {
+        self.restored
     }
 
     /// Everything committed before it is on disk. The slot must stand at or before it.
@@ -125,15 +136,19 @@ impl Publisher {
         since: Instant,
         fork: bool,
     ) -> Result<(), PublishError> {
-        let before = match &self.origin {
-            Some(_) => self.shared.journal.load().ok().flatten(),
-            None => None,
-        };
-        let state = State::begin(before.as_ref(), origin.clone(), start, since, fork);
+        let state = State::begin(origin.clone(), start, since);
         let (done, written) = oneshot::channel();
+        let mut past = self.shared.past.lock().clone();
+        if self.origin.is_some()
+            && let Some(before) = self.shared.journal.load().ok().flatten()
+        {
+            // What the hub has and the disk not yet was told all the same.
+            let head = before.head.max(self.head);
+            past = ended(&State { head, ..before }, &past, fork);
+        }
         // Before subscribers can meet the new epoch: whether they were on a fork.
-        self.shared.past.lock().clone_from(&state.past);
-        self.writer.send(Publish::Begin { state: Box::new(state.clone()), done })?;
+        self.shared.past.lock().clone_from(&past);
+        self.writer.send(Publish::Begin { state: Box::new(state.clone()), past, done })?;
         if written.await.is_err() {
             // The journal failed meanwhile. What counts is what it has when it is open again.
             let mut durable = self.shared.durable.clone();
@@ -144,6 +159,8 @@ impl Publisher {
             }
         }
         self.origin = Some(origin);
+        self.restored = false;
+        self.passed = start;
         self.head = state.head;
         self.queued = state.head;
         self.transaction = None;
@@ -158,7 +175,7 @@ impl Publisher {
         let on_disk = *self.shared.durable.borrow();
         if on_disk.generation != self.generation {
             self.generation = on_disk.generation;
-            self.queued = on_disk.head;
+            self.queued = on_disk.head.position;
             return Err(PublishError::Reopened);
         }
         self.compare(&batch)?;
@@ -209,9 +226,14 @@ impl Publisher {
                 if std::mem::take(&mut self.awaits_head) {
                     return Err(PublishError::Fork(last.commit_lsn));
                 }
+                if self.head.commit_lsn < transaction.commit_lsn && transaction.commit_lsn < self.passed {
+                    // It was not there when everything before a later place had come.
+                    return Err(PublishError::Fork(transaction.commit_lsn));
+                }
                 self.transaction = Some(*transaction);
             }
         }
+        self.passed = self.passed.max(batch.passed.unwrap_or(self.passed));
         Ok(())
     }
 

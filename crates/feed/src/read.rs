@@ -1,8 +1,8 @@
 //! Reading the journal for one subscriber: a run of blocks, matched and framed.
 
-use crate::journal::{Entry, Journal, JournalError};
+use crate::journal::{Block, Entry, Header, Journal, JournalError};
 use crate::subscription::Tally;
-use crate::{EventId, Framing, Mark, Position};
+use crate::{Anchor, EventId, Framing, Mark, Position};
 use bytes::Bytes;
 use fhir::{Filter, Instant};
 
@@ -14,11 +14,13 @@ const READ_BLOCKS: usize = 4096;
 /// What to read.
 #[derive(Clone)]
 pub(crate) struct Wanted {
-    pub(crate) epoch: u64,
+    pub(crate) run: u64,
     /// Beyond this ...
-    pub(crate) from: Position,
+    pub(crate) from: Anchor,
+    /// Whether `from` is known to be of this history, or is to be compared first.
+    pub(crate) verified: bool,
     /// ... up to this, which is on disk.
-    pub(crate) until: Position,
+    pub(crate) until: Anchor,
     pub(crate) filter: Filter,
     /// Only what lies on the feed's side of it.
     pub(crate) split: Option<Mark>,
@@ -33,11 +35,13 @@ pub(crate) struct Read {
     /// The last position framed.
     pub(crate) framed: Position,
     /// Everything up to here was passed.
-    pub(crate) last: Position,
+    pub(crate) last: Anchor,
     /// What a live id of `last` carries; `None` when nothing was passed.
     pub(crate) w: Option<Instant>,
     /// The journal does not go on where the reader stands: what it missed was dropped.
     pub(crate) gap: bool,
+    /// Where the reader stands there is another transaction: it comes from another history.
+    pub(crate) other_history: bool,
 }
 
 /// Reads a run of blocks. Blocks on files.
@@ -50,27 +54,35 @@ pub(crate) fn read(
     let mut read = Read {
         frames: Bytes::new(),
         tally: Tally::default(),
-        framed: wanted.from,
+        framed: wanted.from.position,
         last: wanted.from,
         w: None,
         gap: false,
+        other_history: false,
     };
+    let (from, until) = (wanted.from.position, wanted.until.position);
+    let mut verified = wanted.verified;
     let mut id = String::new();
     let mut blocks = 0;
-    journal.blocks_after(wanted.from, &mut |header, block| {
-        if header.preceding > read.last {
+    journal.blocks_after(from, &mut |header, block| {
+        if header.preceding > read.last.position {
             read.gap = true;
+            return Ok(false);
+        }
+        if !std::mem::replace(&mut verified, true) && !has(header, block, wanted.from)? {
+            read.other_history = true;
             return Ok(false);
         }
         if header.types.iter().any(|resource_type| wanted.filter.matches(resource_type)) {
             for entry in block()?.entries() {
                 let entry = entry?;
-                if entry.position > wanted.until {
+                if entry.position > until {
                     break;
                 }
-                if entry.position > wanted.from && wanted.concerns(&entry) {
+                if entry.position > from && wanted.concerns(&entry) {
                     id.clear();
-                    wanted.id(entry.position, header.w.max(wanted.w)).write(&mut id);
+                    let anchor = Anchor { position: entry.position, transaction: entry.transaction };
+                    wanted.id(anchor, header.w.max(wanted.w)).write(&mut id);
                     let event = entry.kind.event(entry.resource_type);
                     framing.frame(&id, event, entry.data, &mut frames);
                     read.tally.count(event);
@@ -78,13 +90,36 @@ pub(crate) fn read(
                 }
             }
         }
-        read.last = header.last.min(wanted.until).max(wanted.from);
+        read.last = if header.last < until {
+            Anchor { position: header.last, transaction: header.last_transaction }
+        } else {
+            wanted.until
+        };
         read.w = Some(header.w);
         blocks += 1;
-        Ok(header.last < wanted.until && frames.len() < READ_BYTES && blocks < READ_BLOCKS)
+        Ok(header.last < until && frames.len() < READ_BYTES && blocks < READ_BLOCKS)
     })?;
     read.frames = frames.into();
     Ok(read)
+}
+
+/// Whether the transaction of an anchor is in the block that follows it, or that it is in.
+fn has(
+    header: &Header,
+    block: &dyn Fn() -> Result<Block, JournalError>,
+    anchor: Anchor,
+) -> Result<bool, JournalError> {
+    let at = anchor.position.commit_lsn;
+    if header.preceding.commit_lsn == at {
+        return Ok(header.preceding_transaction == anchor.transaction);
+    }
+    for entry in block()?.entries() {
+        let entry = entry?;
+        if entry.position.commit_lsn >= at {
+            return Ok(entry.position.commit_lsn == at && entry.transaction == anchor.transaction);
+        }
+    }
+    Ok(false)
 }
 
 impl Wanted {
@@ -94,17 +129,17 @@ impl Wanted {
     }
 
     /// The id of a position: it carries the mark as long as the feed may not have passed its L.
-    fn id(&self, position: Position, w: Instant) -> EventId {
-        id_at(self.epoch, position, w, self.split)
+    fn id(&self, anchor: Anchor, w: Instant) -> EventId {
+        id_at(self.run, anchor, w, self.split)
     }
 }
 
 /// The id of a position in the feed, with the mark while there is a split.
-pub(crate) fn id_at(epoch: u64, position: Position, w: Instant, split: Option<Mark>) -> EventId {
+pub(crate) fn id_at(run: u64, anchor: Anchor, w: Instant, split: Option<Mark>) -> EventId {
     match split {
-        Some(mark) if position.commit_lsn < mark.l => {
-            EventId(crate::id::Place::Split { epoch, position, mark, w })
+        Some(mark) if anchor.position.commit_lsn < mark.l => {
+            EventId(crate::id::Place::Split { run, anchor, mark, w })
         }
-        _ => EventId::live(epoch, position, w),
+        _ => EventId::live(run, anchor, w),
     }
 }

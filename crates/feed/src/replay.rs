@@ -5,7 +5,7 @@
 use crate::feed::Shared;
 use crate::framed::Framed;
 use crate::id::{Cursor, Place, Replaying};
-use crate::journal::PastEpoch;
+use crate::journal::PastRun;
 use crate::subscription::Out;
 use crate::{EventId, Item, Kind, Mark, Page, PageRequest, Sample, Source, SourceError};
 use fhir::{Filter, Instant, ResourceType};
@@ -39,8 +39,8 @@ pub(crate) struct Replay<'a> {
 
 /// Where the feed takes over.
 pub(crate) struct HandOver {
-    /// The epoch that the pages were read in.
-    pub(crate) epoch: u64,
+    /// The run that the pages were read in.
+    pub(crate) run: u64,
     /// What lies on the tables' side of it was sent.
     pub(crate) split: Mark,
     /// W of the last mark: all stamped at or before it was sent, or not asked for. The next `_since`.
@@ -63,10 +63,11 @@ impl Replay<'_> {
         reset: Option<u64>,
     ) -> Result<Paged, SourceError> {
         let source = self.shared.source(self.out).await;
-        let (epoch, mut sample) = self.first_mark(&*source).await?;
+        let (run, mut sample) = self.first_mark(&*source).await?;
         let (w, l) = (sample.mark.w, sample.mark.l);
+        self.shared.paged(run, l).await;
         // Told before the history became another, while this waited for its mark.
-        if since.is_some() && reset.is_some_and(|told| told != epoch && self.shared.forked(told)) {
+        if since.is_some() && reset.is_some_and(|told| told != run && self.shared.forked(told)) {
             return Ok(Paged::Impossible(id.clone(), FORKED));
         }
         if let (Some(since), Some(purged)) = (since, sample.tombstones_purged)
@@ -82,10 +83,10 @@ impl Replay<'_> {
             if reset.is_some() && since > w {
                 return Ok(Paged::Impossible(id.clone(), STEPPED_BACK));
             }
-            return Ok(Paged::Done(HandOver { epoch, split: Mark { w: since, l }, w }));
+            return Ok(Paged::Done(HandOver { run, split: Mark { w: since, l }, w }));
         }
         let filter = self.filter.hash32();
-        let mut round = Round { epoch, filter, since, mark: sample.mark };
+        let mut round = Round { run, filter, since, mark: sample.mark };
         let mut passed = id.clone();
         loop {
             passed = self.pages(&source, round, None, passed).await?;
@@ -99,6 +100,7 @@ impl Replay<'_> {
             if clock_fell_behind(&sample, &next) || !worth_a_round(&sample, &next) {
                 return Ok(Paged::Done(round.hand_over()));
             }
+            self.shared.paged(run, next.mark.l).await;
             round = Round { since: Some(round.mark.w), mark: next.mark, ..round };
             sample = next;
         }
@@ -108,7 +110,7 @@ impl Replay<'_> {
     pub(crate) async fn resume(&self, place: Replaying) -> Result<Paged, SourceError> {
         let id = EventId(Place::Replay(place.clone()));
         let source = self.shared.source(self.out).await;
-        let round = Round { epoch: place.epoch, filter: place.filter, since: place.since, mark: place.mark };
+        let round = Round { run: place.run, filter: place.filter, since: place.since, mark: place.mark };
         let passed = self.pages(&source, round, Some(place.cursor), id).await?;
         if self.purged_meanwhile(&*source, round).await? {
             return Ok(Paged::Impossible(passed, PURGED));
@@ -124,18 +126,18 @@ impl Replay<'_> {
     }
 
     /// The first mark whose W has passed the beginning of the journal: what was stamped before it and
-    /// committed before the slot was there is in the tables for sure. And the epoch that it was taken in.
+    /// committed before the slot was there is in the tables for sure. And the run that it was taken in.
     async fn first_mark(&self, source: &dyn Source) -> Result<(u64, Sample), SourceError> {
         let mut told = None;
         loop {
-            let epoch = self.shared.durable.borrow().epoch;
+            let run = self.shared.durable.borrow().run;
             let sample = persist(self.out, || source.mark()).await?;
             let on_disk = *self.shared.durable.borrow();
-            if on_disk.epoch != epoch {
+            if on_disk.run != run {
                 continue;
             }
             if sample.mark.w >= on_disk.floor.stamp {
-                return Ok((epoch, sample));
+                return Ok((run, sample));
             }
             let waiting = source.holding_back().unwrap_or_else(|| "open transactions of the database".into());
             if told.as_ref() != Some(&waiting) {
@@ -240,17 +242,17 @@ async fn read_page(
 }
 
 impl Shared {
-    /// Whether versions that were published in an epoch may no longer exist: there was a fork since, or the journal does not
-    /// know the epoch, so that nothing says that there was none.
-    pub(crate) fn forked(&self, epoch: u64) -> bool {
-        // The hub has a new epoch before the disk does; when one ends it is in the past before that.
-        let current = [self.durable.borrow().epoch, self.hub.head().epoch];
-        self.ended(epoch).map_or_else(|| !current.contains(&epoch), |ended| ended.forked)
+    /// Whether versions that were published in a run may no longer exist: there was a fork since, or the journal does not know
+    /// the run, so that nothing says that there was none.
+    pub(crate) fn forked(&self, run: u64) -> bool {
+        // The hub has a new run before the disk does; when one ends it is in the past before that.
+        let current = [self.durable.borrow().run, self.hub.head().run];
+        self.ended(run).map_or_else(|| !current.contains(&run), |ended| ended.forked)
     }
 
-    /// An epoch of the past, if it is remembered.
-    pub(crate) fn ended(&self, epoch: u64) -> Option<PastEpoch> {
-        self.past.lock().iter().find(|past| past.epoch == epoch).copied()
+    /// A run of the past, if it is remembered.
+    pub(crate) fn ended(&self, run: u64) -> Option<PastRun> {
+        self.past.lock().iter().find(|past| past.run == run).copied()
     }
 
     /// The database, as soon as it is known.
@@ -295,7 +297,7 @@ async fn persist<T, F: Future<Output = Result<T, SourceError>>>(
 /// One pass over the tables.
 #[derive(Clone, Copy)]
 struct Round {
-    epoch: u64,
+    run: u64,
     /// What ids say of the filter.
     filter: u32,
     since: Option<Instant>,
@@ -304,15 +306,15 @@ struct Round {
 
 impl Round {
     fn hand_over(self) -> HandOver {
-        HandOver { epoch: self.epoch, split: self.mark, w: self.mark.w }
+        HandOver { run: self.run, split: self.mark, w: self.mark.w }
     }
 
     /// The place before all rows of a page.
     fn beginning(self, request: &PageRequest) -> Replaying {
         let PageRequest { kind, resource_type, .. } = *request;
         let cursor = Cursor { kind, resource_type, stamp: Instant::MIN, id: "".into() };
-        let Self { epoch, filter, since, mark } = self;
-        Replaying { epoch, since, mark, filter, cursor }
+        let Self { run, filter, since, mark } = self;
+        Replaying { run, since, mark, filter, cursor }
     }
 
     /// What is read, in order: the rows of the types that others refer to first, then the deletions, the

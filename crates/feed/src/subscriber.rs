@@ -1,12 +1,12 @@
 //! What a subscriber goes through: where its id lets it begin, replay, follow, and reset when it is lost.
 
 use crate::feed::Shared;
-use crate::follow::{Follow, Lost};
+use crate::follow::{Follow, Lost, OTHER_HISTORY, Trust};
 use crate::id::{Place, Replaying};
-use crate::journal::{Durable, JournalError};
+use crate::journal::{Durable, JournalError, PastRun};
 use crate::replay::{HandOver, Paged, Replay};
 use crate::subscription::Out;
-use crate::{Begin, EventId, Item, Mark, Notice, Position, SourceError};
+use crate::{Anchor, Begin, EventId, Item, Mark, Notice, Position, SourceError};
 use fhir::{Filter, Instant};
 use std::sync::Arc;
 
@@ -17,17 +17,18 @@ pub(crate) struct Subscriber {
     pub(crate) out: Out,
 }
 
-/// A place in the feed, of an epoch.
+/// A place in the feed, of the run that publishes.
 struct Standing {
-    epoch: u64,
-    position: Position,
+    run: u64,
+    last: Anchor,
+    trust: Trust,
     w: Instant,
     split: Option<Mark>,
 }
 
 /// What a subscriber does next.
 enum Step {
-    /// Reads the tables from the beginning of a round. After a reset, which was told in this epoch, `since` is not
+    /// Reads the tables from the beginning of a round. After a reset, which was told in this run, `since` is not
     /// what the client asked for.
     Replay { since: Option<Instant>, id: EventId, reset: Option<u64> },
     /// Reads the rest of a round.
@@ -81,8 +82,8 @@ impl Subscriber {
 
     /// Follows the feed from there until it cannot go on.
     async fn follow(&self, from: Standing) -> Lost {
-        let Standing { epoch, position, w, split } = from;
-        let mut follow = Follow::new(&self.shared, &self.filter, &self.out, epoch, position, w);
+        let Standing { run, last, trust, w, split } = from;
+        let mut follow = Follow::new(&self.shared, &self.filter, &self.out, run, (last, trust), w);
         follow.split = split;
         follow.run().await
     }
@@ -114,13 +115,13 @@ impl Subscriber {
 
     async fn tell_reset(&self, since: Option<Instant>, id: EventId, reason: &'static str, all: bool) -> Step {
         self.one_epoch().await;
-        let epoch = self.shared.durable.borrow().epoch;
+        let run = self.shared.durable.borrow().run;
         // Without a time to go back to nobody can be told what was deleted meanwhile. And while it waited there
         // may have been a fork.
-        let all = all || since.is_none() || id.epoch().is_some_and(|of| self.shared.forked(of));
+        let all = all || since.is_none() || id.run().is_some_and(|of| self.shared.forked(of));
         let notice = if all { Notice::ResetAll { reason } } else { Notice::Reset { reason } };
         self.out.send(Item::Notice(notice), id.clone()).await;
-        Step::Replay { since: if all { None } else { since }, id, reset: Some(epoch) }
+        Step::Replay { since: if all { None } else { since }, id, reset: Some(run) }
     }
 
     async fn paged(&self, paged: Paged) -> Step {
@@ -132,24 +133,25 @@ impl Subscriber {
 
     /// Where the feed goes on after the pages: before the first entry on its side of the mark.
     async fn hand_over(&self, hand_over: HandOver) -> Step {
-        let HandOver { epoch, split: mark, w } = hand_over;
+        let HandOver { run, split: mark, w } = hand_over;
         // The head first: what is appended while the journal is searched lies beyond it.
-        let head = self.shared.durable.borrow().head;
+        let Durable { head, epoch, run: current, .. } = *self.shared.durable.borrow();
         let journal = self.shared.journal.clone();
         // The state after the search: it says what is dropped before it is.
         let searched = tokio::task::spawn_blocking(move || {
             Ok::<_, JournalError>((journal.seek(mark)?, journal.load()?))
         });
-        let id = EventId(Place::Split { epoch, position: head, mark, w });
-        let reset = |reason| Step::Reset { since: Some(w), id, reason, all: self.shared.forked(epoch) };
+        let id = EventId(Place::Split { run, anchor: head, mark, w });
+        let reset = |reason| Step::Reset { since: Some(w), id, reason, all: self.shared.forked(run) };
         match searched.await {
             Ok(Ok((found, Some(state))))
-                if state.epoch == epoch
+                if (state.epoch, current) == (epoch, run)
                     && state.floor.stamp <= mark.w
                     && state.floor.position.commit_lsn < mark.l =>
             {
-                let position = found.unwrap_or(head);
-                Step::Follow(Standing { epoch, position, w, split: Some(mark) })
+                // Found in the journal: verified.
+                let (last, trust) = (found.unwrap_or(head), Trust::Verified);
+                Step::Follow(Standing { run, last, trust, w, split: Some(mark) })
             }
             Ok(Ok(_)) => reset("what follows the pages is no longer kept"),
             Ok(Err(error)) => {
@@ -164,8 +166,8 @@ impl Subscriber {
     }
 
     fn reset(&self, lost: Lost) -> Step {
-        let Lost { since, epoch, reason, id } = lost;
-        Step::Reset { since: Some(since), id, reason, all: self.shared.forked(epoch) }
+        let Lost { since, run, reason, id, forked } = lost;
+        Step::Reset { since: Some(since), id, reason, all: forked || self.shared.forked(run) }
     }
 
     /// What an id is still good for.
@@ -177,29 +179,27 @@ impl Subscriber {
         };
         Ok(match id.0.clone() {
             Place::Beginning => Step::Replay { since, id, reset: None },
-            Place::Live { epoch, position, w } => {
-                let from = Standing { epoch, position, w, split: None };
-                self.go_on(&on_disk, from, since, id).await?
-            }
-            Place::Split { epoch, position, mark, w } => {
-                let split = Some(mark);
-                let from = Standing { epoch, position, w, split };
-                self.go_on(&on_disk, from, since, id).await?
+            Place::Live { run, anchor, w } => self.go_on(&on_disk, run, (anchor, None, w), since, id).await?,
+            Place::Split { run, anchor, mark, w } => {
+                self.go_on(&on_disk, run, (anchor, Some(mark), w), since, id).await?
             }
             Place::Replay(place) => {
                 let stale = if place.filter != self.filter.hash32() {
                     Some(Stale::Foreign("the event id belongs to a request with another filter"))
-                } else if place.epoch != on_disk.epoch {
-                    Some(self.stale_epoch(place.epoch))
-                } else if on_disk.floor.stamp > place.mark.w {
-                    Some(Stale::Old("what follows the pages is no longer kept"))
                 } else {
-                    None
+                    self.stale_pages(&on_disk, &place)
                 };
                 match stale {
-                    None => Step::Resume(place),
+                    None => Step::Resume(Replaying { run: on_disk.run, ..place }),
                     Some(stale) => stale.step(place.since, since, id),
                 }
+            }
+            Place::Old { epoch, since: from_id } => {
+                let stale = match self.origin_of(&on_disk, epoch) {
+                    Err(stale) => stale,
+                    Ok(_) => Stale::Old("the event id is of an earlier release"),
+                };
+                stale.step(from_id, since, id)
             }
         })
     }
@@ -207,51 +207,96 @@ impl Subscriber {
     async fn go_on(
         &self,
         on_disk: &Durable,
-        from: Standing,
+        run: u64,
+        (last, split, w): (Anchor, Option<Mark>, Instant),
         since: Option<Instant>,
         id: EventId,
     ) -> Result<Step, SourceError> {
-        Ok(match self.stale(on_disk, from.epoch, from.position).await? {
-            None => Step::Follow(from),
-            Some(stale) => stale.step(Some(from.w), since, id),
+        Ok(match self.trust(on_disk, run, last, split).await? {
+            Ok(trust) => Step::Follow(Standing { run: on_disk.run, last, trust, w, split }),
+            Err(stale) => stale.step(Some(w), since, id),
         })
     }
 
-    /// Why a position in the feed cannot be continued; `None` if it can.
-    async fn stale(
+    /// What is known of a position in the feed, or why it cannot be continued.
+    async fn trust(
         &self,
         on_disk: &Durable,
-        epoch: u64,
-        position: Position,
-    ) -> Result<Option<Stale>, SourceError> {
-        if epoch != on_disk.epoch {
-            return Ok(Some(self.stale_epoch(epoch)));
+        run: u64,
+        last: Anchor,
+        split: Option<Mark>,
+    ) -> Result<Result<Trust, Stale>, SourceError> {
+        let origin = match self.origin_of(on_disk, run) {
+            Ok(origin) => origin,
+            Err(stale) => return Ok(Err(stale)),
+        };
+        let proven = origin.ended.is_none_or(|ended| ended.proves(last.position, None));
+        let trust = Trust::Compared { run, proven };
+        // Rows of the pages up to the mark are not compared with anything.
+        let pages_unproven =
+            origin.ended.is_some_and(|ended| split.is_some() && !ended.proves(Position::ZERO, split));
+        if pages_unproven {
+            return Ok(Err(Stale::Forked(UNPROVEN)));
         }
-        if position < on_disk.floor.position {
-            return Ok(Some(Stale::Old("what follows that event is no longer kept")));
+        let old = |reason| if proven { Stale::Old(reason) } else { Stale::Forked(UNPROVEN) };
+        if !origin.same_epoch {
+            return Ok(Err(old("the journal was begun anew")));
         }
-        if position <= self.shared.hub.head().position {
-            return Ok(None);
+        if last.position < on_disk.floor.position {
+            return Ok(Err(old("what follows that event is no longer kept")));
+        }
+        if last.position <= self.shared.hub.head().last.position {
+            return Ok(Ok(trust));
         }
         // A client saw what our crash lost: Postgres sends it again, unless the database never wrote it.
         let sample = self.shared.sample(&self.out).await?;
-        let written = position.commit_lsn < sample.mark.l;
-        Ok((!written).then_some(Stale::Forked("the event id is ahead of the database")))
+        let written = last.position.commit_lsn < sample.mark.l;
+        Ok(if written { Ok(trust) } else { Err(Stale::Forked("the event id is ahead of the database")) })
     }
 
-    /// Only what the journal remembers of an epoch says that there was no fork since. An id of one that it does not know may be
-    /// of a history that was lost when the database was restored, however old its position looks.
-    fn stale_epoch(&self, epoch: u64) -> Stale {
-        if !self.shared.forked(epoch) {
-            Stale::Old("the journal was begun anew")
-        } else if self.shared.ended(epoch).is_some() {
-            Stale::Forked("the database's history is another than the one that the event id is of")
+    /// Why a round cannot be resumed; `None` if it can.
+    fn stale_pages(&self, on_disk: &Durable, place: &Replaying) -> Option<Stale> {
+        let origin = match self.origin_of(on_disk, place.run) {
+            Ok(origin) => origin,
+            Err(stale) => return Some(stale),
+        };
+        if origin.ended.is_some_and(|ended| !ended.proves(Position::ZERO, Some(place.mark))) {
+            Some(Stale::Forked(UNPROVEN))
+        } else if !origin.same_epoch {
+            Some(Stale::Old("the journal was begun anew"))
+        } else if on_disk.floor.stamp > place.mark.w {
+            Some(Stale::Old("what follows the pages is no longer kept"))
         } else {
-            Stale::Forked(
-                "the journal knows nothing of the event id's history: it was begun anew, or the id is of another",
-            )
+            None
         }
     }
+
+    /// What the journal knows of the run that gave an id out. Only what it remembers says that there was no fork since: an id of a
+    /// run that it does not know may be of a history that was lost when the database was restored, however old its position
+    /// looks.
+    fn origin_of(&self, on_disk: &Durable, run: u64) -> Result<Origin, Stale> {
+        let ended = self.shared.ended(run);
+        if !self.shared.forked(run) {
+            let same_epoch = ended.is_none_or(|ended| ended.epoch == on_disk.epoch);
+            Ok(Origin { ended: ended.filter(|_| run != on_disk.run), same_epoch })
+        } else if ended.is_some() {
+            Err(Stale::Forked(OTHER_HISTORY))
+        } else {
+            Err(Stale::Forked(
+                "the journal knows nothing of the event id's history: it was begun anew, or the id is of another",
+            ))
+        }
+    }
+}
+
+const UNPROVEN: &str = "nothing shows that the event id is of this history of the database";
+
+/// The run that an id is of.
+struct Origin {
+    /// When it has ended.
+    ended: Option<PastRun>,
+    /// Its positions can be compared with those of now.
+    same_epoch: bool,
 }
 
 /// Why an id cannot be continued.

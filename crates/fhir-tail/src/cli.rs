@@ -42,6 +42,10 @@ pub(crate) enum Command {
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Box<CheckCommand>),
 
+    /// Tell the service, while it is stopped, that its database was restored: clients then take everything again
+    #[command(after_help = RESTORED_EXAMPLES)]
+    Restored,
+
     /// Ask the service on this machine whether it is ready, for probes in containers
     #[command(after_help = READY_EXAMPLES)]
     Ready(ReadyCommand),
@@ -122,6 +126,15 @@ Examples:
 
 It changes nothing. Ask as the role that the service logs in as: then a replication connection is
 tried too. Ends with 0 if the service can run (there may be warnings), with 1 if something fails.";
+
+const RESTORED_EXAMPLES: &str = "\
+Examples:
+  fhir-tail restored
+  fhir-tail restored --data-dir /var/lib/fhir-tail
+
+Run it after the database, or a whole machine, was restored from a backup or a snapshot, and before the
+service is started. It works on the data directory alone and needs no database. At its next start the service begins a
+new epoch, and answers each event id given out so far with reset-all. Running it again changes nothing.";
 
 const READY_EXAMPLES: &str = "\
 Examples:

@@ -19,6 +19,7 @@ mod place;
 mod postgres;
 mod ready;
 mod received;
+mod restored;
 mod sample;
 mod serve;
 mod settings;
@@ -66,6 +67,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
             let options = ServeOptions { follow: check.options, ..ServeOptions::default() };
             (options, Task::Check { json: check.json })
         }
+        Command::Restored => (ServeOptions::default(), Task::Restored),
         Command::Ready(ready) => (ServeOptions::default(), Task::Ready(ready.address)),
         Command::Migrate(migrate) => (ServeOptions::default(), Task::Migrate { restamp: migrate.restamp }),
         Command::Load(options) => (ServeOptions::default(), Task::Load(options)),
@@ -94,6 +96,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
             Task::Serve { .. } => serve::run(settings, None).await.map(|()| true),
             Task::Demo(demonstration) => serve::run(settings, Some(demonstration)).await.map(|()| true),
             Task::Check { json } => unless_stopped(check::run(&settings, json)).await,
+            Task::Restored => restored::run(&settings).map(|()| true),
             Task::Ready(address) => unless_stopped(ready::run(&settings, address)).await,
             Task::Migrate { restamp } => {
                 unless_stopped(migrate::run(&settings, restamp)).await.map(|()| true)
@@ -132,6 +135,7 @@ enum Task {
     Serve { check_config: bool },
     Demo(Demonstration),
     Check { json: bool },
+    Restored,
     Ready(Option<SocketAddr>),
     Migrate { restamp: bool },
     Load(load::LoadOptions),

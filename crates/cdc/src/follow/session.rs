@@ -91,7 +91,7 @@ impl Session {
         }
         self.say("connecting");
         let mut known = Known {
-            forked: self.forked,
+            forked: self.forked || sink.restored(),
             gave_up_slot: self.gave_up_slot,
             walsender: self.walsender,
             ..Known::of(sink)

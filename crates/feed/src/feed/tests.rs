@@ -1,10 +1,10 @@
 //! A journal that fails while an epoch begins: before the epoch is on disk, and after.
 
 use super::*;
-use crate::journal::{JournalError, Packed, Visit};
+use crate::journal::{JournalError, Packed, PastRun, Visit};
 use crate::{
-    Answer, Batch, Change, Item, Kind, Notice, Origin, Page, PageRequest, PageRows, PublishError, Sample,
-    Transaction,
+    Anchor, Answer, Batch, Change, Item, Kind, Notice, Origin, Page, PageRequest, PageRows, PublishError,
+    Sample, Transaction,
 };
 use fhir::{ResourceType, TypeSet};
 use std::path::Path;
@@ -37,14 +37,23 @@ impl Journal for Failing {
         self.journal.load()
     }
 
+    fn past(&self) -> Result<Vec<PastRun>, JournalError> {
+        self.journal.past()
+    }
+
+    fn write_runs(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {
+        self.check()?;
+        self.journal.write_runs(state, past)
+    }
+
     fn append(&self, blocks: Vec<Packed>, state: &State) -> Result<(), JournalError> {
         self.check()?;
         self.journal.append(blocks, state)
     }
 
-    fn begin(&self, state: &State) -> Result<(), JournalError> {
+    fn begin(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {
         self.check()?;
-        self.journal.begin(state)?;
+        self.journal.begin(state, past)?;
         if self.how.compare_exchange(FULL_AFTER_EPOCH, FULL, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             return self.check();
         }
@@ -55,7 +64,7 @@ impl Journal for Failing {
         self.journal.blocks_after(position, visit)
     }
 
-    fn seek(&self, mark: Mark) -> Result<Option<Position>, JournalError> {
+    fn seek(&self, mark: Mark) -> Result<Option<Anchor>, JournalError> {
         self.journal.seek(mark)
     }
 

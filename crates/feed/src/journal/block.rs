@@ -4,14 +4,14 @@
 //! All numbers are big-endian. The header is stored under a key of its own, beside the entries.
 
 use super::JournalError;
-use crate::{Change, Kind, Lsn, Position};
+use crate::{Anchor, Change, Kind, Lsn, Position};
 use fhir::{Instant, RESOURCE_TYPES, ResourceType, TypeSet};
 use lz4_flex::block::{compress, decompress};
 
 /// Length of a position as a key: sorts as positions do.
 pub(super) const POSITION_LEN: usize = 18;
-const HEADER_LEN: usize = 2 * POSITION_LEN + 4 * 8 + 4 + WORDS * 8;
-const ENTRY_LEN: usize = POSITION_LEN + 8 + 1 + 1 + 4;
+const HEADER_LEN: usize = 2 * (POSITION_LEN + 4) + 4 * 8 + 4 + WORDS * 8;
+const ENTRY_LEN: usize = POSITION_LEN + 4 + 8 + 1 + 1 + 4;
 const WORDS: usize = RESOURCE_TYPES.div_ceil(64);
 
 /// What is known of a block without its entries.
@@ -19,8 +19,12 @@ const WORDS: usize = RESOURCE_TYPES.div_ceil(64);
 pub(crate) struct Header {
     /// The position before its first entry: a reader may go on here only if it stands there or beyond.
     pub(crate) preceding: Position,
+    /// The hash of the transaction there.
+    pub(crate) preceding_transaction: u32,
     /// Its last entry.
     pub(crate) last: Position,
+    /// The hash of the transaction there.
+    pub(crate) last_transaction: u32,
     /// The newest stamp of this block and all before it.
     pub(crate) running_max: Instant,
     /// W of the newest mark whose L lies at or before its first entry: what its ids carry.
@@ -49,6 +53,8 @@ pub(crate) struct Packed {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Entry<'a> {
     pub(crate) position: Position,
+    /// The hash of its transaction.
+    pub(crate) transaction: u32,
     pub(crate) stamp: Instant,
     pub(crate) resource_type: ResourceType,
     pub(crate) kind: Kind,
@@ -79,6 +85,10 @@ impl<'a> Fields<'a> {
         Ok(head)
     }
 
+    fn u32(&mut self) -> Result<u32, JournalError> {
+        self.take().map(u32::from_be_bytes)
+    }
+
     fn position(&mut self) -> Result<Position, JournalError> {
         Ok(Position {
             commit_lsn: Lsn::new(u64::from_be_bytes(self.take()?)),
@@ -96,7 +106,9 @@ impl Header {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_LEN);
         write_position(self.preceding, &mut out);
+        out.extend_from_slice(&self.preceding_transaction.to_be_bytes());
         write_position(self.last, &mut out);
+        out.extend_from_slice(&self.last_transaction.to_be_bytes());
         for instant in [self.running_max, self.w, self.commit_time] {
             out.extend_from_slice(&instant.unix_micros().to_be_bytes());
         }
@@ -110,10 +122,11 @@ impl Header {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, JournalError> {
         let mut fields = Fields(bytes);
-        let (preceding, last) = (fields.position()?, fields.position()?);
+        let (preceding, preceding_transaction) = (fields.position()?, fields.u32()?);
+        let (last, last_transaction) = (fields.position()?, fields.u32()?);
         let (running_max, w, commit_time) = (fields.instant()?, fields.instant()?, fields.instant()?);
         let offset = u64::from_be_bytes(fields.take()?);
-        let length = u32::from_be_bytes(fields.take()?);
+        let length = fields.u32()?;
         let mut types = TypeSet::default();
         for word in 0..WORDS {
             let bits = u64::from_be_bytes(fields.take()?);
@@ -122,7 +135,18 @@ impl Header {
                 .filter_map(|bit| ResourceType::from_index(word * 64 + bit))
                 .for_each(|resource_type| types.insert(resource_type));
         }
-        Ok(Self { preceding, last, running_max, w, commit_time, offset, length, types })
+        Ok(Self {
+            preceding,
+            preceding_transaction,
+            last,
+            last_transaction,
+            running_max,
+            w,
+            commit_time,
+            offset,
+            length,
+            types,
+        })
     }
 }
 
@@ -149,7 +173,7 @@ impl Block {
     }
 
     fn entry<'a>(fields: &mut Fields<'a>) -> Result<Entry<'a>, JournalError> {
-        let position = fields.position()?;
+        let (position, transaction) = (fields.position()?, fields.u32()?);
         let stamp = fields.instant()?;
         let [index] = fields.take()?;
         let resource_type = ResourceType::from_index(index.into())
@@ -159,9 +183,9 @@ impl Block {
             [1] => Kind::Deletion,
             _ => return Err(JournalError::Corrupt("an entry's kind is unknown")),
         };
-        let len = u32::from_be_bytes(fields.take()?);
+        let len = fields.u32()?;
         let data = fields.slice(len as usize)?;
-        Ok(Entry { position, stamp, resource_type, kind, data })
+        Ok(Entry { position, transaction, stamp, resource_type, kind, data })
     }
 }
 
@@ -174,16 +198,12 @@ pub(crate) struct BlockBuilder {
 impl BlockBuilder {
     /// A block that follows a position, the newest stamp and the bytes of entries before it; with room for so many
     /// bytes of entries, since a block that has to grow is copied once more.
-    pub(crate) fn new(
-        preceding: Position,
-        running_max: Instant,
-        offset: u64,
-        w: Instant,
-        room: usize,
-    ) -> Self {
+    pub(crate) fn new(preceding: Anchor, running_max: Instant, offset: u64, w: Instant, room: usize) -> Self {
         let header = Header {
-            preceding,
-            last: preceding,
+            preceding: preceding.position,
+            preceding_transaction: preceding.transaction,
+            last: preceding.position,
+            last_transaction: preceding.transaction,
             running_max,
             w,
             commit_time: Instant::MIN,
@@ -194,15 +214,17 @@ impl BlockBuilder {
         Self { header, entries: Vec::with_capacity(room) }
     }
 
-    /// Adds a change, which lies after all that were added.
-    pub(crate) fn push(&mut self, change: &Change, commit_time: Instant) {
+    /// Adds a change, which lies after all that were added, with the hash of its transaction.
+    pub(crate) fn push(&mut self, change: &Change, transaction: u32, commit_time: Instant) {
         debug_assert!(change.position > self.header.last);
         self.header.last = change.position;
+        self.header.last_transaction = transaction;
         self.header.running_max = self.header.running_max.max(change.stamp);
         self.header.commit_time = commit_time;
         self.header.types.insert(change.resource_type);
         self.entries.reserve(Self::length_of(change));
         write_position(change.position, &mut self.entries);
+        self.entries.extend_from_slice(&transaction.to_be_bytes());
         self.entries.extend_from_slice(&change.stamp.unix_micros().to_be_bytes());
         // RESOURCE_TYPES is below 256.
         #[allow(clippy::cast_possible_truncation)]
@@ -259,10 +281,10 @@ mod tests {
             rows in prop::collection::vec((any::<i64>(), 0..RESOURCE_TYPES, any::<bool>(), prop::collection::vec(any::<u8>(), 0..64)), 1..20),
             w in any::<i64>(),
         ) {
-            let mut builder = BlockBuilder::new(Position::ZERO, Instant::MIN, 0, Instant::from_unix_micros(w), 0);
+            let mut builder = BlockBuilder::new(Anchor::default(), Instant::MIN, 0, Instant::from_unix_micros(w), 0);
             let changes: Vec<_> = (1..).zip(rows).map(|(n, (stamp, index, deletion, data))| change(n, 3, stamp, index, deletion, data)).collect();
-            for change in &changes {
-                builder.push(change, Instant::from_unix_micros(w));
+            for (change, transaction) in changes.iter().zip(7..) {
+                builder.push(change, transaction, Instant::from_unix_micros(w));
             }
             let packed = builder.finish().unwrap();
             let block = Block::unpack(&packed.header, &packed.entries).unwrap();
@@ -271,7 +293,8 @@ mod tests {
             prop_assert_eq!(packed.header.running_max, changes.iter().map(|c| c.stamp).max().unwrap());
             let entries: Vec<_> = block.entries().map(Result::unwrap).collect();
             prop_assert_eq!(entries.len(), changes.len());
-            for (entry, change) in entries.iter().zip(&changes) {
+            for ((entry, change), transaction) in entries.iter().zip(&changes).zip(7..) {
+                prop_assert_eq!(entry.transaction, transaction);
                 prop_assert_eq!(entry.position, change.position);
                 prop_assert_eq!(entry.stamp, change.stamp);
                 prop_assert_eq!(entry.kind, change.kind);
@@ -284,7 +307,7 @@ mod tests {
         #[test]
         fn damaged_bytes_are_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Header::decode(&bytes);
-            let header = BlockBuilder::new(Position::ZERO, Instant::MIN, 0, Instant::MIN, 0).header;
+            let header = BlockBuilder::new(Anchor::default(), Instant::MIN, 0, Instant::MIN, 0).header;
             if let Ok(block) = Block::unpack(&Header { length: 300, ..header }, &bytes) {
                 let _ = block.entries().take(100).count();
             }

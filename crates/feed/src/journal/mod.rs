@@ -5,16 +5,18 @@
 //! journal's own thread or from a blocking task.
 
 mod block;
+mod runs;
 mod segments;
 mod state;
 mod writer;
 
 pub(crate) use block::{Block, BlockBuilder, Entry, Header, Packed};
+pub(crate) use runs::{PastRun, PastRuns, ended};
 pub(crate) use segments::Segments;
-pub(crate) use state::{Floor, PastEpoch, State};
+pub(crate) use state::{Floor, State};
 pub(crate) use writer::{Durable, Publish, Stopped, Writer};
 
-use crate::{Mark, Position};
+use crate::{Anchor, Mark, Position};
 
 /// Why the journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -45,19 +47,25 @@ pub(crate) trait Journal: Send + Sync + 'static {
     /// The state as last written; `None` in a new journal.
     fn load(&self) -> Result<Option<State>, JournalError>;
 
+    /// The runs that have ended, newest first.
+    fn past(&self) -> Result<Vec<PastRun>, JournalError>;
+
+    /// Writes the state and the runs that have ended, both on disk on return: another run has begun, or all are tainted.
+    fn write_runs(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError>;
+
     /// Writes blocks and state as one, and returns when both are on disk.
     fn append(&self, blocks: Vec<Packed>, state: &State) -> Result<(), JournalError>;
 
-    /// Begins a new epoch: drops every block and writes the state, which is on disk on return.
-    fn begin(&self, state: &State) -> Result<(), JournalError>;
+    /// Begins a new epoch: drops every block and writes the state and the runs that have ended, which are on disk on return.
+    fn begin(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError>;
 
     /// The blocks with entries after a position, in order, one call of `visit` each until it returns
     /// `false`. Only the headers are read unless `visit` asks for more.
     fn blocks_after(&self, position: Position, visit: &mut Visit<'_>) -> Result<(), JournalError>;
 
-    /// The position before the first block that holds an entry on the feed's side of a mark; `None` if
+    /// The anchor before the first block that holds an entry on the feed's side of a mark; `None` if
     /// there is none.
-    fn seek(&self, mark: Mark) -> Result<Option<Position>, JournalError>;
+    fn seek(&self, mark: Mark) -> Result<Option<Anchor>, JournalError>;
 
     /// Drops what retention does not keep, oldest first, but nothing stamped after W unless the bytes
     /// demand it; the state's floor moves, on disk before anything is dropped. Whether anything was.

@@ -8,8 +8,8 @@
 //! synchronised and kept in memory is a fraction of what came in.
 
 use super::block::{POSITION_LEN, write_position};
-use super::{Block, Floor, Header, Journal, JournalError, Packed, Retention, State, Visit};
-use crate::{Lsn, Mark, Position};
+use super::{Block, Floor, Header, Journal, JournalError, Packed, PastRun, Retention, State, Visit, ended};
+use crate::{Anchor, Lsn, Mark, Position};
 use fhir::Instant;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use parking_lot::RwLock;
@@ -32,6 +32,7 @@ const UNREADABLE_STATE: &str = "its state cannot be read; if it was written by a
                                 away: subscribers are reset";
 
 const STATE: &str = "state";
+const RUNS: &str = "runs";
 const HEADER: u8 = b'h';
 const ENTRIES: u8 = b'e';
 
@@ -114,6 +115,7 @@ impl Open {
             .worker_threads(1)
             .open()?;
         let state = database.keyspace(STATE, options)?;
+        drop_blocks_of_before(&database, &state)?;
         let epoch = read_state(&state)?.map(|state| state.epoch);
         let mut segments = Vec::new();
         for name in database.list_keyspace_names() {
@@ -176,6 +178,30 @@ fn read_state(keyspace: &Keyspace) -> Result<Option<State>, JournalError> {
         .get(STATE)?
         .map(|bytes| State::decode(&bytes).map_err(|_| JournalError::Corrupt(UNREADABLE_STATE)))
         .transpose()
+}
+
+/// Leaves of a journal whose blocks have no hashes of transactions what retention would leave. Its ids are then reset, as they
+/// name no transaction either. If this is broken off it is done again.
+fn drop_blocks_of_before(database: &Database, keyspace: &Keyspace) -> Result<(), JournalError> {
+    let Some((mut state, past)) = keyspace.get(STATE)?.and_then(|bytes| State::decode_before(&bytes)) else {
+        return Ok(());
+    };
+    tracing::info!("the journal is of an earlier release: its blocks are dropped, and subscribers are reset");
+    for name in database.list_keyspace_names() {
+        if &*name != STATE {
+            database.delete_keyspace(database.keyspace(&name, segment_options)?)?;
+        }
+    }
+    let past = ended(&state, &past, false);
+    state.run = fastrand::u64(..);
+    let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
+    batch.insert(keyspace, RUNS, encode_runs(&past)?);
+    batch.insert(keyspace, STATE, encode_state(&state)?);
+    Ok(batch.commit()?)
+}
+
+fn encode_runs(past: &[PastRun]) -> Result<Vec<u8>, JournalError> {
+    serde_json::to_vec(past).map_err(|_| JournalError::Corrupt("the runs cannot be written"))
 }
 
 fn encode_state(state: &State) -> Result<Vec<u8>, JournalError> {
@@ -261,6 +287,24 @@ impl Journal for Segments {
         self.with(|open| read_state(&open.state))
     }
 
+    fn past(&self) -> Result<Vec<PastRun>, JournalError> {
+        self.with(|open| match open.state.get(RUNS)? {
+            Some(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|_| JournalError::Corrupt(UNREADABLE_STATE))
+            }
+            None => Ok(Vec::new()),
+        })
+    }
+
+    fn write_runs(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {
+        self.with(|open| {
+            let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
+            batch.insert(&open.state, RUNS, encode_runs(past)?);
+            batch.insert(&open.state, STATE, encode_state(state)?);
+            Ok(batch.commit()?)
+        })
+    }
+
     fn append(&self, blocks: Vec<Packed>, state: &State) -> Result<(), JournalError> {
         self.with(|open| {
             // The store syncs before it puts anything into its tables: so none of them is ever ahead of the state.
@@ -291,10 +335,9 @@ impl Journal for Segments {
         })
     }
 
-    fn begin(&self, state: &State) -> Result<(), JournalError> {
+    fn begin(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {
+        self.write_runs(state, past)?;
         self.with(|open| {
-            open.state.insert(STATE, encode_state(state)?)?;
-            open.database.persist(PersistMode::SyncAll)?;
             for segment in std::mem::take(&mut *open.segments.write()) {
                 open.database.delete_keyspace(segment.keyspace.clone())?;
             }
@@ -331,7 +374,7 @@ impl Journal for Segments {
         })
     }
 
-    fn seek(&self, mark: Mark) -> Result<Option<Position>, JournalError> {
+    fn seek(&self, mark: Mark) -> Result<Option<Anchor>, JournalError> {
         self.with(|open| {
             let segments = open.segments.read().clone();
             for segment in segments {
@@ -339,7 +382,8 @@ impl Journal for Segments {
                     && mark.leaves_to_feed(ends.last.running_max, ends.last.last.commit_lsn)
                     && let Some(header) = segment.seek(mark, &ends)?
                 {
-                    return Ok(Some(header.preceding));
+                    let Header { preceding: position, preceding_transaction: transaction, .. } = header;
+                    return Ok(Some(Anchor { position, transaction }));
                 }
             }
             Ok(None)

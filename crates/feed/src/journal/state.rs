@@ -1,6 +1,7 @@
 //! What the journal knows besides its blocks: written with every group, in the same fsync.
 
-use crate::{Lsn, Mark, Origin, Position, Transaction};
+use super::PastRun;
+use crate::{Anchor, Lsn, Mark, Origin, Position, Transaction};
 use fhir::Instant;
 use serde::{Deserialize, Serialize};
 
@@ -13,21 +14,15 @@ pub(crate) struct Floor {
     pub(crate) stamp: Instant,
 }
 
-/// An epoch that has ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct PastEpoch {
-    pub(crate) epoch: u64,
-    /// Versions that were published in it may not exist any more.
-    pub(crate) forked: bool,
-}
-
 /// The journal's state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct State {
     /// Drawn when the epoch begins.
     pub(crate) epoch: u64,
-    /// The epochs before it, newest first, as far as they are remembered.
-    pub(crate) past: Vec<PastEpoch>,
+    /// Drawn when the journal is opened, and when an epoch begins: what ids carry.
+    pub(crate) run: u64,
+    /// The operator said that the database was restored: nothing is served before a new epoch has begun.
+    pub(crate) restored: bool,
     /// The database that is followed.
     pub(crate) origin: Origin,
     /// The last entry, or the beginning of the epoch.
@@ -46,48 +41,43 @@ pub(crate) struct State {
     pub(crate) mark: Option<Mark>,
     /// W of the newest mark whose L lies at or before the head.
     pub(crate) head_w: Instant,
+    /// The greatest L of a mark that pages were read by.
+    pub(crate) paged: Lsn,
 }
 
-/// How many ended epochs are remembered. What is forgotten is as if it had forked.
-const PAST: usize = 64;
-
 /// The form of the blocks that go with the state.
-const BLOCKS: u8 = 2;
+const BLOCKS: u8 = 3;
+/// The form before that, without hashes of transactions. Its blocks are dropped.
+const BLOCKS_BEFORE: u8 = 2;
 
 impl State {
     /// Before any database is known: nothing can be published or continued in it.
     pub(crate) fn unknown() -> Self {
         let origin = Origin { system: 0, timeline: 0, identity: String::new() };
-        let mut state = Self::begin(None, origin, Lsn::ZERO, Instant::MIN, false);
+        let mut state = Self::begin(origin, Lsn::ZERO, Instant::MIN);
         // No replay begins before an epoch does.
         state.floor.stamp = Instant::from_unix_micros(i64::MAX);
         state
     }
 
-    /// Whether an epoch has begun.
+    /// Whether an epoch has begun whose ids can be judged.
     pub(crate) fn is_known(&self) -> bool {
-        self.origin.system != 0
+        self.origin.system != 0 && !self.restored
     }
 
-    /// A new epoch after `before`, beginning at a place in the log.
-    pub(crate) fn begin(
-        before: Option<&Self>,
-        origin: Origin,
-        start: Lsn,
-        since: Instant,
-        fork: bool,
-    ) -> Self {
-        let past = before
-            .map(|state| {
-                let ended = PastEpoch { epoch: state.epoch, forked: fork };
-                let older = state.past.iter().map(|past| PastEpoch { forked: past.forked || fork, ..*past });
-                std::iter::once(ended).chain(older).take(PAST).collect()
-            })
-            .unwrap_or_default();
+    /// The last entry with its transaction.
+    pub(crate) fn head_anchor(&self) -> Anchor {
+        let transaction = self.transaction.filter(|last| last.commit_lsn == self.head.commit_lsn);
+        Anchor { position: self.head, transaction: transaction.map_or(0, |last| last.hash32()) }
+    }
+
+    /// A new epoch, beginning at a place in the log.
+    pub(crate) fn begin(origin: Origin, start: Lsn, since: Instant) -> Self {
         let position = Position::before(start);
         Self {
             epoch: fastrand::u64(..),
-            past,
+            run: fastrand::u64(..),
+            restored: false,
             origin,
             head: position,
             transaction: None,
@@ -98,6 +88,7 @@ impl State {
             mark: None,
             // No replay begins before W has passed it: whoever follows got what was stamped before.
             head_w: since,
+            paged: start,
         }
     }
 
@@ -105,7 +96,9 @@ impl State {
         serde_json::to_vec(&Record {
             blocks: BLOCKS,
             epoch: self.epoch,
-            past: self.past.clone(),
+            run: self.run,
+            restored: self.restored,
+            past: Vec::new(),
             system: self.origin.system,
             timeline: self.origin.timeline,
             identity: self.origin.identity.clone(),
@@ -117,6 +110,7 @@ impl State {
             floor: (pack(self.floor.position), self.floor.stamp.unix_micros()),
             mark: self.mark.map(|mark| (mark.w.unix_micros(), mark.l.get())),
             head_w: self.head_w.unix_micros(),
+            paged: self.paged.get(),
         })
     }
 
@@ -125,9 +119,32 @@ impl State {
         if record.blocks != BLOCKS {
             return Err(serde::de::Error::custom("the blocks are of another form"));
         }
-        Ok(Self {
+        Ok(Self::of(record))
+    }
+
+    /// The state of a journal in the form before this one, as it is without its blocks, and the runs that its ids are of: they
+    /// name their epoch. `None` if it is of another form.
+    pub(super) fn decode_before(bytes: &[u8]) -> Option<(Self, Vec<PastRun>)> {
+        let record: Record =
+            serde_json::from_slice(bytes).ok().filter(|record: &Record| record.blocks == BLOCKS_BEFORE)?;
+        let past = record.past.clone();
+        let mut state = Self { run: record.epoch, ..Self::of(record) };
+        state.floor = Floor { position: state.head, stamp: state.running_max.max(state.floor.stamp) };
+        let older = past.iter().map(|past| PastRun {
+            run: past.epoch,
+            epoch: past.epoch,
+            end: Position::ZERO,
+            lsn: Lsn::ZERO,
+            forked: past.forked,
+        });
+        Some((state, older.collect()))
+    }
+
+    fn of(record: Record) -> Self {
+        Self {
             epoch: record.epoch,
-            past: record.past,
+            run: record.run,
+            restored: record.restored,
             origin: Origin { system: record.system, timeline: record.timeline, identity: record.identity },
             head: unpack(record.head),
             transaction: record.transaction.map(|(lsn, xid, time)| Transaction {
@@ -144,7 +161,8 @@ impl State {
             },
             mark: record.mark.map(|(w, l)| Mark { w: Instant::from_unix_micros(w), l: Lsn::new(l) }),
             head_w: Instant::from_unix_micros(record.head_w),
-        })
+            paged: Lsn::new(record.paged),
+        }
     }
 }
 
@@ -153,6 +171,12 @@ impl State {
 struct Record {
     blocks: u8,
     epoch: u64,
+    #[serde(default)]
+    run: u64,
+    #[serde(default)]
+    restored: bool,
+    /// Only in the form before this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     past: Vec<PastEpoch>,
     system: u64,
     timeline: u32,
@@ -165,13 +189,22 @@ struct Record {
     floor: ((u64, u64, u16), i64),
     mark: Option<(i64, u64)>,
     head_w: i64,
+    #[serde(default)]
+    paged: u64,
 }
 
-fn pack(position: Position) -> (u64, u64, u16) {
+/// An epoch that has ended, in the form before this one.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct PastEpoch {
+    epoch: u64,
+    forked: bool,
+}
+
+pub(super) fn pack(position: Position) -> (u64, u64, u16) {
     (position.commit_lsn.get(), position.ordinal, position.part)
 }
 
-fn unpack((lsn, ordinal, part): (u64, u64, u16)) -> Position {
+pub(super) fn unpack((lsn, ordinal, part): (u64, u64, u16)) -> Position {
     Position { commit_lsn: Lsn::new(lsn), ordinal, part }
 }
 
@@ -185,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_record_gives_back_the_state() {
-        let mut state = State::begin(None, origin(7), Lsn::new(100), Instant::from_unix_micros(5), false);
+        let mut state = State::begin(origin(7), Lsn::new(100), Instant::from_unix_micros(5));
         state.transaction =
             Some(Transaction { commit_lsn: Lsn::new(1), xid: 2, commit_time: Instant::from_unix_micros(3) });
         state.mark = Some(Mark { w: Instant::from_unix_micros(-1), l: Lsn::MAX });
@@ -196,13 +229,23 @@ mod tests {
         assert!(State::decode(other.as_bytes()).is_err());
     }
 
+    /// What is left of it is what retention leaves when it drops all blocks.
     #[test]
-    fn a_fork_taints_every_epoch_before_it() {
-        let since = Instant::MIN;
-        let first = State::begin(None, origin(7), Lsn::new(1), since, false);
-        let second = State::begin(Some(&first), origin(7), Lsn::new(1), since, false);
-        assert_eq!(second.past, [PastEpoch { epoch: first.epoch, forked: false }]);
-        let third = State::begin(Some(&second), origin(7), Lsn::new(1), since, true);
-        assert!(third.past.iter().all(|past| past.forked) && third.past.len() == 2);
+    fn a_journal_of_the_form_before_is_read_without_its_blocks() {
+        let mut state = State::begin(origin(7), Lsn::new(100), Instant::from_unix_micros(5));
+        state.head = Position { commit_lsn: Lsn::new(200), ordinal: 3, part: 0 };
+        state.running_max = Instant::from_unix_micros(9);
+        let written = String::from_utf8(state.encode().unwrap()).unwrap();
+        assert!(State::decode_before(written.as_bytes()).is_none());
+        let before = written.replacen(&format!("\"blocks\":{BLOCKS}"), "\"blocks\":2", 1).replacen(
+            &format!("\"run\":{},\"restored\":false", state.run),
+            r#""past":[{"epoch":4,"forked":true}]"#,
+            1,
+        );
+        let (read, past) = State::decode_before(before.as_bytes()).unwrap();
+        assert_eq!((read.run, read.epoch, read.head), (state.epoch, state.epoch, state.head));
+        assert_eq!(read.floor, Floor { position: state.head, stamp: state.running_max });
+        assert!(matches!(past[..], [PastRun { run: 4, epoch: 4, forked: true, .. }]));
+        assert!(State::decode_before(b"{}").is_none());
     }
 }

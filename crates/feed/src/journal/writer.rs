@@ -4,10 +4,10 @@
 //! fails it drops what is queued, opens the journal again as soon as that is possible, and counts a new
 //! generation: the publisher then fetches from Postgres what the journal has not.
 
-use super::{BlockBuilder, Floor, Journal, JournalError, Packed, Retention, State};
+use super::{BlockBuilder, Floor, Journal, JournalError, Packed, PastRun, PastRuns, Retention, State};
 use crate::budget::{Budget, Held};
 use crate::hub::Hub;
-use crate::{Batch, Change, Lsn, Mark, Position};
+use crate::{Anchor, Batch, Change, Lsn, Mark};
 use fhir::Instant;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +44,8 @@ pub(crate) enum Publish {
         /// Its place in the queue.
         place: Option<Held>,
     },
-    /// A new epoch.
-    Begin { state: Box<State>, done: oneshot::Sender<()> },
+    /// A new epoch, after the runs that have ended.
+    Begin { state: Box<State>, past: Vec<PastRun>, done: oneshot::Sender<()> },
 }
 
 /// What is on disk.
@@ -54,7 +54,8 @@ pub(crate) struct Durable {
     /// An epoch has begun: a database is followed.
     pub(crate) known: bool,
     pub(crate) epoch: u64,
-    pub(crate) head: Position,
+    pub(crate) run: u64,
+    pub(crate) head: Anchor,
     /// W of the newest mark at or before the head.
     pub(crate) head_w: Instant,
     /// Everything committed before it.
@@ -68,6 +69,8 @@ pub(crate) struct Durable {
     pub(crate) generation: u64,
     /// It cannot be written at present.
     pub(crate) failing: bool,
+    /// The greatest L of a mark that pages were read by.
+    pub(crate) paged: Lsn,
 }
 
 /// The publisher's end of the journal's thread.
@@ -90,6 +93,7 @@ impl Writer {
         marks: watch::Receiver<Option<(u64, Mark)>>,
         durable: watch::Sender<Durable>,
         hub: Arc<Hub>,
+        (past, paged): (PastRuns, watch::Receiver<(u64, Lsn)>),
     ) -> std::io::Result<Self> {
         let (queue, published) = mpsc::unbounded_channel();
         let now = Clock::now();
@@ -102,6 +106,8 @@ impl Writer {
             marks,
             durable,
             hub,
+            past,
+            paged,
             generation: 0,
             synced: now,
             purged: now,
@@ -128,7 +134,8 @@ impl Durable {
         Self {
             known: state.is_known(),
             epoch: state.epoch,
-            head: state.head,
+            run: state.run,
+            head: state.head_anchor(),
             head_w: state.head_w,
             lsn: state.durable_lsn,
             floor: state.floor,
@@ -136,6 +143,7 @@ impl Durable {
             bytes,
             generation,
             failing,
+            paged: state.paged,
         }
     }
 }
@@ -151,6 +159,10 @@ struct Thread {
     durable: watch::Sender<Durable>,
     /// Told of an epoch before `durable` is: who sees the new one there finds it here.
     hub: Arc<Hub>,
+    /// The runs that have ended.
+    past: PastRuns,
+    /// The greatest L of a mark that pages wait for, with the run that they are read in.
+    paged: watch::Receiver<(u64, Lsn)>,
     /// Everything before it was received; what is on disk is in `state`.
     passed: Lsn,
     generation: u64,
@@ -164,6 +176,8 @@ struct Thread {
 /// reader of the log from its own.
 struct Group {
     state: State,
+    /// The hash of the transaction of the state's head.
+    head_transaction: u32,
     blocks: Vec<Packed>,
     builder: Option<BlockBuilder>,
     /// Of entries, as they came.
@@ -173,10 +187,15 @@ struct Group {
 impl Thread {
     async fn run(mut self) {
         loop {
-            let next = match tokio::time::timeout(IDLE_SYNC, self.published.recv()).await {
-                Ok(None) => break,
-                Ok(Some(next)) => Some(next),
-                Err(_) => None,
+            let next = tokio::select! {
+                biased;
+                next = self.published.recv() => match next {
+                    None => break,
+                    next => next,
+                },
+                // Its sender lives as long as one who publishes.
+                _ = self.paged.changed() => None,
+                () = tokio::time::sleep(IDLE_SYNC) => None,
             };
             let written = self.step(next).await;
             let written = written.and_then(|()| self.purge());
@@ -196,9 +215,9 @@ impl Thread {
                     group.add(&batch, w);
                 }
                 Publish::Batch { .. } => {}
-                Publish::Begin { state, done } => {
+                Publish::Begin { state, past, done } => {
                     // What was queued before it belongs to an epoch that nobody can continue.
-                    self.journal.begin(&state)?;
+                    self.journal.begin(&state, &past)?;
                     self.state = *state;
                     self.passed = self.state.durable_lsn;
                     group = Group::new(self.state.clone());
@@ -248,8 +267,13 @@ impl Thread {
         {
             group.state.mark = Some(mark);
         }
+        let (run, paged) = *self.paged.borrow_and_update();
+        if run == group.state.run {
+            group.state.paged = group.state.paged.max(paged);
+        }
         let since_sync = self.synced.elapsed();
         let due = !group.blocks.is_empty()
+            || group.state.paged != self.state.paged
             || (group.state.durable_lsn != self.state.durable_lsn && since_sync >= IDLE_SYNC)
             || (group.state.mark != self.state.mark && since_sync >= MARK_SYNC);
         if !due {
@@ -295,8 +319,15 @@ impl Thread {
             let reopened = self.journal.reopen().and_then(|()| self.journal.load());
             // Only a write shows that there is space again.
             let reopened = reopened.and_then(|state| {
-                let state = state.unwrap_or_else(|| self.state.clone());
-                self.journal.append(Vec::new(), &state).map(|()| state)
+                let mut state = state.unwrap_or_else(|| self.state.clone());
+                if state.epoch == self.state.epoch && state.run != self.state.run {
+                    // Our run could not be written when it began, and ids that it gave out may be with clients.
+                    state.run = self.state.run;
+                    self.journal.write_runs(&state, &self.past.lock())?;
+                } else {
+                    self.journal.append(Vec::new(), &state)?;
+                }
+                Ok(state)
             });
             match reopened {
                 Ok(state) => {
@@ -319,14 +350,17 @@ impl Thread {
 
 impl Group {
     fn new(state: State) -> Self {
-        Self { state, blocks: Vec::new(), builder: None, bytes: 0 }
+        let head_transaction = state.head_anchor().transaction;
+        Self { state, head_transaction, blocks: Vec::new(), builder: None, bytes: 0 }
     }
 
     fn add(&mut self, batch: &Batch, w: Option<Instant>) {
         let mut transactions = batch.transactions.iter().peekable();
+        let mut hash = 0;
         for (index, change) in batch.changes.iter().enumerate() {
             let commit_lsn = change.position.commit_lsn;
             while let Some(transaction) = transactions.next_if(|next| next.commit_lsn <= commit_lsn) {
+                hash = transaction.hash32();
                 if transaction.commit_lsn >= self.state.head.commit_lsn {
                     self.state.transaction = Some(*transaction);
                 }
@@ -338,12 +372,13 @@ impl Group {
             let state = &self.state;
             let builder = self.builder.get_or_insert_with(|| {
                 let room = room(&batch.changes[index..]);
-                BlockBuilder::new(state.head, state.running_max, state.offset, w, room)
+                let head = Anchor { position: state.head, transaction: self.head_transaction };
+                BlockBuilder::new(head, state.running_max, state.offset, w, room)
             });
             let commit_time =
                 self.state.transaction.map_or(Instant::MIN, |transaction| transaction.commit_time);
-            builder.push(change, commit_time);
-            self.state.head = change.position;
+            builder.push(change, hash, commit_time);
+            (self.state.head, self.head_transaction) = (change.position, hash);
             self.state.head_w = w;
             self.state.running_max = self.state.running_max.max(change.stamp);
             if builder.len() >= BLOCK_BYTES {

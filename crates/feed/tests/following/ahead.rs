@@ -2,14 +2,14 @@
 
 use crate::fixtures::{Empty, Lines, batch, instant, notice, numbers, open, options, origin};
 use crate::resets::reset_reason;
-use feed::{Begin, Feed, Lsn, Mark, Notice, Publisher};
+use feed::{Begin, Feed, Item, Lsn, Mark, Notice, Publisher};
 use fhir::{Filter, ResourceType};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Opens a journal that follows a database already; who held it may still be letting go.
-async fn reopen(directory: &Path, l: u64) -> (Feed, Publisher) {
+pub(crate) async fn reopen(directory: &Path, l: u64) -> (Feed, Publisher) {
     let options = options(directory, 1 << 20);
     let locked_until = tokio::time::Instant::now() + Duration::from_secs(20);
     let (feed, publisher) = loop {
@@ -48,7 +48,8 @@ async fn an_id_ahead_of_the_head_is_waited_for_unless_the_database_never_wrote_i
     let (feed, mut publisher) = reopen(crashed.path(), 1_000_000).await;
     let mut resumed =
         feed.subscribe(Filter::everything(), Begin::After { id: Some(id.clone()), since: None });
-    assert!(matches!(notice(&mut resumed).await, Notice::Live { .. }));
+    let waiting = resumed.next().await.unwrap();
+    assert!(matches!(waiting, Item::Waiting(_)), "{waiting:?} before what it has has come again");
     for n in 2..=4 {
         publisher.publish(batch(n, ResourceType::PATIENT)).await.unwrap();
     }
@@ -76,7 +77,7 @@ async fn a_since_ahead_of_the_clock_keeps_its_distance_from_w() {
     assert_eq!(notice(&mut resumed).await, Notice::Live { transaction_time: instant(200) });
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {

@@ -32,7 +32,7 @@ async fn an_open_stream_is_told_within_thirty_seconds_and_again_when_it_is_over(
     let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
     caught_up(&feed);
     let mut patients =
-        feed.subscribe(Filter { types: [ResourceType::PATIENT].into_iter().collect() }, Begin::Since(None));
+        feed.subscribe(Filter::of_types([ResourceType::PATIENT].into_iter().collect()), Begin::Since(None));
     assert!(matches!(any_notice(&mut patients).await, Notice::Live { .. }));
     publisher.publish(batch(1, ResourceType::GROUP)).await.unwrap();
     // While the disk was at work the clock may have run on.

@@ -9,4 +9,5 @@ mod freshness;
 mod hand_over;
 mod purged;
 mod resets;
+mod restored;
 mod slow;

@@ -18,19 +18,33 @@ async fn purged_deletions_are_a_reset_of_everything() {
 }
 
 /// Tables of one type with two pages, whose tombstones may be purged at any time.
-#[derive(Clone, Default)]
-struct Purged(Arc<std::sync::Mutex<Option<Instant>>>);
+#[derive(Clone)]
+pub(crate) struct TwoPages {
+    /// Of its mark.
+    l: Lsn,
+    purged: Arc<std::sync::Mutex<Option<Instant>>>,
+}
 
-impl Purged {
-    fn up_to(&self, stamp: Instant) {
-        *self.0.lock().unwrap() = Some(stamp);
+impl Default for TwoPages {
+    fn default() -> Self {
+        Self::with_l(Lsn::new(10))
     }
 }
 
-impl Source for Purged {
+impl TwoPages {
+    pub(crate) fn with_l(l: Lsn) -> Self {
+        Self { l, purged: Arc::default() }
+    }
+
+    fn purged_up_to(&self, stamp: Instant) {
+        *self.purged.lock().unwrap() = Some(stamp);
+    }
+}
+
+impl Source for TwoPages {
     fn mark(&self) -> Answer<'_, Sample> {
-        let mark = Mark { w: instant(500), l: Lsn::new(10) };
-        let (taken, tombstones_purged) = (tokio::time::Instant::now(), *self.0.lock().unwrap());
+        let mark = Mark { w: instant(500), l: self.l };
+        let (taken, tombstones_purged) = (tokio::time::Instant::now(), *self.purged.lock().unwrap());
         Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged }) })
     }
 
@@ -39,7 +53,7 @@ impl Source for Purged {
     }
 
     fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
-        let purged = *self.0.lock().unwrap();
+        let purged = *self.purged.lock().unwrap();
         Box::pin(async move { Ok(purged) })
     }
 
@@ -63,12 +77,12 @@ async fn deletions_purged_while_they_were_on_their_way_are_a_reset_of_everything
     let (feed, _publisher) = open(directory.path(), 1 << 20).await;
     for (purged, all) in [(299, false), (300, false), (301, true), (450, true)] {
         for resumed in [false, true] {
-            let source = Purged::default();
+            let source = TwoPages::default();
             feed.set_source(Arc::new(source.clone()));
             let since = Some(instant(300));
             let mut reader = feed.subscribe(Filter::everything(), Begin::Since(since));
             assert_eq!(numbers(&mut reader, 1).await, [1]);
-            source.up_to(instant(purged));
+            source.purged_up_to(instant(purged));
             if resumed {
                 let after = Begin::After { id: Some(reader.id()), since };
                 reader = feed.subscribe(Filter::everything(), after);

@@ -25,6 +25,8 @@ pub(crate) struct Journal {
     pub(crate) log_ended: Lsn,
     /// Whether subscribers are served.
     pub(crate) follows: bool,
+    /// What `fhir-tail restored` leaves.
+    pub(crate) restored: bool,
     /// Errors to be returned by the next publishings.
     pub(crate) errors: Vec<PublishError>,
     /// Errors to be returned by the next beginnings of epochs.
@@ -50,6 +52,10 @@ impl Remembering {
 impl Sink for Remembering {
     fn origin(&self) -> Option<Origin> {
         self.journal().epochs.last().map(|epoch| epoch.origin.clone())
+    }
+
+    fn restored(&self) -> bool {
+        self.journal().restored
     }
 
     fn acknowledged(&self) -> Lsn {
@@ -88,6 +94,7 @@ impl Sink for Remembering {
         if let Some(error) = journal.epoch_errors.pop() {
             return Err(error);
         }
+        journal.restored = false;
         journal.acknowledged = epoch.start;
         journal.passed = epoch.start;
         self.durable.send_replace(epoch.start);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::journal::BlockBuilder;
-use crate::{Change, Kind, Origin};
+use crate::{Change, Kind, Origin, Transaction};
 use fhir::ResourceType;
 use proptest::prelude::*;
 
@@ -10,12 +10,13 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn state() -> State {
     let origin = Origin { system: 1, timeline: 1, identity: String::new() };
-    State::begin(None, origin, Lsn::new(1), Instant::from_unix_micros(0), false)
+    State::begin(origin, Lsn::new(1), Instant::from_unix_micros(0))
 }
 
 /// Appends a block of changes, given as (commit, stamp); the ordinal counts within the commit.
 fn append(journal: &Segments, state: &mut State, rows: &[(u64, i64)]) {
-    let mut builder = BlockBuilder::new(state.head, state.running_max, state.offset, Instant::MIN, 0);
+    let mut builder =
+        BlockBuilder::new(state.head_anchor(), state.running_max, state.offset, Instant::MIN, 0);
     for (lsn, stamp) in rows {
         let same = state.head.commit_lsn == Lsn::new(*lsn);
         let ordinal = if same { state.head.ordinal + 1 } else { 0 };
@@ -24,7 +25,9 @@ fn append(journal: &Segments, state: &mut State, rows: &[(u64, i64)]) {
         let data = format!("{lsn}/{ordinal}").into();
         let change =
             Change { position, stamp, resource_type: ResourceType::PATIENT, kind: Kind::Upsert, data };
-        builder.push(&change, stamp);
+        let transaction = Transaction { commit_lsn: position.commit_lsn, xid: 3, commit_time: stamp };
+        builder.push(&change, transaction.hash32(), stamp);
+        state.transaction = Some(transaction);
         state.head = position;
         state.running_max = state.running_max.max(stamp);
     }
@@ -81,12 +84,12 @@ proptest! {
         let directory = tempfile::tempdir().unwrap();
         let journal = Segments::with_segments_of(200, directory.path()).unwrap();
         let mut state = state();
-        journal.begin(&state).unwrap();
+        journal.begin(&state, &[]).unwrap();
         let (mut all, mut seekable) = (Vec::new(), Vec::new());
         for rows in &blocks {
-            let (preceding, before) = (state.head, all.len());
+            let (preceding, before) = (state.head_anchor(), all.len());
             append(&journal, &mut state, rows);
-            all.extend(positions_after(&journal, preceding));
+            all.extend(positions_after(&journal, preceding.position));
             prop_assert_eq!(all.len(), before + rows.len());
             seekable.push((preceding, state.running_max, state.head.commit_lsn));
         }
@@ -107,7 +110,7 @@ fn retention_drops_the_oldest_whole_segments_and_says_so_first() {
     let directory = tempfile::tempdir().unwrap();
     let journal = Segments::with_segments_of(1, directory.path()).unwrap();
     let mut state = state();
-    journal.begin(&state).unwrap();
+    journal.begin(&state, &[]).unwrap();
     for n in 1..=10 {
         append(&journal, &mut state, &[(n * 10, i64::try_from(n).unwrap())]);
     }
@@ -141,7 +144,7 @@ fn age_alone_keeps_what_one_of_the_clocks_calls_young() {
     let directory = tempfile::tempdir().unwrap();
     let journal = Segments::with_segments_of(1, directory.path()).unwrap();
     let mut state = state();
-    journal.begin(&state).unwrap();
+    journal.begin(&state, &[]).unwrap();
     // The database's clock has jumped a year between the entries; ours has not moved.
     append(&journal, &mut state, &[(10, 0)]);
     append(&journal, &mut state, &[(20, 365 * 24 * 3600 * 1_000_000)]);
@@ -156,10 +159,10 @@ fn a_new_epoch_leaves_nothing_of_the_old() {
     let directory = tempfile::tempdir().unwrap();
     let journal = Segments::with_segments_of(1, directory.path()).unwrap();
     let mut old = state();
-    journal.begin(&old).unwrap();
+    journal.begin(&old, &[]).unwrap();
     append(&journal, &mut old, &[(1000, 1)]);
     let mut new = state();
-    journal.begin(&new).unwrap();
+    journal.begin(&new, &[]).unwrap();
     append(&journal, &mut new, &[(10, 1)]);
     twice(directory.path(), 1, journal, |journal| {
         assert_eq!(journal.load().unwrap().unwrap().epoch, new.epoch);
