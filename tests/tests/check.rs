@@ -13,6 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
         each what_the_role_lacks_is_granted,
         each the_publication_is_made_whole,
         each the_tables_are_made_as_they_were,
+        each what_others_may_do_is_taken_back,
         once stamps_ahead_of_the_clock_are_drawn_again,
         once standbys_that_would_count_us_are_named,
         each a_slot_that_was_given_up_is_dropped,
@@ -220,6 +221,30 @@ async fn the_tables_are_made_as_they_were(context: Context) -> Result<()> {
     site.delete("Patient", "p").await?;
     let tombstones: i64 = site.sql.query_one("select count(*) from fhir.tombstone", &[]).await?.try_get(0)?;
     ensure!(tombstones == 1, "{tombstones} tombstones");
+    Ok(())
+}
+
+async fn what_others_may_do_is_taken_back(context: Context) -> Result<()> {
+    let site = migrated(&context, &[]).await?;
+    site.sql.batch_execute("create role other; grant usage on schema fhir to other").await?;
+    for (breaking, subject) in [
+        ("grant execute on function fhir.after_delete(), fhir.stamp_insert() to public", "functions"),
+        ("alter function fhir.after_insert() security invoker", "functions"),
+        ("alter function fhir.stamp_update() reset search_path", "functions"),
+        ("alter function fhir.stamp_bulk_insert() owner to other", "functions"),
+        ("grant all on fhir.resource to other", "writers"),
+        ("grant insert, update on fhir.tombstone to other", "writers"),
+        ("grant all on all sequences in schema fhir to other", "writers"),
+        ("grant trigger on fhir.resource to public", "writers"),
+        ("grant create on schema fhir to other", "writers"),
+    ] {
+        breaks_and_mends(&site, "fhir_tail", breaking, subject).await?;
+    }
+    // Writing is left to them.
+    site.sql
+        .batch_execute("set role other; select fhir.put('Patient', 'p', '{}'); reset role")
+        .await
+        .context("what a writer needs was taken, too")?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ mod room;
 mod server;
 pub(crate) mod slot_state;
 mod standbys;
+mod writers;
 
 use crate::database::Connected;
 use crate::{Session, Settings, describe_error};
@@ -117,6 +118,8 @@ async fn look(
     if tables.is_ok_and(|facts| facts.are_there()) {
         let published = published::ask(client, settings).await;
         add(report, "publication", published.as_ref().map(|facts| published::judge(facts, settings)));
+        let writers = writers::ask(client).await;
+        add(report, "writers", writers.as_ref().map(writers::judge));
     }
     add(report, "slot", slot.as_ref().map(|facts| slot_state::judge(facts, settings)));
     let absence = absence::ask(client, settings).await;

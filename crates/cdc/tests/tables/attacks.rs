@@ -344,7 +344,8 @@ async fn a_lock_that_is_no_writers_keeps_nobody_waiting() {
     let attacker = database.database(&role).connect("attack").await.unwrap();
     owner.batch_execute("begin; select fhir.put('Patient', 'new', '{}')").await.unwrap();
     let key = "select (classid::bigint << 32) | objid::bigint from pg_locks
-                where locktype = 'advisory' and pid <> pg_backend_pid()";
+                where locktype = 'advisory'
+                  and database = (select oid from pg_database where datname = current_database())";
     let key = number(&attacker, key).await;
     owner.batch_execute("rollback").await.unwrap();
     attacker.batch_execute(&format!("begin; select pg_advisory_xact_lock({key})")).await.unwrap();
