@@ -26,8 +26,8 @@ pub(super) struct Facts {
     schema: Option<bool>,
     /// The tables that are there.
     tables: Vec<Table>,
-    /// What came of a replication connection, if it was the one who asks: why there is none.
-    connection: Option<Result<(), String>>,
+    /// What came of a replication connection, made as the one who asks: why there is none.
+    connection: Result<(), String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,12 +74,9 @@ pub(super) async fn ask(connected: &Connected, settings: &Settings) -> Result<Fa
         })
         .collect::<Result<_, tokio_postgres::Error>>()?;
     // Closed again as soon as it was there.
-    let connection = match asks {
-        true => Some(match replication::connect(&settings.database, &connected.endpoint).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(describe_error(&error)),
-        }),
-        false => None,
+    let connection = match replication::connect(&settings.database, &connected.endpoint).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(describe_error(&error)),
     };
     Ok(Facts {
         name: row.try_get(1)?,
@@ -134,12 +131,12 @@ fn replication(facts: &Facts) -> Finding {
     let allowed = facts.replication || facts.superuser;
     match &facts.connection {
         // Managed services have other ways to allow it: what works is right.
-        Some(Ok(())) => Finding::pass(SUBJECT, "a replication connection was made"),
-        Some(Err(why)) if allowed => {
-            Finding::failure(SUBJECT, format!("{name} has no replication connection: {why}"))
+        Ok(()) if facts.asks => Finding::pass(SUBJECT, "a replication connection was made"),
+        Ok(()) if allowed => Finding::pass(SUBJECT, format!("{name} may read the log")),
+        Err(why) if allowed || !facts.asks => {
+            Finding::failure(SUBJECT, format!("no replication connection can be made: {why}"))
         }
-        None if allowed => Finding::pass(SUBJECT, format!("{name} may read the log")),
-        Some(Err(_)) | None => Finding::failure(SUBJECT, format!("{name} may not read the log"))
+        Ok(()) | Err(_) => Finding::failure(SUBJECT, format!("{name} may not read the log"))
             .mended_by(format!("alter role {} replication;", quoted(name))),
     }
 }
@@ -215,7 +212,7 @@ mod tests {
             bypasses_policies: false,
             schema: Some(true),
             tables: TABLES.map(table).to_vec(),
-            connection: Some(Ok(())),
+            connection: Ok(()),
         }
     }
 
@@ -237,7 +234,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_with_its_grant() {
-        let other = Facts { asks: false, connection: None, ..well() };
+        let other = Facts { asks: false, ..well() };
         assert_eq!(
             bad(&Facts { can_login: false, ..other.clone() }).sql.unwrap(),
             r#"alter role "service" login;"#
@@ -259,9 +256,11 @@ mod tests {
 
     #[test]
     fn a_connection_that_fails_is_told_in_the_servers_words() {
-        let refused = Facts { connection: Some(Err("no pg_hba.conf entry".into())), ..well() };
+        let refused = Facts { connection: Err("no pg_hba.conf entry".into()), ..well() };
         let finding = bad(&refused);
         assert!(finding.message.contains("no pg_hba.conf entry") && finding.sql.is_none(), "{finding:?}");
+        // An administrator who asks is not let in either.
+        assert!(bad(&Facts { asks: false, ..refused.clone() }).message.contains("no pg_hba.conf entry"));
         let lacking = bad(&Facts { replication: false, ..refused });
         assert_eq!(lacking.sql.unwrap(), r#"alter role "service" replication;"#);
     }
