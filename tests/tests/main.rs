@@ -22,11 +22,13 @@ mod operations;
 mod page;
 mod page_fits;
 mod page_tabs;
+mod pooler;
 mod random;
 mod readme;
 mod replay;
 mod restored;
 mod resume;
+mod secrets;
 mod sessions;
 mod simulate;
 mod slot;
@@ -54,6 +56,8 @@ fn main() -> std::process::ExitCode {
             operations::cases(),
             encodings::cases(),
             sessions::cases(),
+            secrets::cases(),
+            pooler::cases(),
             descriptors::cases(),
             slot::cases(),
             forks::cases(),

@@ -2,12 +2,15 @@
 
 use crate::demo::{DEMO_HELP, DemoCommand};
 use crate::load::{LOAD_HELP, LoadOptions};
+use crate::output::complain;
 use crate::sample::{SAMPLE_HELP, SampleOptions};
 use crate::settings::{CommonOptions, FollowOptions, ServeOptions};
 use crate::simulate::{ClinicOptions, SIMULATE_HELP};
 use crate::tail::{TAIL_HELP, TailOptions};
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
 Each option can also be set by an environment variable (--data-dir is FHIR_TAIL_DATA_DIR) or in a TOML
@@ -102,6 +105,36 @@ pub(crate) struct ReadyCommand {
     pub(crate) address: Option<SocketAddr>,
 }
 
+/// Reads the command line. What cannot be used is told, and ends with 2; help ends with 0.
+pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, ExitCode> {
+    let arguments: Vec<OsString> = arguments.collect();
+    Cli::try_parse_from(&arguments).map_err(|error| {
+        let code = u8::try_from(error.exit_code()).unwrap_or(2);
+        match without_secrets(&error.to_string(), &arguments) {
+            // In colours, where there is nothing to hide. Whoever does not read it misses it.
+            None => drop(error.print()),
+            Some(told) => complain(format_args!("{}", told.trim_end())),
+        }
+        ExitCode::from(code)
+    })
+}
+
+/// The message without the arguments that may hold a password, which clap repeats; `None` if it repeats none.
+fn without_secrets(message: &str, arguments: &[OsString]) -> Option<String> {
+    let mut told = message.to_owned();
+    for argument in arguments {
+        let argument = argument.to_string_lossy();
+        let value = match argument.strip_prefix("--").and_then(|flag| flag.split_once('=')) {
+            Some((_, value)) => value,
+            None => &argument,
+        };
+        if value.contains("://") || value.contains("password") {
+            told = told.replace(value, "…");
+        }
+    }
+    (told != message).then_some(told)
+}
+
 const SERVE_EXAMPLES: &str = "\
 Examples:
   fhir-tail serve                        with a Postgres of its own, on http://127.0.0.1:8080/fhir
@@ -124,8 +157,7 @@ Examples:
   fhir-tail check --database-url postgres://fhir_tail@db.example/fhir
   fhir-tail check --json | jq -r '.checks[] | select(.verdict == \"failure\") | .sql'
 
-It changes nothing. Ask as the role that the service logs in as: then a replication connection is
-tried too. Ends with 0 if the service can run (there may be warnings), with 1 if something fails.";
+It changes nothing. Ask as the role that the service logs in as; a replication connection is tried too. Ends with 0 if the service can run (there may be warnings), with 1 if something fails.";
 
 const RESTORED_EXAMPLES: &str = "\
 Examples:
@@ -163,6 +195,27 @@ mod tests {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(cli.common.data_dir.as_deref(), Some("/x"));
         }
+    }
+
+    #[test]
+    fn what_may_be_a_password_is_not_repeated() {
+        for line in [
+            "fhir-tail check postgres://u:hunter2@h/d",
+            "fhir-tail postgres://u:hunter2@h/d",
+            "fhir-tail ready postgres://u:hunter2@h/d",
+            "fhir-tail serve --databse-url=postgres://u:hunter2@h/d",
+            "fhir-tail serve --databse-url postgres://u:hunter2@h/d",
+            "fhir-tail check host=h|password=hunter2",
+        ] {
+            let arguments: Vec<OsString> =
+                line.split(' ').map(|word| word.replace('|', " ").into()).collect();
+            let message = Cli::try_parse_from(&arguments).err().unwrap().to_string();
+            let told = without_secrets(&message, &arguments).unwrap_or(message);
+            assert!(!told.contains("hunter2"), "{told}");
+        }
+        let arguments = ["fhir-tail".into(), "chekc".into()];
+        let message = Cli::try_parse_from(&arguments).err().unwrap().to_string();
+        assert_eq!(without_secrets(&message, &arguments), None);
     }
 
     #[test]

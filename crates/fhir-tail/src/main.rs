@@ -28,7 +28,6 @@ mod simulate;
 mod supervisor;
 mod tail;
 
-use clap::Parser as _;
 use cli::{Cli, Command};
 use demo::Demonstration;
 use output::{complain, say};
@@ -45,8 +44,10 @@ use tokio::runtime::{self, Runtime};
 const DROP_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    // Ends with 2 by itself when the command line cannot be used.
-    let cli = Cli::parse();
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(told) => return told,
+    };
     match run(cli) {
         Ok(code) => code,
         Err(error) => {

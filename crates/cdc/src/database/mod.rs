@@ -4,8 +4,12 @@
 //! The replication connection uses the same three, so that whatever lets one in
 //! lets the other in. What a session states of itself is in `session`.
 
+mod client_certificate;
+mod conninfo;
+mod keywords;
 mod passfile;
 pub(crate) mod pooler;
+mod service;
 pub(crate) mod session;
 mod settings;
 pub(crate) mod socket;
@@ -127,10 +131,9 @@ pub(crate) fn retry_of(error: &tokio_postgres::Error) -> Retry {
 }
 
 impl Database {
-    /// Reads a URL or a keyword/value string as libpq does, with `sslmode` (disable, prefer, require, verify-ca,
-    /// verify-full) and `sslrootcert` (a file, or `system`). What it leaves out is taken from the environment
-    /// (`PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`, `PGPASSWORD`, `PGPASSFILE`, `PGSSLMODE`, `PGSSLROOTCERT`), from
-    /// `~/.pgpass`, and from `~/.postgresql/root.crt`. Reads files.
+    /// Reads a URL or a keyword/value string as libpq does, completed from the service file, the environment (`PGHOST`
+    /// and the others), `~/.pgpass` and `~/.postgresql`. A keyword of libpq's that means something else here, or
+    /// nothing, is refused by its name. Reads files.
     pub fn parse(url: &str) -> Result<Self, InvalidDatabaseUrl> {
         Self::parse_with(url, &|name| std::env::var(name).ok())
     }
@@ -151,6 +154,7 @@ impl Database {
 
     /// As [`connect`](Self::connect), and says at which of the hosts it was, and how it ended.
     pub(crate) async fn connect_watched(&self, session: Session) -> Result<Connected, ConnectError> {
+        self.0.warn();
         let mut last = None;
         for endpoint in &self.0.endpoints {
             match self.connect_at(endpoint, session).await {
@@ -191,10 +195,13 @@ impl Database {
         attempt: Attempt,
         session: Session,
     ) -> Result<(Client, Ended), Failure> {
-        let socket = socket::open(endpoint, &self.0.config).await.map_err(Failure::Socket)?;
+        let socket = self.open_socket(endpoint).await.map_err(Failure::Socket)?;
         let mut config = self.0.config.clone();
         config.application_name(session.application_name());
         config.options(session.options(self.0.config.get_options()));
+        if let Some(password) = self.0.password(endpoint) {
+            config.password(password);
+        }
         let (client, after_login, ended) = match attempt {
             Attempt::Plain => {
                 config.ssl_mode(SslMode::Disable);
@@ -237,10 +244,19 @@ impl Database {
         self.0.config.get_user().unwrap_or_default()
     }
 
-    /// Where it is, for logs: `postgres://user@host:port/db`, without the password.
+    /// Where it is, for logs: `postgres://user@host:port/db`, without the password; of several hosts all.
     pub fn describe(&self) -> String {
-        // Never empty, see `settings`.
-        self.0.endpoints.first().map(|endpoint| self.describe_at(endpoint)).unwrap_or_default()
+        let endpoints: Vec<_> = self.0.endpoints.iter().map(ToString::to_string).collect();
+        format!("postgres://{}@{}/{}", self.user(), endpoints.join(","), self.dbname())
+    }
+
+    pub(crate) async fn open_socket(&self, endpoint: &Endpoint) -> std::io::Result<socket::Socket> {
+        socket::open(endpoint, &self.0.config, self.0.require_peer.as_deref()).await
+    }
+
+    /// The password for one of the hosts: that of the URL, or the password file's.
+    pub(crate) fn password(&self, endpoint: &Endpoint) -> Option<String> {
+        self.0.password(endpoint)
     }
 
     pub(crate) fn describe_at(&self, endpoint: &Endpoint) -> String {

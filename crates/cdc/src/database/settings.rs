@@ -1,67 +1,220 @@
-//! What the URL says, completed as libpq would from the environment and from its files.
+//! What the URL says, completed as libpq would from the service file, the environment and its other files.
 //!
-//! `tokio_postgres` reads all but `sslmode` and `sslrootcert`, which it knows only in part: they are taken
-//! out first. Errors never repeat a value, which may be the password.
+//! [`conninfo`] takes the text apart, [`keywords`] knows what each keyword means here. Errors never repeat a
+//! value, which may be the password.
 
-use super::InvalidDatabaseUrl;
+use super::conninfo::{self, may_show};
+use super::keywords::{self, KEYWORDS};
 use super::passfile::{self, Wanted};
 use super::socket::{Address, Endpoint};
-use super::tls::{self, Roots, TlsMode, Verify};
-use percent_encoding::percent_decode_str;
+use super::tls::{self, ClientSide, Roots, TlsMode, Verify};
+use super::{InvalidDatabaseUrl, client_certificate, service};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::Duration;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, TargetSessionAttrs};
+use tokio_postgres::config::{ChannelBinding, SslNegotiation};
 
 /// Everything that is needed to connect. `config` always has a user and a database.
 pub(super) struct Settings {
     pub(super) config: Config,
     /// Never empty.
     pub(super) endpoints: Vec<Endpoint>,
+    pub(super) passwords: Passwords,
     pub(super) tls: TlsMode,
     /// Of several hosts the primary is the one that is wanted.
     pub(super) primary_only: bool,
+    /// The user that a server at a Unix socket has to run as.
+    pub(super) require_peer: Option<String>,
+    /// What somebody should know, to be said when it is first connected.
+    warnings: Vec<String>,
+    warned: Once,
 }
 
-type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// Where the password comes from.
+pub(super) struct Passwords {
+    given: Option<String>,
+    /// What the password file holds.
+    file: Option<String>,
+}
+
+pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 const DEFAULT_PORT: u16 = 5432;
 
 pub(super) fn read(url: &str, environment: Environment<'_>) -> Result<Settings, InvalidDatabaseUrl> {
     let environment = &|name: &str| environment(name).filter(|value| !value.is_empty());
-    let Split { rest, sslmode, sslrootcert } = split(url)?;
-    let mut config: Config = rest.parse().map_err(|error: tokio_postgres::Error| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        InvalidDatabaseUrl(format!("the database URL cannot be read: {cause}"))
+    let words = Words::gather(url, environment)?;
+    let mut warnings = Vec::new();
+    let mut config = Config::new();
+    let user = words.get("user").map(str::to_owned).or_else(system_user).ok_or_else(|| {
+        InvalidDatabaseUrl("the database URL names no user: write postgres://user@host/db".to_owned())
     })?;
-
-    if config.get_user().is_none_or(str::is_empty) {
-        config.user(environment("PGUSER").or_else(system_user).ok_or_else(|| {
-            InvalidDatabaseUrl("the database URL names no user: write postgres://user@host/db".to_owned())
-        })?);
+    config.dbname(words.get("dbname").unwrap_or(&user)).user(user);
+    if let Some(options) = words.get("options") {
+        config.options(options);
     }
-    if config.get_dbname().is_none_or(str::is_empty) {
-        let user = config.get_user().unwrap_or_default().to_owned();
-        config.dbname(environment("PGDATABASE").unwrap_or(user));
+    sockets(&words, &mut config)?;
+    let endpoints = endpoints(&words)?;
+    let passwords = Passwords {
+        given: words.get("password").map(str::to_owned),
+        file: password_file(&words, environment, &mut warnings),
+    };
+    let tls = tls_mode(&words, environment, &mut warnings)?;
+    if let Some(binding) = words.get("channel_binding") {
+        config.channel_binding(match binding {
+            "disable" => ChannelBinding::Disable,
+            "prefer" => ChannelBinding::Prefer,
+            "require" => ChannelBinding::Require,
+            _ => return Err(words.one_of("channel_binding", "disable, prefer, require")),
+        });
     }
-    if matches!(config.get_target_session_attrs(), TargetSessionAttrs::ReadOnly) {
-        return Err(InvalidDatabaseUrl(
-            "target_session_attrs=read-only cannot be used: changes and marks come from the primary"
-                .to_owned(),
-        ));
+    match words.get("sslnegotiation") {
+        None | Some("postgres") => {}
+        Some("direct") if matches!(tls, TlsMode::Require(_)) => {
+            config.ssl_negotiation(SslNegotiation::Direct);
+        }
+        Some("direct") => {
+            return Err(words.wrong("sslnegotiation", "direct needs sslmode=require or stronger"));
+        }
+        Some(_) => return Err(words.one_of("sslnegotiation", "postgres, direct")),
     }
-
-    let endpoints = endpoints(&config, environment)?;
-    if config.get_password().is_none()
-        && let Some(password) = password(&config, &endpoints, environment)
-    {
-        config.password(password);
+    if words.get("sslmode").is_none() && !matches!(tls, TlsMode::Require(_)) {
+        let open = |endpoint: &&Endpoint| !endpoint.is_unix() && !endpoint.is_loopback();
+        if let Some(endpoint) = endpoints.iter().find(open) {
+            warnings.push(format!(
+                "no sslmode for {endpoint}: where TLS cannot be had, or somebody in between says so, the connection is not \
+                 encrypted; set sslmode=verify-full, or at least require"
+            ));
+        }
     }
-    let sslmode = sslmode.or_else(|| environment("PGSSLMODE"));
-    let sslrootcert = sslrootcert.or_else(|| environment("PGSSLROOTCERT"));
-    let tls = tls_mode(sslmode.as_deref(), sslrootcert.as_deref(), environment)?;
     let primary_only =
-        endpoints.len() > 1 || config.get_target_session_attrs() == TargetSessionAttrs::ReadWrite;
-    Ok(Settings { config, endpoints, tls, primary_only })
+        endpoints.len() > 1 || matches!(words.get("target_session_attrs"), Some("read-write" | "primary"));
+    let require_peer = words.get("requirepeer").map(str::to_owned);
+    let warned = Once::new();
+    Ok(Settings { config, endpoints, passwords, tls, primary_only, require_peer, warnings, warned })
+}
+
+impl Settings {
+    /// Says once what somebody should know.
+    pub(super) fn warn(&self) {
+        self.warned.call_once(|| {
+            for warning in &self.warnings {
+                tracing::warn!("{warning}");
+            }
+        });
+    }
+
+    /// The password for one of the hosts.
+    pub(super) fn password(&self, endpoint: &Endpoint) -> Option<String> {
+        let Passwords { given, file } = &self.passwords;
+        given.clone().or_else(|| {
+            let host = match &endpoint.address {
+                Address::Unix(_) => "localhost",
+                Address::Tcp { host, .. } => host,
+            };
+            let (dbname, user) = (self.config.get_dbname()?, self.config.get_user()?);
+            passfile::find(file.as_deref()?, &Wanted { host, port: endpoint.port, dbname, user })
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+/// A value, and where it was written, for errors.
+struct Word {
+    value: String,
+    written: String,
+}
+
+/// The keywords that were given, by whichever way. Empty values are as if left out, as in libpq.
+struct Words(BTreeMap<&'static str, Word>);
+
+impl Words {
+    fn gather(url: &str, environment: Environment<'_>) -> Result<Self, InvalidDatabaseUrl> {
+        let mut words = Self(BTreeMap::new());
+        let pairs = conninfo::parse(url)?;
+        for (index, (name, value)) in pairs.iter().enumerate() {
+            let keyword = keywords::find(name).ok_or_else(|| {
+                InvalidDatabaseUrl(if may_show(url, &pairs, index) {
+                    format!("the database URL has the keyword '{name}', which libpq does not know")
+                } else {
+                    conninfo::ENCODE.to_owned()
+                })
+            })?;
+            words.put(keyword.name, value, format!("{} in the database URL", keyword.name))?;
+        }
+        let named = words.get("service").map(str::to_owned).or_else(|| environment("PGSERVICE"));
+        if let Some(named) = named {
+            let file = words.get("servicefile").map(PathBuf::from);
+            let (file, entries) = service::find(&named, file, environment)?;
+            for (name, value) in entries {
+                let written = format!("{name} in {}", file.display());
+                let Some(keyword) = keywords::find(&name) else {
+                    return Err(InvalidDatabaseUrl(format!("{written} is not a keyword of libpq")));
+                };
+                words.put_new(keyword.name, &value, written)?;
+            }
+        }
+        for keyword in KEYWORDS {
+            if let Some(variable) = keyword.variable
+                && let Some(value) = environment(variable)
+            {
+                words.put_new(keyword.name, &value, variable.to_owned())?;
+            }
+        }
+        Ok(words)
+    }
+
+    fn put_new(
+        &mut self,
+        name: &'static str,
+        value: &str,
+        written: String,
+    ) -> Result<(), InvalidDatabaseUrl> {
+        if self.get(name).is_some() { Ok(()) } else { self.put(name, value, written) }
+    }
+
+    fn put(&mut self, name: &'static str, value: &str, written: String) -> Result<(), InvalidDatabaseUrl> {
+        if let Some(refusal) = keywords::find(name).and_then(|keyword| keyword.refusal(value, &written)) {
+            return Err(InvalidDatabaseUrl(refusal));
+        }
+        self.0.insert(name, Word { value: value.to_owned(), written });
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|word| word.value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    fn wrong(&self, name: &str, what: &str) -> InvalidDatabaseUrl {
+        let written = self.0.get(name).map_or(name, |word| &word.written);
+        InvalidDatabaseUrl(format!("{written}: {what}"))
+    }
+
+    fn one_of(&self, name: &str, values: &str) -> InvalidDatabaseUrl {
+        self.wrong(name, &format!("it is one of {values}"))
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>, InvalidDatabaseUrl> {
+        // libpq takes negative ones for nought.
+        let number = |text: &str| match text.trim().strip_prefix('-') {
+            Some(digits) => digits.parse::<u64>().map(|_| 0),
+            None => text.trim().parse(),
+        };
+        self.get(name)
+            .map(|text| number(text).map_err(|_| self.wrong(name, "it is a whole number")))
+            .transpose()
+    }
+
+    fn list(&self, name: &str) -> Vec<&str> {
+        self.get(name).map(|list| list.split(',').map(str::trim).collect()).unwrap_or_default()
+    }
 }
 
 fn system_user() -> Option<String> {
@@ -69,49 +222,69 @@ fn system_user() -> Option<String> {
     Some(user.name)
 }
 
-fn endpoints(config: &Config, environment: Environment<'_>) -> Result<Vec<Endpoint>, InvalidDatabaseUrl> {
-    let ports = config.get_ports();
-    let default_port = match environment("PGPORT") {
-        Some(port) => port.parse().map_err(|_| InvalidDatabaseUrl("PGPORT is not a port".to_owned()))?,
-        None => DEFAULT_PORT,
-    };
-    let port_of = |index: usize| match ports {
-        [] => Ok(default_port),
-        [port] => Ok(*port),
-        several => several.get(index).copied().ok_or_else(|| {
-            InvalidDatabaseUrl("the database URL has as many ports as hosts, or one, or none".to_owned())
-        }),
-    };
-    let addresses = config.get_hostaddrs();
-    let hosts = config.get_hosts();
+/// How sockets are opened. What is nought is as if left out.
+fn sockets(words: &Words, config: &mut Config) -> Result<(), InvalidDatabaseUrl> {
+    let positive = |name| words.number(name).map(|number| number.filter(|number| *number > 0));
+    if let Some(seconds) = positive("connect_timeout")? {
+        config.connect_timeout(Duration::from_secs(seconds));
+    }
+    if let Some(on) = words.number("keepalives")? {
+        config.keepalives(on != 0);
+    }
+    if let Some(seconds) = positive("keepalives_idle")? {
+        config.keepalives_idle(Duration::from_secs(seconds));
+    }
+    if let Some(seconds) = positive("keepalives_interval")? {
+        config.keepalives_interval(Duration::from_secs(seconds));
+    }
+    if let Some(count) = positive("keepalives_count")? {
+        config.keepalives_retries(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+    if let Some(milliseconds) = positive("tcp_user_timeout")? {
+        config.tcp_user_timeout(Duration::from_millis(milliseconds));
+    }
+    Ok(())
+}
+
+fn endpoints(words: &Words) -> Result<Vec<Endpoint>, InvalidDatabaseUrl> {
+    let (hosts, addresses, ports) = (words.list("host"), words.list("hostaddr"), words.list("port"));
+    let count = hosts.len().max(addresses.len()).max(1);
     if !addresses.is_empty() && !hosts.is_empty() && addresses.len() != hosts.len() {
-        return Err(InvalidDatabaseUrl("the database URL has as many hostaddr as host".to_owned()));
+        return Err(words.wrong("hostaddr", "there are as many as there are hosts"));
     }
-    if hosts.is_empty() && addresses.is_empty() {
-        return Ok(vec![Endpoint { address: default_host(environment, port_of(0)?), port: port_of(0)? }]);
+    if ports.len() > 1 && ports.len() != count {
+        return Err(words.wrong("port", "there are as many as there are hosts, or one, or none"));
     }
-    (0..hosts.len().max(addresses.len()))
+    let port_of = |index: usize| match ports.get(index).or(ports.first().filter(|_| ports.len() == 1)) {
+        None | Some(&"") => Ok(DEFAULT_PORT),
+        Some(port) => {
+            let port = port.parse().ok().filter(|port| *port > 0);
+            port.ok_or_else(|| words.wrong("port", "it is a number from 1 to 65535"))
+        }
+    };
+    (0..count)
         .map(|index| {
             let port = port_of(index)?;
-            let ip = addresses.get(index).copied();
-            let address = match (hosts.get(index), ip) {
-                (Some(Host::Unix(directory)), _) => Address::Unix(directory.clone()),
-                (Some(Host::Tcp(host)), _) if !host.is_empty() => Address::Tcp { host: host.clone(), ip },
-                (_, Some(ip)) => Address::Tcp { host: ip.to_string(), ip: Some(ip) },
-                (_, None) => default_host(environment, port),
+            let ip: Option<IpAddr> = match addresses.get(index) {
+                None | Some(&"") => None,
+                Some(text) => Some(text.parse().map_err(|_| words.wrong("hostaddr", "it is an IP address"))?),
+            };
+            let address = match (hosts.get(index).copied().filter(|host| !host.is_empty()), ip) {
+                (Some(host), _) if host.starts_with('/') => Address::Unix(PathBuf::from(host)),
+                (Some(host), _) if host.contains('@') => {
+                    return Err(InvalidDatabaseUrl(conninfo::ENCODE.to_owned()));
+                }
+                (Some(host), ip) => Address::Tcp { host: host.to_owned(), ip },
+                (None, Some(ip)) => Address::Tcp { host: ip.to_string(), ip: Some(ip) },
+                (None, None) => default_host(port),
             };
             Ok(Endpoint { address, port })
         })
         .collect()
 }
 
-/// `PGHOST`; else the socket that lies where distributions put it; else this machine.
-fn default_host(environment: Environment<'_>, port: u16) -> Address {
-    match environment("PGHOST") {
-        Some(host) if host.starts_with('/') => return Address::Unix(PathBuf::from(host)),
-        Some(host) => return Address::Tcp { host, ip: None },
-        None => {}
-    }
+/// The socket that lies where distributions put it; else this machine.
+fn default_host(port: u16) -> Address {
     ["/var/run/postgresql", "/tmp"]
         .into_iter()
         .map(Path::new)
@@ -122,174 +295,97 @@ fn default_host(environment: Environment<'_>, port: u16) -> Address {
         )
 }
 
-fn password(config: &Config, endpoints: &[Endpoint], environment: Environment<'_>) -> Option<String> {
-    if let Some(password) = environment("PGPASSWORD") {
-        return Some(password);
-    }
-    let path = environment("PGPASSFILE").map(PathBuf::from).or_else(|| home(environment, ".pgpass"))?;
+fn password_file(words: &Words, environment: Environment<'_>, warnings: &mut Vec<String>) -> Option<String> {
+    let path = words.get("passfile").map(PathBuf::from).or_else(|| home(environment, ".pgpass"))?;
     let metadata = std::fs::metadata(&path).ok()?;
     if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
-        tracing::warn!("the password file is ignored: others can read it; set its mode to 0600");
+        warnings.push("the password file is ignored: others can read it; set its mode to 0600".to_owned());
         return None;
     }
-    let file = std::fs::read_to_string(&path).ok()?;
-    let endpoint = endpoints.first()?;
-    let host = match &endpoint.address {
-        Address::Unix(_) => "localhost",
-        Address::Tcp { host, .. } => host,
-    };
-    let (dbname, user) = (config.get_dbname()?, config.get_user()?);
-    passfile::find(&file, &Wanted { host, port: endpoint.port, dbname, user })
+    std::fs::read_to_string(&path).ok()
 }
 
-fn home(environment: Environment<'_>, file: &str) -> Option<PathBuf> {
+pub(super) fn home(environment: Environment<'_>, file: &str) -> Option<PathBuf> {
     environment("HOME").map(|home| Path::new(&home).join(file))
 }
 
 fn tls_mode(
-    sslmode: Option<&str>,
-    sslrootcert: Option<&str>,
+    words: &Words,
     environment: Environment<'_>,
+    warnings: &mut Vec<String>,
 ) -> Result<TlsMode, InvalidDatabaseUrl> {
-    let default_file = home(environment, ".postgresql/root.crt").filter(|path| path.exists());
-    let roots = match sslrootcert {
+    let default_file = |name: &str| home(environment, name).filter(|path| path.exists());
+    let default_roots = default_file(".postgresql/root.crt");
+    let roots = match words.get("sslrootcert") {
         Some("system") => Roots::System,
         Some(path) => Roots::File(Path::new(path)),
-        None => default_file.as_deref().map_or(Roots::None, Roots::File),
+        None => default_roots.as_deref().map_or(Roots::None, Roots::File),
     };
     let system = matches!(roots, Roots::System);
     // As in libpq: who names the system's authorities wants the name verified, and nothing weaker.
-    let sslmode = sslmode.unwrap_or(if system { "verify-full" } else { "prefer" });
+    let sslmode = words.get("sslmode").unwrap_or(if system { "verify-full" } else { "prefer" });
     if system && sslmode != "verify-full" {
         return Err(InvalidDatabaseUrl(
             "sslrootcert=system needs sslmode=verify-full: anybody can get a certificate from those authorities"
                 .to_owned(),
         ));
     }
-    let mode = match sslmode {
-        "disable" => TlsMode::Disable,
-        "prefer" => TlsMode::Prefer(tls::configuration(Verify::Nothing, &Roots::None)?),
+    if sslmode == "disable" {
+        return Ok(TlsMode::Disable);
+    }
+    if !matches!(roots, Roots::None) && default_file(".postgresql/root.crl").is_some() {
+        warnings
+            .push("~/.postgresql/root.crl is ignored: lists of revoked certificates are not read".to_owned());
+    }
+    let client = ClientSide {
+        certificate: match words.get("sslcertmode") {
+            Some("disable") => None,
+            _ => client_certificate::read(
+                words.get("sslcert").map(Path::new),
+                words.get("sslkey"),
+                environment,
+            )?,
+        },
+        versions: versions(words)?,
+        names_the_host: words.number("sslsni")? != Some(0),
+    };
+    let configuration = |verify, roots: &Roots<'_>| tls::configuration(verify, roots, client);
+    Ok(match sslmode {
+        "allow" => TlsMode::Allow(configuration(Verify::Nothing, &Roots::None)?),
+        "prefer" => TlsMode::Prefer(configuration(Verify::Nothing, &Roots::None)?),
         "require" => {
             let verify = if matches!(roots, Roots::None) { Verify::Nothing } else { Verify::Chain };
-            TlsMode::Require(tls::configuration(verify, &roots)?)
+            TlsMode::Require(configuration(verify, &roots)?)
         }
-        "verify-ca" => TlsMode::Require(tls::configuration(Verify::Chain, &roots)?),
-        "verify-full" => TlsMode::Require(tls::configuration(Verify::Name, &roots)?),
-        other => {
-            return Err(InvalidDatabaseUrl(format!(
-                "sslmode '{other}' is unknown: it is one of disable, prefer, require, verify-ca, verify-full"
-            )));
+        "verify-ca" => TlsMode::Require(configuration(Verify::Chain, &roots)?),
+        "verify-full" => TlsMode::Require(configuration(Verify::Name, &roots)?),
+        _ => {
+            return Err(words.one_of("sslmode", "disable, allow, prefer, require, verify-ca, verify-full"));
         }
+    })
+}
+
+/// The versions of TLS that are offered: of 1.2 and 1.3 those between the two keywords.
+fn versions(words: &Words) -> Result<Vec<&'static rustls::SupportedProtocolVersion>, InvalidDatabaseUrl> {
+    const NAMES: [&str; 4] = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
+    let bound = |name, default| match words.get(name) {
+        None => Ok(default),
+        Some(text) => NAMES
+            .iter()
+            .position(|version| version.eq_ignore_ascii_case(text))
+            .ok_or_else(|| words.one_of(name, "TLSv1, TLSv1.1, TLSv1.2, TLSv1.3")),
     };
-    Ok(mode)
-}
-
-/// The URL without the two parameters, and the two.
-struct Split {
-    rest: String,
-    sslmode: Option<String>,
-    sslrootcert: Option<String>,
-}
-
-impl Split {
-    /// Takes the parameter if it is one of the two.
-    fn take(&mut self, key: &str, value: &str) -> bool {
-        match key {
-            "sslmode" => self.sslmode = Some(value.to_owned()),
-            "sslrootcert" => self.sslrootcert = Some(value.to_owned()),
-            _ => return false,
-        }
-        true
+    let (least, most) = (bound("ssl_min_protocol_version", 2)?, bound("ssl_max_protocol_version", 3)?);
+    let offered = [(2, &rustls::version::TLS12), (3, &rustls::version::TLS13)];
+    let versions: Vec<_> = offered
+        .into_iter()
+        .filter(|(at, _)| (least..=most).contains(at))
+        .map(|(_, version)| version)
+        .collect();
+    if versions.is_empty() {
+        return Err(words.wrong("ssl_max_protocol_version", "TLSv1.2 and TLSv1.3 are what is offered"));
     }
-}
-
-fn split(text: &str) -> Result<Split, InvalidDatabaseUrl> {
-    let text = text.trim();
-    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-        split_url(text)
-    } else if text.split_once("://").is_none_or(|(scheme, _)| scheme.contains('=')) {
-        // A value may have `://` in it, as a password may.
-        split_keywords(text)
-    } else {
-        Err(InvalidDatabaseUrl(
-            "the database URL begins with postgres:// or postgresql://, or is a list of keyword=value"
-                .to_owned(),
-        ))
-    }
-}
-
-fn split_url(url: &str) -> Result<Split, InvalidDatabaseUrl> {
-    // A password may have a `?`; as in `tokio_postgres` it ends at the first `@`.
-    let after_credentials = url.find('@').map_or(0, |at| at + 1);
-    let mut split = Split { rest: url.to_owned(), sslmode: None, sslrootcert: None };
-    let Some(question) = url[after_credentials..].find('?').map(|at| after_credentials + at) else {
-        return Ok(split);
-    };
-    let mut kept = Vec::new();
-    for parameter in url[question + 1..].split('&') {
-        let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        let decode = |text| {
-            percent_decode_str(text).decode_utf8().map_err(|_| {
-                InvalidDatabaseUrl("a parameter of the database URL is not UTF-8 when decoded".to_owned())
-            })
-        };
-        if !split.take(&decode(key)?, &decode(value)?) && !parameter.is_empty() {
-            kept.push(parameter);
-        }
-    }
-    split.rest.truncate(question);
-    if !kept.is_empty() {
-        split.rest.push('?');
-        split.rest.push_str(&kept.join("&"));
-    }
-    Ok(split)
-}
-
-/// `key = value`, `key='quoted \' value'`, separated by blanks.
-fn split_keywords(text: &str) -> Result<Split, InvalidDatabaseUrl> {
-    let mut split = Split { rest: String::new(), sslmode: None, sslrootcert: None };
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        let (key, after) = rest.split_once('=').ok_or_else(|| {
-            InvalidDatabaseUrl(
-                "the database URL cannot be read: write postgres://user@host/db or keyword=value pairs"
-                    .to_owned(),
-            )
-        })?;
-        let (value, after) = keyword_value(after.trim_start())?;
-        let key = key.trim();
-        if !split.take(key, &value) {
-            split.rest.push_str(key);
-            split.rest.push_str("='");
-            for c in value.chars() {
-                if matches!(c, '\'' | '\\') {
-                    split.rest.push('\\');
-                }
-                split.rest.push(c);
-            }
-            split.rest.push_str("' ");
-        }
-        rest = after.trim_start();
-    }
-    Ok(split)
-}
-
-fn keyword_value(text: &str) -> Result<(String, &str), InvalidDatabaseUrl> {
-    let (quoted, body) = text.strip_prefix('\'').map_or((false, text), |body| (true, body));
-    let mut value = String::new();
-    let mut chars = body.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '\\' => value.extend(chars.next().map(|(_, escaped)| escaped)),
-            '\'' if quoted => return Ok((value, &body[at + 1..])),
-            c if !quoted && c.is_whitespace() => return Ok((value, &body[at..])),
-            c => value.push(c),
-        }
-    }
-    if quoted {
-        return Err(InvalidDatabaseUrl("a quoted value of the database URL is not closed".to_owned()));
-    }
-    Ok((value, ""))
+    Ok(versions)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Sockets to the server: which hosts there are, and how a socket to one is opened.
 
+use nix::unistd::{Uid, User};
 use socket2::{SockRef, TcpKeepalive};
 use std::fmt;
 use std::io;
@@ -43,6 +44,17 @@ impl Endpoint {
         matches!(self.address, Address::Unix(_))
     }
 
+    /// Whether nothing of it leaves this machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        match &self.address {
+            Address::Unix(_) => true,
+            Address::Tcp { ip: Some(ip), .. } => ip.is_loopback(),
+            Address::Tcp { host, ip: None } => {
+                host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+            }
+        }
+    }
+
     /// The name that a certificate has to be for.
     pub(crate) fn server_name(&self) -> &str {
         match &self.address {
@@ -62,14 +74,31 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Opens a socket to the first of the host's addresses that takes one.
-pub(crate) async fn open(endpoint: &Endpoint, config: &Config) -> io::Result<Socket> {
+/// Opens a socket to the first of the host's addresses that takes one. At a Unix socket the server has to run as
+/// `require_peer`, if that is set.
+pub(super) async fn open(
+    endpoint: &Endpoint,
+    config: &Config,
+    require_peer: Option<&str>,
+) -> io::Result<Socket> {
     match &endpoint.address {
         Address::Unix(directory) => {
             let path = directory.join(format!(".s.PGSQL.{}", endpoint.port));
             let socket = UnixStream::connect(&path)
                 .await
                 .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+            if let Some(wanted) = require_peer {
+                let uid = Uid::from_raw(socket.peer_cred()?.uid());
+                let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
+                if name.as_deref() != Some(wanted) {
+                    let message = format!(
+                        "requirepeer: the server at {} runs as {}, not as {wanted}",
+                        path.display(),
+                        name.unwrap_or_else(|| uid.to_string())
+                    );
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+                }
+            }
             Ok(Either::Right(socket))
         }
         Address::Tcp { ip: Some(ip), .. } => tcp(TcpStream::connect((*ip, endpoint.port)).await?, config),

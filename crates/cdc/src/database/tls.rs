@@ -1,6 +1,7 @@
 //! TLS as `sslmode` and `sslrootcert` ask for it, and the channel binding of SCRAM.
 
 use super::InvalidDatabaseUrl;
+use super::client_certificate::ClientCertificate;
 use crate::Retry;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -8,7 +9,10 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
+};
 use std::path::Path;
 use std::sync::Arc;
 use x509_cert::Certificate;
@@ -20,6 +24,8 @@ use x509_cert::der::oid::db::rfc5912;
 pub(crate) enum TlsMode {
     /// Never.
     Disable,
+    /// If the server does not let us in without.
+    Allow(Arc<ClientConfig>),
     /// If the server can; else without. No protection against anybody, as libpq's documentation says.
     Prefer(Arc<ClientConfig>),
     /// Always, with whatever the configuration verifies.
@@ -33,11 +39,14 @@ pub(crate) enum Attempt {
 }
 
 impl TlsMode {
-    /// The ways to try, in order. `prefer` goes on without TLS when a handshake or a login over TLS
-    /// failed, as libpq does.
+    /// The ways to try, in order. `allow` and `prefer` go the other way when a handshake or a login failed, as libpq
+    /// does.
     pub(crate) fn attempts(&self) -> Vec<Attempt> {
         match self {
             Self::Disable => vec![Attempt::Plain],
+            Self::Allow(config) => {
+                vec![Attempt::Plain, Attempt::Tls { config: config.clone(), required: true }]
+            }
             Self::Prefer(config) => {
                 vec![Attempt::Tls { config: config.clone(), required: false }, Attempt::Plain]
             }
@@ -64,22 +73,38 @@ pub(crate) enum Roots<'a> {
     File(&'a Path),
 }
 
+/// What we offer and show of ourselves.
+pub(super) struct ClientSide {
+    pub(super) certificate: Option<ClientCertificate>,
+    pub(super) versions: Vec<&'static SupportedProtocolVersion>,
+    /// Whether the host's name is told before anything is encrypted (SNI).
+    pub(super) names_the_host: bool,
+}
+
 /// The configuration that verifies as much as is asked for.
-pub(crate) fn configuration(
+pub(super) fn configuration(
     verify: Verify,
     roots: &Roots<'_>,
+    client: ClientSide,
 ) -> Result<Arc<ClientConfig>, InvalidDatabaseUrl> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match verify {
         Verify::Nothing => Arc::new(Unverified(provider.clone())),
         Verify::Chain | Verify::Name => Arc::new(Verifier::new(verify, roots, &provider)?),
     };
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| InvalidDatabaseUrl(format!("TLS cannot be set up: {error}")))?
+    let unusable = |error: Error| InvalidDatabaseUrl(format!("TLS cannot be set up: {error}"));
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&client.versions)
+        .map_err(unusable)?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match client.certificate {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
+            InvalidDatabaseUrl(format!("the client certificate (sslcert, sslkey) cannot be used: {error}"))
+        })?,
+    };
+    config.enable_sni = client.names_the_host;
     // PostgreSQL 17 and later insist on it where TLS begins without being asked for.
     config.alpn_protocols = vec![b"postgresql".to_vec()];
     Ok(Arc::new(config))

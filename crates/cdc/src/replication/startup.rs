@@ -4,7 +4,7 @@ use super::connection::Connection;
 use super::error::Error;
 use super::login::{Login, login};
 use crate::Database;
-use crate::database::socket::{self, Endpoint, Socket};
+use crate::database::socket::{Endpoint, Socket};
 use crate::database::tls::{self, Attempt};
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -42,7 +42,8 @@ async fn connect_once(
     attempt: Attempt,
 ) -> Result<Connection<Channel>, Error> {
     let config = database.config();
-    let socket = socket::open(endpoint, config).await.map_err(Error::Io)?;
+    let socket = database.open_socket(endpoint).await.map_err(Error::Io)?;
+    let password = database.password(endpoint);
     let channel = match attempt {
         Attempt::Plain => Either::Left(socket),
         Attempt::Tls { config: tls, required } => {
@@ -60,7 +61,7 @@ async fn connect_once(
     let private = endpoint.is_unix() || matches!(channel, Either::Right(_));
     let settings = Login {
         user: database.user(),
-        password: config.get_password(),
+        password: password.as_deref().map(str::as_bytes),
         dbname: database.dbname(),
         options: config.get_options(),
         binding_policy: config.get_channel_binding(),

@@ -2,7 +2,7 @@
 
 use crate::support::{Cluster, Follower, database, versions};
 use cdc::{Database, Retry};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::path::Path;
 
 /// Lets the role in by TCP in this way only, and everybody by the Unix socket.
@@ -68,6 +68,8 @@ struct Certificates {
     authority: String,
     /// Signed by the authority, for `localhost`.
     server: (String, String),
+    /// Signed by the authority, for the role `ann`.
+    client: (String, String),
     /// Signed by itself and marked as an authority, as `openssl req -x509` makes them.
     own: (String, String),
 }
@@ -84,11 +86,16 @@ fn certificates() -> Certificates {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let server = params.signed_by(&key, &issuer).unwrap();
+    let client_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "ann");
+    let client = params.signed_by(&client_key, &issuer).unwrap();
     let own_key = KeyPair::generate().unwrap();
     let own = ca().self_signed(&own_key).unwrap();
     Certificates {
         authority: authority.pem(),
         server: (server.pem(), key.serialize_pem()),
+        client: (client.pem(), client_key.serialize_pem()),
         own: (own.pem(), own_key.serialize_pem()),
     }
 }
@@ -190,6 +197,78 @@ async fn by_tls() {
         assert!(follows(&cluster, &own_url).await);
         refused(&url("localhost", &format!("sslmode=verify-ca&sslrootcert={authority}")), "certificate")
             .await;
+    }
+}
+
+#[tokio::test]
+async fn by_client_certificate() {
+    use std::os::unix::fs::PermissionsExt;
+    for bin in versions() {
+        if !has_tls(&bin) {
+            continue;
+        }
+        let cluster = Cluster::start(&bin).await;
+        let directory = tempfile::tempdir().unwrap();
+        let certificates = certificates();
+        let file = |name: &str, content: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            path.display().to_string()
+        };
+        let authority = file("authority.crt", &certificates.authority);
+        let (certificate, key) =
+            (file("client.crt", &certificates.client.0), file("client.key", &certificates.client.1));
+        cluster.install("authority.crt", &certificates.authority);
+        let client = cluster.client().await;
+        client.batch_execute("alter system set ssl_ca_file = 'authority.crt'").await.unwrap();
+        present(&cluster, &certificates.server).await;
+        settled(&cluster, "require").await;
+        allow(&cluster, "hostssl all all 127.0.0.1/32 cert\nhostssl all all ::1/128 cert").await;
+        let url = |user: &str, parameters: &str| {
+            format!(
+                "postgres://{user}@localhost:{}/postgres?sslrootcert={authority}&{parameters}",
+                cluster.port
+            )
+        };
+        let shown = format!("sslcert={certificate}&sslkey={key}");
+        crate::support::eventually("the new rules", || async {
+            database(&url("ann", "sslmode=verify-full")).connect("test").await.err().map(drop)
+        })
+        .await;
+        for mode in
+            ["require", "verify-full", "verify-full&ssl_min_protocol_version=TLSv1.3", "prefer", "allow"]
+        {
+            let parameters = format!("{shown}&sslmode={mode}&sslsni=0");
+            assert!(follows(&cluster, &url("ann", &parameters)).await, "{mode}");
+        }
+        // TLS 1.2 asks for it at another point.
+        assert!(
+            follows(
+                &cluster,
+                &url("ann", &format!("{shown}&sslmode=require&ssl_max_protocol_version=TLSv1.2"))
+            )
+            .await
+        );
+        refused(&url("ann", "sslmode=verify-full"), "certificate").await;
+        refused(&url("ann", &format!("{shown}&sslmode=require&sslcertmode=disable")), "certificate").await;
+        refused(&url("postgres", &format!("{shown}&sslmode=require")), "certificate authentication failed")
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn the_server_at_a_socket_runs_as_whom_it_has_to() {
+    for bin in versions() {
+        let cluster = Cluster::start(&bin).await;
+        let url = |user: &str| format!("{}?requirepeer={user}", cluster.url());
+        let owner = std::fs::metadata(cluster.directory.path().join("data")).unwrap();
+        let owner = nix::unistd::Uid::from_raw(std::os::unix::fs::MetadataExt::uid(&owner));
+        let owner = nix::unistd::User::from_uid(owner).unwrap().unwrap().name;
+        assert!(!follows(&cluster, &url(&owner)).await);
+        let error = database(&url("somebody")).connect("test").await.unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("requirepeer") && cause.contains("somebody"), "{cause}");
     }
 }
 

@@ -32,6 +32,11 @@ impl Inputs {
                 continue;
             }
             let name = path.display().to_string();
+            // It may hold a password.
+            anyhow::ensure!(
+                !(name.contains("://") || name.contains("password=")),
+                "the database stands where a file is named: name it by --database-url or DATABASE_URL"
+            );
             let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
             let metadata = file.metadata().with_context(|| format!("cannot read {name}"))?;
             anyhow::ensure!(

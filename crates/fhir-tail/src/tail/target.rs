@@ -18,12 +18,11 @@ impl Target {
     /// `url` is the base of a FHIR service or a whole `$export` URL, whose query is kept; types and `since` are added.
     pub(super) fn new(url: &str, types: &[String], since: Option<&str>) -> Result<Self, String> {
         let mut url = Url::parse(url).map_err(|error| {
-            format!(
-                "'{url}' is no URL ({error}): give that of the service, such as http://127.0.0.1:8080/fhir"
-            )
+            // Not the text: it may hold a password, and where that ends nobody can tell.
+            format!("this is no URL ({error}): give that of the service, such as http://127.0.0.1:8080/fhir")
         })?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(format!("'{url}' is neither http:// nor https://"));
+            return Err(format!("a URL of {}: is neither http:// nor https://", url.scheme()));
         }
         url.set_fragment(None);
         let path = url.path().trim_end_matches('/').to_owned();
@@ -83,6 +82,21 @@ mod tests {
             ("https://h:443/fhir?_heartbeat=5", "https://h/fhir/$export?_heartbeat=5"),
         ] {
             assert_eq!(name(url, &[], None), expected);
+        }
+    }
+
+    #[test]
+    fn no_piece_of_a_password_is_shown() {
+        for c in ['@', '/', '#', '?', ':', '%', '[', ']', '&', '=', ' ', '\\', '+'] {
+            for url in
+                [format!("http://ann:hunter{c}secret@h/fhir"), format!("ftp://ann:hunter{c}secret@h/fhir")]
+            {
+                let shown = match Target::new(&url, &[], None) {
+                    Ok(target) => target.name(),
+                    Err(error) => error,
+                };
+                assert!(!shown.contains("hunter") && !shown.contains("secret"), "{url}: {shown}");
+            }
         }
     }
 
