@@ -11,6 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
         each what_the_server_can_convert_is_streamed,
         each rows_that_are_not_utf_8_are_left_out,
         once a_row_that_is_not_utf_8_stops_where_that_was_asked_for,
+        once bytes_that_an_encoding_does_not_define_are_told_with_the_way_out,
         once what_an_encoding_lacks_cannot_be_loaded_into_it,
     ]
 }
@@ -151,6 +152,32 @@ async fn a_row_that_is_not_utf_8_stops_where_that_was_asked_for(context: Context
     site.server.set("--on-bad-row", "stop");
     site.server.start().await?;
     ensure!(heard(&site, "a").await? == ["end"]);
+    Ok(())
+}
+
+async fn bytes_that_an_encoding_does_not_define_are_told_with_the_way_out(context: Context) -> Result<()> {
+    let mut site = of_encoding(&context, "WIN1252", &[]).await?;
+    site.server.start().await?;
+    site.ready().await?;
+    put_bytes(&site, "bad", b"\x81").await?;
+    let at = site.server.listening()?;
+    until("the way out", SOON, || async {
+        let body = http::get(at, "/health/ready", "").await?.body().await?;
+        Ok(String::from_utf8(body)?.contains("drop its slot").then_some(()))
+    })
+    .await?;
+    let log = site.server.log()?;
+    ensure!(log.contains("22P05") && !log.contains(SECRET) && !log.contains("0x81"), "{log}");
+    put_bytes(&site, "bad", b"mended").await?;
+    site.server.terminate(SOON).await?;
+    until("the slot to be dropped", SOON, || async {
+        let dropped = site.sql.batch_execute("select pg_drop_replication_slot('fhir_tail')").await;
+        Ok(dropped.is_ok().then_some(()))
+    })
+    .await?;
+    site.server.start().await?;
+    site.ready().await?;
+    ensure!(heard(&site, "bad").await? == ["mended"]);
     Ok(())
 }
 
