@@ -133,12 +133,26 @@ async fn a_walsender_that_is_behind(context: Context) -> Result<()> {
 /// A transaction that stays open has written more than a page of the log, of which the database wrote whole pages to its disk.
 /// The walsender cannot send the record that ends beyond, and nothing commits: that is no lag.
 async fn a_record_that_is_half_on_disk(context: Context) -> Result<()> {
-    // Nothing else writes the rest: neither the background writer nor a checkpoint.
-    let settings = ["bgwriter_delay = 10s", "checkpoint_timeout = 1h", "autovacuum = off"];
+    // Nothing else writes the rest: neither a checkpoint nor the background writer.
+    let settings = ["checkpoint_timeout = 1h", "autovacuum = off"];
     let mut site = Site::prepare(&context, &settings, &[]).await?;
     site.server.start().await?;
     let mut reader = site.live(Subscribe::with(Client::Raw, "_type=Patient")).await?;
     caught_up(&site).await?;
+    let writer = "select pid from pg_stat_activity where backend_type = 'background writer'";
+    let writer: i32 = site.sql.query_one(writer, &[]).await?.try_get(0)?;
+    kill(Pid::from_raw(writer), Signal::SIGSTOP)?;
+    let all_received = half_on_disk(&site).await;
+    kill(Pid::from_raw(writer), Signal::SIGCONT)?;
+    all_received?;
+    site.put("Patient", "after").await?;
+    reader.hear("what came after", SOON, |reader| reader.heard_of("after")).await?;
+    ensure!(!reader.noticed("stale"), "{}", reader.tail());
+    Ok(())
+}
+
+/// Waits for such a record, and then until a look finds that all has been received.
+async fn half_on_disk(site: &Site) -> Result<()> {
     let other = site.cluster.connect().await?;
     other.batch_execute("create table noise (x text); alter table noise alter x set storage plain").await?;
     until("a record that is half on disk", SOON, || async {
@@ -162,9 +176,5 @@ async fn a_record_that_is_half_on_disk(context: Context) -> Result<()> {
         let age = site.metric("fhir_tail_feed_age_seconds").await?;
         Ok((age < since.elapsed().as_secs_f64()).then_some(()))
     })
-    .await?;
-    site.put("Patient", "after").await?;
-    reader.hear("what came after", SOON, |reader| reader.heard_of("after")).await?;
-    ensure!(!reader.noticed("stale"), "{}", reader.tail());
-    Ok(())
+    .await
 }
