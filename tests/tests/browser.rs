@@ -1,12 +1,23 @@
 //! `EventSource` in a browser: no headers of its own, coming back by itself, and never from any status but 200.
 
 use anyhow::{Context as _, Result, ensure};
+use std::path::Path;
 use tests::{Browser, Case, Context, Engine, Heard, SOON, Site, What, cases, until};
 
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = cases![once a_page_that_listens];
-    cases.iter_mut().for_each(|case| case.skip = || Engine::Chromium.missing());
+    let mut cases = cases![once a_page_that_listens, once a_page_with_the_polyfill];
+    let [native, polyfill] = &mut cases[..] else { return cases };
+    native.skip = || Engine::Chromium.missing();
+    polyfill.skip = || Engine::Chromium.missing().or_else(|| polyfill_script().err());
     cases
+}
+
+/// The script of `event-source-polyfill`, from the `node_modules` that `FHIR_TAIL_TEST_NODE_MODULES` names.
+fn polyfill_script() -> Result<String, String> {
+    let modules =
+        std::env::var_os("FHIR_TAIL_TEST_NODE_MODULES").ok_or("FHIR_TAIL_TEST_NODE_MODULES is not set")?;
+    let script = Path::new(&modules).join("event-source-polyfill/src/eventsource.min.js");
+    std::fs::read_to_string(&script).map_err(|error| format!("{}: {error}", script.display()))
 }
 
 const LISTEN: &str = "
@@ -99,5 +110,50 @@ async fn a_page_that_listens(context: Context) -> Result<()> {
     };
     let got: Vec<String> = page.heard.iter().filter_map(|heard| said(&heard.what)).collect();
     ensure!(got == ["before", "live", "missed", "-missed", "again", "end"], "{:#?}", page.heard);
+    page.browser.close().await
+}
+
+/// It sends a header, and gives the last id back in the URL, also where that has one already.
+async fn a_page_with_the_polyfill(context: Context) -> Result<()> {
+    let mut site = Site::start(&context).await?;
+    site.put("Patient", "before").await?;
+    let address = site.server.listening()?;
+    let mut page = Page { browser: Browser::start(&context, Engine::Chromium).await?, heard: vec![] };
+    page.browser.open(&format!("http://{address}/fhir/")).await?;
+    page.browser.run(&polyfill_script().map_err(anyhow::Error::msg)?).await?;
+    let listen = |url: &str| {
+        LISTEN
+            .replace(
+                "new EventSource('/fhir/$export?_type=Patient,Observation')",
+                &format!(
+                    "new EventSourcePolyfill('{url}', {{ headers: {{ Authorization: 'Bearer none' }} }})"
+                ),
+            )
+            .replace("window.heard = [];", "window.source?.close(); window.heard = [];")
+    };
+    let url = "/fhir/$export?_type=Patient,Observation";
+    let script = listen(url);
+    ensure!(script.contains("EventSourcePolyfill"), "{script}");
+    page.browser.run(&script).await?;
+    page.hear_of("before").await?;
+    for round in 0..2 {
+        site.server.kill().await?;
+        site.put("Patient", &format!("missed{round}")).await?;
+        site.server.start_on(address.port()).await?;
+        page.hear_of(&format!("missed{round}")).await?;
+        // As an application does that has kept an id: from then on the polyfill's is the newer one.
+        let kept = page.heard.last().context("nothing was heard")?.event_id.clone();
+        page.browser.run(&listen(&format!("{url}&_lastEventId={kept}"))).await?;
+        site.put("Patient", &format!("live{round}")).await?;
+        page.hear_of(&format!("live{round}")).await?;
+    }
+    let got: Vec<&str> =
+        page.heard.iter().filter_map(|heard| heard.what.key()).map(|key| key.id.as_str()).collect();
+    ensure!(got == ["before", "missed0", "live0", "missed1", "live1"], "{:#?}", page.heard);
+    ensure!(
+        !page.heard.iter().any(|heard| heard.what.code().is_some_and(|code| code.starts_with("reset"))),
+        "{:#?}",
+        page.heard
+    );
     page.browser.close().await
 }

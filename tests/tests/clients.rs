@@ -18,6 +18,9 @@ pub(crate) fn cases() -> Vec<Case> {
     [
         needs(cases![once node_eventsource], || missing("FHIR_TAIL_TEST_NODE_MODULES")),
         needs(cases![once python_httpx_sse], || missing("FHIR_TAIL_TEST_PYTHON")),
+        needs(cases![once python_httpx_sse_that_splits_at_other_line_breaks], || {
+            missing("FHIR_TAIL_TEST_OLD_HTTPX_SSE")
+        }),
     ]
     .concat()
 }
@@ -43,9 +46,23 @@ async fn python_httpx_sse(context: Context) -> Result<()> {
     subscribes_and_comes_back(context, python).await
 }
 
+/// Below 0.4.2 it reads lines as `str.splitlines` does, which takes more for the end of one than Server-Sent Events do.
+async fn python_httpx_sse_that_splits_at_other_line_breaks(context: Context) -> Result<()> {
+    let mut python =
+        Command::new(std::env::var_os("FHIR_TAIL_TEST_PYTHON").context("FHIR_TAIL_TEST_PYTHON")?);
+    let old = std::env::var_os("FHIR_TAIL_TEST_OLD_HTTPX_SSE").context("FHIR_TAIL_TEST_OLD_HTTPX_SSE")?;
+    let version = "import importlib.metadata; print(importlib.metadata.version('httpx-sse'))";
+    let output = python.args(["-c", version]).env("PYTHONPATH", &old).output().await?;
+    ensure!(output.stdout == b"0.4.1\n", "it is version {}", String::from_utf8_lossy(&output.stdout));
+    let mut python =
+        Command::new(std::env::var_os("FHIR_TAIL_TEST_PYTHON").context("FHIR_TAIL_TEST_PYTHON")?);
+    python.arg(script("subscriber.py")).env("PYTHONPATH", &old);
+    subscribes_and_comes_back(context, python).await
+}
+
 async fn subscribes_and_comes_back(context: Context, mut client: Command) -> Result<()> {
     let mut site = Site::start(&context).await?;
-    site.put("Patient", "before").await?;
+    put_line_breaks(&site, "before").await?;
     site.put("Observation", "gone").await?;
     site.settle().await?;
     let address = site.server.listening()?;
@@ -69,7 +86,7 @@ async fn subscribes_and_comes_back(context: Context, mut client: Command) -> Res
     };
     hear_of(&mut heard, "gone").await?;
     for round in 0..2 {
-        site.put("Patient", &format!("live{round}")).await?;
+        put_line_breaks(&site, &format!("live{round}")).await?;
         hear_of(&mut heard, &format!("live{round}")).await?;
         site.server.kill().await?;
         site.put("Patient", &format!("missed{round}")).await?;
@@ -103,5 +120,13 @@ async fn subscribes_and_comes_back(context: Context, mut client: Command) -> Res
         "Patient/end",
     ];
     ensure!(got == expected, "{got:?}");
+    Ok(())
+}
+
+/// Puts a patient whose name has what Unicode calls line breaks, and Server-Sent Events do not.
+async fn put_line_breaks(site: &Site, id: &str) -> Result<()> {
+    let content = "{\"resourceType\":\"Patient\",\"name\":[{\"text\":\"a\u{85}b\u{2028}c\u{2029}d\"}]}";
+    let put = "select fhir.put('Patient', $1, ($2::text)::json)";
+    site.sql.execute(put, &[&id, &content]).await?;
     Ok(())
 }

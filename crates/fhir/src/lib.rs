@@ -12,6 +12,7 @@ mod group;
 pub mod hostile;
 mod identity;
 mod instant;
+mod line_breaks;
 mod members;
 mod notice;
 mod outcome;

@@ -3,6 +3,7 @@
 //! Whatever we make has no `id`; that is how a client tells it from what is stored.
 //! <https://hl7.org/fhir/R4/operationoutcome.html>
 
+use crate::line_breaks::escape_line_breaks;
 use crate::{Instant, NoticeCode, canonical};
 use serde::Serialize;
 
@@ -191,7 +192,10 @@ impl Outcome {
     pub fn to_json(&self) -> String {
         // Serialising fails for a map whose keys are no strings, or where a Serialize says so: there is neither.
         #[allow(clippy::expect_used)]
-        serde_json::to_string(self).expect("strings and lists are serialised")
+        let mut json = serde_json::to_vec(self).expect("strings and lists are serialised");
+        // It may repeat the name of a parameter.
+        escape_line_breaks(&mut json, 0);
+        String::from_utf8_lossy(&json).into_owned()
     }
 }
 
@@ -208,6 +212,8 @@ mod tests {
             r#"{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"not-supported","diagnostics":"no \"x\"\nhere"},{"severity":"error","code":"code-invalid","diagnostics":"b","expression":["_type"]}]}"#
         );
         assert!(!outcome.to_json().contains('\n'));
+        let repeats = Outcome::error(IssueType::NotSupported, "a\u{2028}\u{85}b").to_json();
+        assert!(repeats.contains(r"a\u2028\u0085b"), "{repeats}");
         assert_eq!(Outcome::of(Vec::new()), None);
     }
 }

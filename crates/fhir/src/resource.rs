@@ -4,6 +4,7 @@
 //! This runs once for every change: a scan for the members of the object ([`Members`]), then three
 //! pieces copied, and no allocation but the output.
 
+use crate::line_breaks::{first_special, make_one_line};
 use crate::members::{Member, Members, means};
 use crate::structure::NotAnObject;
 use crate::{Instant, ResourceType, canonical};
@@ -52,7 +53,8 @@ pub fn is_id(text: &str) -> bool {
 ///
 /// Every top-level `id` and `meta` is replaced (where the first one stands; by default after
 /// `resourceType`). What else `meta` held stays as it was written, taken from the last one if there are
-/// several, as JSON parsers do. A raw CR or LF, which can only stand between tokens, becomes a space.
+/// several, as JSON parsers do. A raw CR or LF, which can only stand between tokens, becomes a space; what else Unicode
+/// calls a line break, which can only stand in a string, becomes its escape.
 pub fn write_resource(content: &[u8], columns: &Columns<'_>, out: &mut Vec<u8>) -> Result<(), BadResource> {
     if !is_id(columns.id) {
         return Err(BadResource::InvalidId);
@@ -64,12 +66,9 @@ pub fn write_resource(content: &[u8], columns: &Columns<'_>, out: &mut Vec<u8>) 
         out.truncate(start);
         return Err(error);
     }
-    // After the copy, over the whole: vectorised, and nothing that opens a second line can slip through.
-    let line = &mut out[start..];
-    let mut at = 0;
-    while let Some(found) = memchr::memchr2(b'\r', b'\n', &line[at..]) {
-        at += found;
-        line[at] = b' ';
+    // After the copy, over the whole: nothing that opens a second line can slip through.
+    if let Some(special) = first_special(&out[start..]) {
+        make_one_line(out, start + special);
     }
     Ok(())
 }

@@ -20,6 +20,9 @@ pub(crate) fn holds(content: &[u8]) {
     match write(content) {
         Ok(out) => {
             assert!(!out.contains(&b'\r') && !out.contains(&b'\n'), "it is more than a line");
+            if let Ok(text) = std::str::from_utf8(&out) {
+                assert!(!text.contains(['\u{85}', '\u{2028}', '\u{2029}']), "it is more than a line to some");
+            }
             assert_eq!(write(&out).as_ref(), Ok(&out), "it changes when it is written again");
             let out = String::from_utf8_lossy(&out);
             if let Some(expected) = read.and_then(expected) {
@@ -69,7 +72,8 @@ fn meta_decoded((key, value): (String, String)) -> Option<(String, String)> {
 }
 
 pub(super) fn one_line(text: &str) -> String {
-    text.replace(['\r', '\n'], " ")
+    let text = text.replace(['\r', '\n'], " ").replace('\u{85}', r"\u0085");
+    text.replace('\u{2028}', r"\u2028").replace('\u{2029}', r"\u2029")
 }
 
 /// What has to come out, member by member. `None`: the last meta has a key that is no text (half a surrogate pair).

@@ -13,7 +13,7 @@ fn string() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => "[a-z{}\\[\\]:, ]{0,6}",
         1 => "\\PC{0,3}".prop_map(|text| text.replace(['"', '\\'], "")),
-        1 => proptest::sample::select(vec!["\\\\", "\\\"", "\\n", "\\u0000", "\\ud800", "\\u2028", "\u{2028}", "\\/", "\u{7f}"])
+        1 => proptest::sample::select(vec!["\\\\", "\\\"", "\\n", "\\u0000", "\\ud800", "\\u2028", "\u{2028}", "\u{2029}", "\u{85}", "\\/", "\u{7f}"])
             .prop_map(str::to_owned),
     ];
     vec(piece, 0..4).prop_map(|pieces| format!("\"{}\"", pieces.concat()))
