@@ -173,6 +173,10 @@ impl Source for Empty {
         Box::pin(async move { Ok(sample) })
     }
 
+    fn confirm(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(Vec::new()) })
     }

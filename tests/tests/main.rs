@@ -13,6 +13,7 @@ mod demo;
 mod descriptors;
 mod documents;
 mod encodings;
+mod facts;
 mod field;
 mod forks;
 mod harness;
@@ -68,6 +69,7 @@ fn main() -> std::process::ExitCode {
             tail_download::cases(),
             tail_answers::cases(),
             check::cases(),
+            facts::cases(),
             demo::cases(),
             simulate::cases(),
             clients::cases(),

@@ -52,6 +52,7 @@ impl Assembler {
     pub(crate) fn restart(&mut self) {
         self.open = None;
         self.passed = Lsn::ZERO;
+        self.layout.restart();
         drop(self.take());
     }
 
@@ -88,6 +89,7 @@ impl Assembler {
                 if open.is_none_or(|open| open.transaction.commit_lsn != commit.commit_lsn) {
                     return Err(BatchError::Order("an end of a transaction that did not begin"));
                 }
+                self.layout.commit()?;
                 self.pass(commit.end_lsn);
             }
             Message::Row(row) => {
@@ -109,6 +111,7 @@ impl Assembler {
                     "a published table was truncated: no subscriber can be told what is gone; \
                      delete rows instead"
                 );
+                self.layout.truncated(&truncate.relation_ids)?;
             }
             Message::Relation(relation) => self.layout.relation(&relation)?,
             Message::Origin(_) | Message::Type(_) | Message::Emitted(_) => {}

@@ -7,6 +7,7 @@
 mod batch;
 pub mod check;
 pub mod database;
+mod facts;
 mod follow;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
@@ -19,6 +20,7 @@ mod on_disk;
 mod pages;
 pub mod pgoutput;
 mod publication;
+mod repair;
 mod replication;
 mod retry;
 mod sink;
@@ -29,9 +31,11 @@ mod tables;
 mod timestamptz;
 
 pub use database::{ConnectError, Database, InvalidDatabaseUrl, Session};
+pub use facts::NAMES as FACTS;
 pub use follow::{RunError, Settings, run, run_into};
 pub use migrate::{Applied, MigrateError, SERVICE_ROLE, migrate, migrated_version, newest_version};
 pub use publication::TableName;
+pub use repair::{RepairError, Repaired, repair};
 pub use retry::Retry;
 pub use sink::{Epoch, FeedSink, LogEnds, Sink};
 pub use slot::{InvalidSlotName, SlotName};

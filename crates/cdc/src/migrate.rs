@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, GenericClient};
 
 /// The files, in order. The number is the file name's.
-const FILES: [(i32, &str, &str); 4] = [
+pub(crate) const FILES: [(i32, &str, &str); 4] = [
     (1, "0001_resource", include_str!("../../../migrations/0001_resource.sql")),
     (2, "0002_functions", include_str!("../../../migrations/0002_functions.sql")),
     (3, "0003_access", include_str!("../../../migrations/0003_access.sql")),
@@ -19,7 +19,7 @@ const FILES: [(i32, &str, &str); 4] = [
 pub const SERVICE_ROLE: &str = "fhir_tail";
 
 /// Any number that nobody else takes an advisory lock on: "fhirtail" in ASCII.
-const LOCK: i64 = 0x6668_6972_7461_696c;
+pub(crate) const LOCK: i64 = 0x6668_6972_7461_696c;
 
 /// A file that was applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -120,33 +120,6 @@ pub const fn newest_version() -> i32 {
     FILES[FILES.len() - 1].0
 }
 
-/// A trigger of the layout.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Trigger {
-    pub(crate) name: &'static str,
-    /// Its table, in the schema `fhir`.
-    pub(crate) table: &'static str,
-    /// What makes it.
-    pub(crate) sql: &'static str,
-}
-
-/// The triggers that the files make.
-pub(crate) fn triggers() -> Vec<Trigger> {
-    FILES.iter().flat_map(|(_, _, sql)| triggers_in(sql)).collect()
-}
-
-fn triggers_in(sql: &'static str) -> impl Iterator<Item = Trigger> {
-    // A line begins with these words in no other place: functions' bodies are indented.
-    sql.match_indices("\ncreate trigger ").filter_map(move |(at, _)| {
-        let rest = sql.get(at + 1..)?;
-        let sql = rest.get(..=rest.find(';')?)?;
-        let name = sql.split_whitespace().nth(2)?;
-        let (_, after) = sql.split_once(" on fhir.")?;
-        let table = after.split_whitespace().next()?;
-        Some(Trigger { name, table, sql })
-    })
-}
-
 async fn apply(
     client: &mut Client,
     version: i32,
@@ -184,20 +157,3 @@ const VERSIONS: &str = "
         name       text not null,
         applied_at timestamptz not null default now()
     );";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_triggers_are_found_in_the_files() {
-        let found = triggers();
-        let named: usize = FILES.iter().map(|(_, _, sql)| sql.matches("create trigger").count()).sum();
-        assert_eq!(found.len(), named);
-        assert!(found.iter().any(|t| t.name == "stamp_insert" && t.table == "resource"), "{found:?}");
-        assert!(found.iter().any(|t| t.name == "refuse_truncate" && t.table == "tombstone"), "{found:?}");
-        for trigger in found {
-            assert!(trigger.sql.starts_with("create trigger ") && trigger.sql.ends_with(';'), "{trigger:?}");
-        }
-    }
-}

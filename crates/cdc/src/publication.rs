@@ -175,6 +175,8 @@ pub(crate) struct Published {
     pub(crate) updates: bool,
     /// In its own words: `insert, update`.
     pub(crate) publishes: Vec<&'static str>,
+    /// Rows of partitions go by the name of the partitioned table.
+    pub(crate) by_root: bool,
     pub(crate) tables: Vec<PublishedTable>,
 }
 
@@ -183,6 +185,9 @@ pub(crate) struct Published {
 pub(crate) struct PublishedTable {
     pub(crate) name: TableName,
     pub(crate) published: bool,
+    /// The publication names it, or all tables, whatever comes of it.
+    pub(crate) member: bool,
+    pub(crate) partitioned: bool,
     /// It has a row filter or a list of columns.
     pub(crate) narrowed: bool,
 }
@@ -202,25 +207,34 @@ pub(crate) async fn published(
 ) -> Result<Option<Published>, tokio_postgres::Error> {
     let row = client
         .query_opt(
-            "select oid, pubinsert, pubupdate, pubdelete, pubtruncate from pg_publication where pubname = $1::text",
+            "select oid, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, puballtables \
+               from pg_publication where pubname = $1::text",
             &[&name],
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
     let publication: u32 = row.try_get(0)?;
+    let all_tables: bool = row.try_get(6)?;
     let mut found = Vec::new();
     for table in tables {
         let relation = oid(client, table).await?.unwrap_or_default();
         // By way of JSON, as 14 has neither filters nor lists.
-        let narrowed = client
-            .query_opt(
-                "select 1 from pg_publication_rel r where prpubid = $1 and prrelid = $2 \
-                    and (to_jsonb(r) ->> 'prqual' is not null or to_jsonb(r) ->> 'prattrs' is not null)",
+        let entry = client
+            .query_one(
+                "select count(*) > 0, \
+                        coalesce(bool_or(to_jsonb(r) ->> 'prqual' is not null or to_jsonb(r) ->> 'prattrs' is not null), false), \
+                        exists (select from pg_partitioned_table where partrelid = $2) \
+                   from pg_publication_rel r where prpubid = $1 and prrelid = $2",
                 &[&publication, &relation],
             )
             .await?;
-        let published = has(client, name, table).await?;
-        found.push(PublishedTable { name: table.clone(), published, narrowed: narrowed.is_some() });
+        found.push(PublishedTable {
+            name: table.clone(),
+            published: has(client, name, table).await?,
+            member: all_tables || entry.try_get(0)?,
+            partitioned: entry.try_get(2)?,
+            narrowed: entry.try_get(1)?,
+        });
     }
     let mut publishes = Vec::new();
     for (column, operation) in [(1, "insert"), (2, "update"), (3, "delete"), (4, "truncate")] {
@@ -228,7 +242,13 @@ pub(crate) async fn published(
             publishes.push(operation);
         }
     }
-    Ok(Some(Published { inserts: row.try_get(1)?, updates: row.try_get(2)?, publishes, tables: found }))
+    Ok(Some(Published {
+        inserts: row.try_get(1)?,
+        updates: row.try_get(2)?,
+        publishes,
+        by_root: row.try_get(5)?,
+        tables: found,
+    }))
 }
 
 impl Published {
@@ -239,7 +259,14 @@ impl Published {
         let list = |tables: &[&PublishedTable]| {
             tables.iter().map(|table| table.name.to_string()).collect::<Vec<_>>().join(", ")
         };
-        let missing: Vec<_> = self.tables.iter().filter(|table| !table.published).collect();
+        let by_partition = |table: &&PublishedTable| table.partitioned && !self.by_root;
+        let partitioned: Vec<_> = self.tables.iter().filter(by_partition).collect();
+        if !partitioned.is_empty() {
+            wrong.push(format!("passes on {} by the names of its partitions", list(&partitioned)));
+            sql.push(format!("alter publication {} set (publish_via_partition_root = true);", quoted(name)));
+        }
+        let missing = |table: &&PublishedTable| !(table.published || by_partition(table) && table.member);
+        let missing: Vec<_> = self.tables.iter().filter(missing).collect();
         if !missing.is_empty() {
             wrong.push(format!("leaves out {}", list(&missing)));
             sql.extend(missing.iter().map(|table| add_sql(name, &table.name)));

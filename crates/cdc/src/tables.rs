@@ -1,11 +1,12 @@
 //! The tables as a replay sees them: marks and pages, behind [`feed::Source`].
 
-use crate::Database;
+use crate::Settings;
+use crate::check::Finding;
 use crate::layout::{BadRows, OnBadRow};
 use crate::marks::Marks;
 use crate::on_disk::OnDisk;
 use crate::pages::Pages;
-use feed::{Answer, Kind, Page, PageRequest, PageRows, Sample, Source};
+use feed::{Answer, Kind, Page, PageRequest, PageRows, Sample, Source, SourceError};
 use fhir::{Instant, ResourceType, TypeSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -21,14 +22,15 @@ impl Tables {
     /// Begins to sample marks, every second until `shutdown`, and feeds them to `feed`. Never fails: while the database is
     /// away, or refuses, those who ask are told so.
     pub fn start(
-        database: Database,
+        settings: &Settings,
         feed: feed::Feed,
         on_bad_row: OnBadRow,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let bad_rows = Arc::new(BadRows::new(on_bad_row));
         let on_disk = OnDisk::default();
-        let marks = Marks::start(database.clone(), feed, on_disk.clone(), shutdown);
+        let marks = Marks::start(settings.clone(), feed, on_disk.clone(), shutdown);
+        let database = settings.database.clone();
         Arc::new(Self { marks, pages: Pages::new(database, on_disk, Arc::clone(&bad_rows)), bad_rows })
     }
 
@@ -37,9 +39,31 @@ impl Tables {
         Arc::clone(&self.bad_rows)
     }
 
+    /// Why no replay can begin now, in a sentence for people: it may pass by itself.
+    pub fn obstacle(&self) -> Option<String> {
+        self.marks.failure()
+    }
+
     /// Why no mark can be taken until somebody mends it, in a sentence for people.
     pub fn refusal(&self) -> Option<String> {
         self.marks.refusal()
+    }
+
+    /// The facts that fail on which a complete replay depends, as they were when last looked at.
+    pub fn failing_facts(&self) -> Vec<Finding> {
+        self.marks.failing()
+    }
+
+    /// Passes an answer on. A refusal may come of a fact that has begun to fail: that is looked at now, not in a minute.
+    async fn answer<T>(
+        &self,
+        answer: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, SourceError> {
+        let answer = answer.await;
+        if matches!(answer, Err(SourceError::Refused(_))) {
+            self.marks.suspect();
+        }
+        answer
     }
 
     /// How often the database's clock was seen to step back by more than 100 ms. After such a step a version may
@@ -54,16 +78,20 @@ impl Source for Tables {
         Box::pin(self.marks.take())
     }
 
+    fn confirm(&self) -> Answer<'_, ()> {
+        Box::pin(self.marks.confirm())
+    }
+
     fn present(&self, since: Option<Instant>, types: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
-        Box::pin(self.pages.present(since, types))
+        Box::pin(self.answer(self.pages.present(since, types)))
     }
 
     fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
-        Box::pin(self.pages.tombstones_purged())
+        Box::pin(self.answer(self.pages.tombstones_purged()))
     }
 
     fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page> {
-        Box::pin(async move { self.pages.read(&request, rows).await })
+        Box::pin(self.answer(async move { self.pages.read(&request, rows).await }))
     }
 
     fn holding_back(&self) -> Option<String> {

@@ -83,7 +83,7 @@ impl Replay<'_> {
             if reset.is_some() && since > w {
                 return Ok(Paged::Impossible(id.clone(), STEPPED_BACK));
             }
-            return Ok(Paged::Done(HandOver { run, split: Mark { w: since, l }, w }));
+            return self.done(&*source, HandOver { run, split: Mark { w: since, l }, w }).await;
         }
         let filter = self.filter.hash32();
         let mut round = Round { run, filter, since, mark: sample.mark };
@@ -94,11 +94,11 @@ impl Replay<'_> {
                 return Ok(Paged::Impossible(passed, PURGED));
             }
             if sample.taken.elapsed() <= ROUND_WORTH {
-                return Ok(Paged::Done(round.hand_over()));
+                return self.done(&*source, round.hand_over()).await;
             }
             let next = persist(self.out, || source.mark()).await?;
             if clock_fell_behind(&sample, &next) || !worth_a_round(&sample, &next) {
-                return Ok(Paged::Done(round.hand_over()));
+                return self.done(&*source, round.hand_over()).await;
             }
             self.shared.paged(run, next.mark.l).await;
             round = Round { since: Some(round.mark.w), mark: next.mark, ..round };
@@ -115,7 +115,13 @@ impl Replay<'_> {
         if self.purged_meanwhile(&*source, round).await? {
             return Ok(Paged::Impossible(passed, PURGED));
         }
-        Ok(Paged::Done(round.hand_over()))
+        self.done(&*source, round.hand_over()).await
+    }
+
+    /// The pages are all there: if they were whole.
+    async fn done(&self, source: &dyn Source, hand_over: HandOver) -> Result<Paged, SourceError> {
+        persist(self.out, || source.confirm()).await?;
+        Ok(Paged::Done(hand_over))
     }
 
     /// Whether deletions that the round's pages had to tell of may have been purged before they were read.
@@ -267,6 +273,12 @@ impl Shared {
             // The sender lives as long as `self`, so that waiting ends with a source.
             None => std::future::pending().await,
         }
+    }
+
+    /// Whether a replay that begins now could be complete.
+    pub(crate) async fn confirm(&self, out: &Out) -> Result<(), SourceError> {
+        let source = self.source(out).await;
+        persist(out, || source.confirm()).await
     }
 
     /// A mark taken now.

@@ -93,6 +93,10 @@ pub trait Source: Send + Sync + 'static {
     /// Takes a mark, begun after this was called.
     fn mark(&self) -> Answer<'_, Sample>;
 
+    /// Looks, after this was called, whether all holds on which it depends that what was read of the tables was all there
+    /// was. Asked before a client is told that it has everything, or that it should drop what it has.
+    fn confirm(&self) -> Answer<'_, ()>;
+
     /// What there may be to read: the types with rows, and those with tombstones, stamped after `since`. Asked
     /// after the mark was taken, so that nothing on its side is missing; too many do no harm. `types` are those that
     /// are asked for: whoever asks for all asks for rows of types that nobody knows, too.

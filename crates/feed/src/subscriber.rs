@@ -71,7 +71,7 @@ impl Subscriber {
         loop {
             step = match step {
                 Step::Follow(from) => return Ok(from),
-                Step::Reset { since, id, reason, all } => self.tell_reset(since, id, reason, all).await,
+                Step::Reset { since, id, reason, all } => self.tell_reset(since, id, reason, all).await?,
                 Step::Replay { since, id, reset } => {
                     self.paged(self.replay().run(since, &id, reset).await?).await
                 }
@@ -113,7 +113,15 @@ impl Subscriber {
         Replay { shared: &self.shared, filter: &self.filter, out: &self.out }
     }
 
-    async fn tell_reset(&self, since: Option<Instant>, id: EventId, reason: &'static str, all: bool) -> Step {
+    async fn tell_reset(
+        &self,
+        since: Option<Instant>,
+        id: EventId,
+        reason: &'static str,
+        all: bool,
+    ) -> Result<Step, SourceError> {
+        // Nobody is told to drop what he has before there is something to replace it with.
+        self.shared.confirm(&self.out).await?;
         self.one_epoch().await;
         let run = self.shared.durable.borrow().run;
         // Without a time to go back to nobody can be told what was deleted meanwhile. And while it waited there
@@ -121,7 +129,7 @@ impl Subscriber {
         let all = all || since.is_none() || id.run().is_some_and(|of| self.shared.forked(of));
         let notice = if all { Notice::ResetAll { reason } } else { Notice::Reset { reason } };
         self.out.send(Item::Notice(notice), id.clone()).await;
-        Step::Replay { since: if all { None } else { since }, id, reset: Some(run) }
+        Ok(Step::Replay { since: if all { None } else { since }, id, reset: Some(run) })
     }
 
     async fn paged(&self, paged: Paged) -> Step {

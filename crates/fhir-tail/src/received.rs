@@ -50,4 +50,16 @@ impl<L: Layout> Layout for Counting<L> {
         }
         result
     }
+
+    fn truncated(&mut self, relation_ids: &[u32]) -> Result<(), LayoutError> {
+        self.layout.truncated(relation_ids)
+    }
+
+    fn commit(&mut self) -> Result<(), LayoutError> {
+        self.layout.commit()
+    }
+
+    fn restart(&mut self) {
+        self.layout.restart();
+    }
 }

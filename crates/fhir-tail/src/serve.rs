@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use cdc::{Database, SERVICE_ROLE};
 use feed::{Feed, Lsn, Publisher, Source};
 use nix::sys::stat::{Mode, umask};
-use sse_api::{EventStream, Server, SourceSnapshot};
+use sse_api::{EventStream, Fact, Server, SourceSnapshot};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -121,8 +121,9 @@ impl Prepared {
         let intake = supervisor.stage("intake", INTAKE_WITHIN);
         let postgres = supervisor.stage("postgres", POSTGRES_WITHIN);
 
+        let followed = settings.followed(database);
         let tables =
-            cdc::Tables::start(database.clone(), feed.clone(), settings.on_bad_row, supervisor.token(intake));
+            cdc::Tables::start(&followed, feed.clone(), settings.on_bad_row, supervisor.token(intake));
         let bad_rows = tables.bad_rows();
         feed.set_source(Arc::clone(&tables) as Arc<dyn Source>);
         let (status, told) = watch::channel(cdc::SourceStatus::default());
@@ -130,8 +131,7 @@ impl Prepared {
         let snapshot = snapshot(told.clone(), received.clone(), tables);
 
         supervisor.spawn(intake, "the reader of the log", {
-            let (followed, feed, stop) =
-                (settings.followed(database), feed.clone(), supervisor.token(intake));
+            let (feed, stop) = (feed.clone(), supervisor.token(intake));
             let layout = Counting::new(cdc::layout::Native::new(bad_rows), received);
             // The server waits for whoever does not read what it sends.
             let following = on_own_thread("replication", async move {
@@ -230,8 +230,15 @@ fn snapshot(
         let known = status.received_lsn > Lsn::ZERO;
         // Without marks no replay begins, however well the log is followed.
         let refusal = tables.refusal();
+        let failing = tables.failing_facts();
+        let facts = cdc::FACTS.iter().map(|name| {
+            let failing = failing.iter().find(|failing| failing.subject == *name);
+            Fact { name, fails: failing.map(ToString::to_string) }
+        });
         SourceSnapshot {
             connected: status.connected && refusal.is_none(),
+            facts: facts.collect(),
+            obstacle: tables.obstacle(),
             detail: refusal.unwrap_or_else(|| status.state.clone()),
             slot_lag_bytes: status.slot_lag_bytes,
             wal_held_bytes: status.wal_held_bytes,

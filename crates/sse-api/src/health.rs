@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 /// Whether a new stream would begin, and the details, for people.
 pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) -> (bool, Value) {
-    let ready = source.connected && feed.journal_ok && !stopping;
+    let waits = waits_for(feed, source);
+    let ready = source.connected && feed.journal_ok && waits.is_none() && !stopping;
+    let failing: Vec<_> = source.facts.iter().filter_map(|fact| fact.fails.as_ref()).collect();
     let details = json!({
         "ready": ready,
         "stopping": stopping,
@@ -19,6 +21,7 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
             "wal_held_bytes": source.wal_held_bytes,
             "wal_limit_bytes": source.wal_limit_bytes,
         },
+        "failing_facts": failing,
         "warnings": source.warnings,
         "journal": {
             "ok": feed.journal_ok,
@@ -31,19 +34,40 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
             // Replays begin once W has passed this.
             "journal_begins": feed.journal_begins.to_fhir(),
             "holding_back": source.holding_back,
+            // Why none begins now.
+            "waits_for": waits,
         },
     });
     (ready, details)
+}
+
+/// Why a replay that is asked for now would not begin at once; `None`: it would.
+fn waits_for(feed: &Status, source: &SourceSnapshot) -> Option<String> {
+    if source.obstacle.is_some() {
+        return source.obstacle.clone();
+    }
+    if feed.w.is_some_and(|w| w >= feed.journal_begins) {
+        return None;
+    }
+    let who = source.holding_back.as_deref().unwrap_or("this passes by itself");
+    Some(format!("the safe time has not passed the beginning of the journal: {who}"))
+}
+
+/// Whether a new stream would begin, for metrics.
+pub(crate) fn is_ready(feed: &Status, source: &SourceSnapshot, stopping: bool) -> bool {
+    readiness(feed, source, stopping).0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::script::status;
+    use crate::source::Fact;
+    use fhir::Instant;
 
     #[test]
     fn ready_is_connected_and_writing_and_not_stopping() {
-        let feed = Status { journal_ok: true, ..status() };
+        let feed = Status { journal_ok: true, w: Some(Instant::MIN), ..status() };
         let source = SourceSnapshot { connected: true, ..SourceSnapshot::default() };
         assert!(readiness(&feed, &source, false).0);
         assert!(!readiness(&feed, &source, true).0);
@@ -54,5 +78,34 @@ mod tests {
         assert_eq!(details["journal"]["ok"], false);
         assert_eq!(details["database"]["connected"], true);
         assert_eq!(details["database"]["slot_lag_bytes"], Value::Null);
+    }
+
+    #[test]
+    fn not_ready_until_a_replay_can_begin() {
+        let begins = Instant::from_unix_micros(10);
+        let feed = |w| Status { journal_ok: true, journal_begins: begins, w, ..status() };
+        let holding_back = Some("process 7 writes".to_owned());
+        let source = SourceSnapshot { connected: true, holding_back, ..SourceSnapshot::default() };
+        for w in [None, Some(Instant::from_unix_micros(9))] {
+            let (ready, details) = readiness(&feed(w), &source, false);
+            assert!(!ready);
+            let waits = details["w"]["waits_for"].as_str().unwrap();
+            assert!(waits.contains("process 7 writes"), "{waits}");
+        }
+        let passed = feed(Some(begins));
+        assert!(readiness(&passed, &source, false).0, "whoever writes now holds nobody back");
+        let obstacle = SourceSnapshot { obstacle: Some("too many connections".into()), ..source };
+        let (ready, details) = readiness(&passed, &obstacle, false);
+        assert!(!ready);
+        assert_eq!(details["w"]["waits_for"], "too many connections");
+    }
+
+    #[test]
+    fn failing_facts_are_listed() {
+        let fact = |name, fails: Option<&str>| Fact { name, fails: fails.map(str::to_owned) };
+        let facts = vec![fact("select", None), fact("triggers", Some("triggers: rest"))];
+        let (_, details) =
+            readiness(&status(), &SourceSnapshot { facts, ..SourceSnapshot::default() }, false);
+        assert_eq!(details["failing_facts"], json!(["triggers: rest"]));
     }
 }

@@ -33,6 +33,6 @@ mod subscribe;
 pub use host::{InvalidPublicUrl, PublicUrl};
 pub use listen::ListenError;
 pub use server::{Server, Settings, bind};
-pub use source::{SourceSnapshot, SourceStatus};
+pub use source::{Fact, SourceSnapshot, SourceStatus};
 pub use sse::EventStream;
 pub use subscribe::{Subscribe, Subscriber};

@@ -1,13 +1,14 @@
 //! Metrics for Prometheus. What we count ourselves is in a registry of our own; what others know is read
 //! when it is asked for, so that it is never older than the scrape.
 
+use crate::health::is_ready;
 use crate::source::SourceSnapshot;
 use crate::streams::Ended;
 use feed::{Lsn, Status};
 use fhir::{Instant, NoticeCode, RESOURCE_TYPES, ResourceType};
 use http::StatusCode;
 use prometheus::core::Collector;
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -195,6 +196,16 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
     let held_back = u64::from(source.holding_back.is_some());
     gauge("fhir_tail_w_held_back", "1 while a transaction holds the safe time back.", Some(held_back))?;
 
+    let ready = is_ready(feed, source, false);
+    gauge("fhir_tail_ready", "1 while a replay can begin: /health/ready says why not.", Some(ready.into()))?;
+    let failing = IntGaugeVec::new(
+        Opts::new("fhir_tail_fact_failing", "1 while a fact fails on which complete replays depend."),
+        &["fact"],
+    )?;
+    for fact in &source.facts {
+        failing.with_label_values(&[fact.name]).set(fact.fails.is_some().into());
+    }
+    registry.register(Box::new(failing))?;
     gauge("fhir_tail_source_connected", "1 while the log is being read.", Some(source.connected.into()))?;
     gauge("fhir_tail_slot_lag_bytes", "How far the slot is behind the log.", source.slot_lag_bytes)?;
     gauge("fhir_tail_wal_held_bytes", "Log that the database keeps for the slot.", source.wal_held_bytes)?;
@@ -229,6 +240,7 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
 mod tests {
     use super::*;
     use crate::script::status;
+    use crate::source::Fact;
 
     /// The value of a sample in the text.
     fn value(text: &str, sample: &str) -> Option<f64> {
@@ -242,7 +254,7 @@ mod tests {
         metrics.sent(ResourceType::PATIENT, 2);
         metrics.sent(ResourceType::PATIENT, 3);
         metrics.bytes_sent.inc_by(99);
-        let feed = Status { durable_lsn: Lsn::new(0x1_0000_0000), journal_ok: true, ..status() };
+        let feed = Status { durable_lsn: Lsn::new(0x1_0000_0000), journal_ok: true, w: None, ..status() };
         let text = metrics.scrape(&feed, &SourceSnapshot::default()).unwrap();
         assert_eq!(value(&text, r#"fhir_tail_events_sent_total{type="Patient"}"#), Some(5.0));
         assert_eq!(value(&text, "fhir_tail_bytes_sent_total"), Some(99.0));
@@ -259,6 +271,7 @@ mod tests {
         let feed = Status { w: Some(Instant::from_unix_micros(now().unix_micros() - 5_000_000)), ..feed };
         let source = SourceSnapshot {
             connected: true,
+            facts: vec![Fact { name: "triggers", fails: Some("they rest".into()) }],
             slot_lag_bytes: Some(7),
             acked_lsn: Some(Lsn::new(16)),
             received: vec![(ResourceType::GROUP, 4)],
@@ -266,6 +279,8 @@ mod tests {
             ..SourceSnapshot::default()
         };
         let text = metrics.scrape(&feed, &source).unwrap();
+        assert_eq!(value(&text, "fhir_tail_ready"), Some(1.0));
+        assert_eq!(value(&text, r#"fhir_tail_fact_failing{fact="triggers"}"#), Some(1.0));
         assert_eq!(value(&text, "fhir_tail_slot_lag_bytes"), Some(7.0));
         assert_eq!(value(&text, "fhir_tail_acked_lsn"), Some(16.0));
         assert_eq!(value(&text, r#"fhir_tail_events_received_total{type="Group"}"#), Some(4.0));

@@ -116,7 +116,7 @@ pub(crate) fn status() -> Status {
         durable_lsn: Lsn::ZERO,
         journal_bytes: 0,
         journal_ok: true,
-        w: None,
+        w: Some(Instant::MIN),
         journal_begins: Instant::MIN,
         held_bytes: 0,
         stale: false,

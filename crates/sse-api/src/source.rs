@@ -12,6 +12,10 @@ pub struct SourceSnapshot {
     pub connected: bool,
     /// What the connection is doing, in a sentence for people: no password, no content.
     pub detail: String,
+    /// The facts on which a complete replay depends.
+    pub facts: Vec<Fact>,
+    /// Why no replay can begin now, in a sentence for people.
+    pub obstacle: Option<String>,
     /// How far our slot is behind what the database has on its disk.
     pub slot_lag_bytes: Option<u64>,
     /// How much log the database keeps for our slot.
@@ -34,6 +38,15 @@ pub struct SourceSnapshot {
     pub reconnects: u64,
     /// Who keeps replays from beginning, in a sentence for people.
     pub holding_back: Option<String>,
+}
+
+/// A fact on which a complete replay depends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fact {
+    /// What it is called.
+    pub name: &'static str,
+    /// Why it fails and what mends it, in a sentence for people.
+    pub fails: Option<String>,
 }
 
 /// Gives the snapshot of this moment. Called for each scrape, each probe and each new stream, so it must

@@ -28,6 +28,10 @@ impl Source for OnePatient {
         Box::pin(async move { Ok(Sample { mark: MARK, clock: MARK.w, taken, tombstones_purged: None }) })
     }
 
+    fn confirm(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }

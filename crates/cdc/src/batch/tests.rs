@@ -26,6 +26,16 @@ impl Layout for Repeat {
         }
         Ok(())
     }
+
+    fn truncated(&mut self, _: &[u32]) -> Result<(), LayoutError> {
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), LayoutError> {
+        Ok(())
+    }
+
+    fn restart(&mut self) {}
 }
 
 fn event(message: &Message<'_>) -> Event {

@@ -1,14 +1,13 @@
 //! Whether a database is ready to be followed: for `fhir-tail check`.
 //!
 //! Each module below is one subject. It asks the database (statements that change nothing, in a session that may not
-//! write) and gives plain facts; a pure function judges them and gives [`Finding`]s. What the service does at its start
-//! and what is asked here share their statements: those of `publication`, `slot` and `marks`.
+//! write) and gives plain facts; a pure function judges them and gives [`Finding`]s. The facts on which a complete replay
+//! depends are in `crate::facts`, where the service looks at them too. What it does at its start and what is asked here
+//! share their statements: those of `publication`, `slot` and `marks`.
 
 mod absence;
 mod clock;
 mod holding;
-mod layout;
-mod published;
 mod releases;
 mod role;
 mod room;
@@ -18,7 +17,9 @@ mod standbys;
 mod writers;
 
 use crate::database::Connected;
+use crate::facts::{self, Judged};
 use crate::{Session, Settings, describe_error};
+use std::fmt;
 use std::time::Duration;
 
 /// What came of a check.
@@ -45,24 +46,35 @@ pub struct Finding {
     pub sql: Option<String>,
 }
 
+/// In one line, with what mends it.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.message)?;
+        match &self.sql {
+            Some(sql) => write!(f, ": run {}", sql.split_whitespace().collect::<Vec<_>>().join(" ")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Finding {
-    fn new(subject: &'static str, verdict: Verdict, message: impl Into<String>) -> Self {
+    pub(crate) fn new(subject: &'static str, verdict: Verdict, message: impl Into<String>) -> Self {
         Self { subject, verdict, message: message.into(), sql: None }
     }
 
-    fn pass(subject: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn pass(subject: &'static str, message: impl Into<String>) -> Self {
         Self::new(subject, Verdict::Pass, message)
     }
 
-    fn warning(subject: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn warning(subject: &'static str, message: impl Into<String>) -> Self {
         Self::new(subject, Verdict::Warning, message)
     }
 
-    fn failure(subject: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn failure(subject: &'static str, message: impl Into<String>) -> Self {
         Self::new(subject, Verdict::Failure, message)
     }
 
-    fn mended_by(mut self, sql: impl Into<String>) -> Self {
+    pub(crate) fn mended_by(mut self, sql: impl Into<String>) -> Self {
         self.sql = Some(sql.into());
         self
     }
@@ -109,15 +121,15 @@ async fn look(
     }
     let slot = slot_state::ask(client, settings).await;
     let role = role::ask(connected, settings).await;
-    let tables = layout::ask(client).await;
     let (there, active) = slot.as_ref().map_or((false, false), |facts| (facts.slot.is_some(), facts.active));
     add(report, "room", room::ask(client).await.as_ref().map(|facts| room::judge(facts, there, active)));
     add(report, "standbys", standbys::ask(client).await.as_ref().map(standbys::judge));
     add(report, "role", role.as_ref().map(role::judge));
-    add(report, "tables", tables.as_ref().map(layout::judge));
-    if tables.is_ok_and(|facts| facts.are_there()) {
-        let published = published::ask(client, settings).await;
-        add(report, "publication", published.as_ref().map(|facts| published::judge(facts, settings)));
+    let answers = facts::ask(client, settings, Judged::ServiceRole).await;
+    for (subject, answer) in &answers {
+        add(report, subject, answer.as_ref().map(Clone::clone));
+    }
+    if facts::tables_are_there(&answers) {
         let writers = writers::ask(client).await;
         add(report, "writers", writers.as_ref().map(writers::judge));
     }
@@ -138,8 +150,7 @@ fn add(
     match answer {
         Ok(findings) => report.extend(findings),
         Err(error) => {
-            let message = format!("could not be asked: {}", describe_error(error));
-            report.push(Finding::failure(subject, message));
+            report.push(Finding::failure(subject, facts::could_not_be_asked(error)));
         }
     }
 }

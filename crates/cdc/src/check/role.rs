@@ -1,16 +1,13 @@
-//! The role that the service logs in as: what it may do, tried where that is possible.
-//!
-//! A superuser who asks is told of the role that the migrations make, which is what the service should be run as.
+//! The role that the service logs in as: whether it may log in, and read the log, tried where that is possible. What it
+//! may read of the tables is among the `facts`.
 
 use super::Finding;
 use crate::database::Connected;
+use crate::facts::{Judged, Role};
 use crate::replication::{self, quoted};
-use crate::{SERVICE_ROLE, Settings, TableName, describe_error};
+use crate::{SERVICE_ROLE, Settings, describe_error};
 
-/// What the service reads.
-const TABLES: [&str; 5] = ["resource", "tombstone", "purged", "restamped", "migration"];
-
-/// The role that is judged.
+/// The role that is judged: a superuser who asks is told of the one that the migrations make.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Facts {
     name: String,
@@ -19,86 +16,23 @@ pub(super) struct Facts {
     superuser: bool,
     can_login: bool,
     replication: bool,
-    reads_stats: bool,
-    /// It sees all rows, whatever policies a table has.
-    bypasses_policies: bool,
-    /// `usage` on the schema; `None`: there is no schema.
-    schema: Option<bool>,
-    /// The tables that are there.
-    tables: Vec<Table>,
     /// What came of a replication connection, made as the one who asks: why there is none.
     connection: Result<(), String>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Table {
-    name: TableName,
-    select: bool,
-    /// Row level security applies to this role.
-    policies: bool,
-}
-
 pub(super) async fn ask(connected: &Connected, settings: &Settings) -> Result<Facts, tokio_postgres::Error> {
-    let client = &connected.client;
-    let row = client
-        .query_one(
-            "select r.oid, r.rolname::text, r.rolname = current_user, r.rolsuper, r.rolcanlogin, \
-                    r.rolreplication, pg_has_role(r.oid, 'pg_read_all_stats', 'usage'), r.rolbypassrls, \
-                    (select has_schema_privilege(r.oid, n.oid, 'usage') from pg_namespace n where n.nspname = 'fhir') \
-               from pg_roles r, pg_roles me \
-              where me.rolname = current_user \
-                and (r.oid = me.oid or me.rolsuper and r.rolname = $1::text) \
-              order by r.oid = me.oid limit 1",
-            &[&SERVICE_ROLE],
-        )
-        .await?;
-    let oid: u32 = row.try_get(0)?;
-    let asks: bool = row.try_get(2)?;
-    let tables = client
-        .query(
-            "select c.relname::text, has_table_privilege($1::oid, c.oid, 'select'), \
-                    c.relrowsecurity and (c.relforcerowsecurity or not pg_has_role($1::oid, c.relowner, 'usage')) \
-               from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-              where n.nspname = 'fhir' and c.relname::text = any($2) order by c.relname",
-            &[&oid, &TABLES.as_slice()],
-        )
-        .await?;
-    let tables = tables
-        .iter()
-        .map(|row| {
-            Ok(Table {
-                name: TableName::new("fhir", row.try_get(0)?),
-                select: row.try_get(1)?,
-                policies: row.try_get(2)?,
-            })
-        })
-        .collect::<Result<_, tokio_postgres::Error>>()?;
+    let role = Role::judged(&connected.client, Judged::ServiceRole).await?;
     // Closed again as soon as it was there.
     let connection = match replication::connect(&settings.database, &connected.endpoint).await {
         Ok(_) => Ok(()),
         Err(error) => Err(describe_error(&error)),
     };
-    Ok(Facts {
-        name: row.try_get(1)?,
-        asks,
-        superuser: row.try_get(3)?,
-        can_login: row.try_get(4)?,
-        replication: row.try_get(5)?,
-        reads_stats: row.try_get(6)?,
-        bypasses_policies: row.try_get(7)?,
-        schema: row.try_get(8)?,
-        tables,
-        connection,
-    })
+    let Role { name, asks, superuser, can_login, replication, .. } = role;
+    Ok(Facts { name, asks, superuser, can_login, replication, connection })
 }
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
-    let mut findings = vec![login(facts), replication(facts), stats(facts)];
-    if facts.schema.is_some() {
-        findings.push(select(facts));
-        findings.push(policies(facts));
-    }
-    findings
+    vec![login(facts), replication(facts)]
 }
 
 fn login(facts: &Facts) -> Finding {
@@ -141,77 +75,18 @@ fn replication(facts: &Facts) -> Finding {
     }
 }
 
-fn stats(facts: &Facts) -> Finding {
-    const SUBJECT: &str = "pg_read_all_stats";
-    let name = &facts.name;
-    if facts.reads_stats {
-        Finding::pass(SUBJECT, format!("{name} sees since when others are in a transaction"))
-    } else {
-        Finding::failure(
-            SUBJECT,
-            format!(
-                "{name} does not see since when others are in a transaction: no time is known to be safe"
-            ),
-        )
-        .mended_by(format!("grant pg_read_all_stats to {};", quoted(name)))
-    }
-}
-
-fn select(facts: &Facts) -> Finding {
-    const SUBJECT: &str = "select";
-    let (name, role) = (&facts.name, quoted(&facts.name));
-    let mut sql = Vec::new();
-    if facts.schema == Some(false) {
-        sql.push(format!("grant usage on schema fhir to {role};"));
-    }
-    let unread = list(facts.tables.iter().filter(|table| !table.select));
-    if !unread.is_empty() {
-        sql.push(format!("grant select on {unread} to {role};"));
-    }
-    if sql.is_empty() {
-        Finding::pass(SUBJECT, format!("{name} may read the tables"))
-    } else {
-        Finding::failure(SUBJECT, format!("{name} may not read all tables: no replay begins"))
-            .mended_by(sql.join(" "))
-    }
-}
-
-fn policies(facts: &Facts) -> Finding {
-    const SUBJECT: &str = "row security";
-    let name = &facts.name;
-    let hidden = list(facts.tables.iter().filter(|table| table.policies));
-    if facts.superuser || facts.bypasses_policies || hidden.is_empty() {
-        Finding::pass(SUBJECT, format!("{name} sees every row"))
-    } else {
-        Finding::failure(
-            SUBJECT,
-            format!("policies may hide rows of {hidden} from {name}: replays would leave them out"),
-        )
-        .mended_by(format!("alter role {} bypassrls;", quoted(name)))
-    }
-}
-
-fn list<'a>(tables: impl Iterator<Item = &'a Table>) -> String {
-    tables.map(|table| table.name.to_string()).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
     use super::*;
 
     fn well() -> Facts {
-        let table = |name| Table { name: TableName::new("fhir", name), select: true, policies: false };
         Facts {
             name: "service".into(),
             asks: true,
             superuser: false,
             can_login: true,
             replication: true,
-            reads_stats: true,
-            bypasses_policies: false,
-            schema: Some(true),
-            tables: TABLES.map(table).to_vec(),
             connection: Ok(()),
         }
     }
@@ -243,15 +118,6 @@ mod tests {
             bad(&Facts { replication: false, ..other }).sql.unwrap(),
             r#"alter role "service" replication;"#
         );
-        let sql = bad(&Facts { reads_stats: false, ..well() }).sql.unwrap();
-        assert_eq!(sql, r#"grant pg_read_all_stats to "service";"#);
-        let mut blind = Facts { schema: Some(false), ..well() };
-        blind.tables[0].select = false;
-        let sql = bad(&blind).sql.unwrap();
-        assert!(
-            sql.contains("usage on schema fhir") && sql.contains(r#"select on "fhir"."resource" to"#),
-            "{sql}"
-        );
     }
 
     #[test]
@@ -263,14 +129,5 @@ mod tests {
         assert!(bad(&Facts { asks: false, ..refused.clone() }).message.contains("no pg_hba.conf entry"));
         let lacking = bad(&Facts { replication: false, ..refused });
         assert_eq!(lacking.sql.unwrap(), r#"alter role "service" replication;"#);
-    }
-
-    #[test]
-    fn policies_are_a_failure_for_who_does_not_stand_above_them() {
-        let mut facts = well();
-        facts.tables[0].policies = true;
-        assert_eq!(bad(&facts).sql.unwrap(), r#"alter role "service" bypassrls;"#);
-        facts.bypasses_policies = true;
-        assert!(judge(&facts).iter().all(|finding| finding.verdict == Verdict::Pass));
     }
 }

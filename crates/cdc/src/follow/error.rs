@@ -51,6 +51,10 @@ pub(super) enum SessionError {
     Batch(BatchError),
     #[error(transparent)]
     Publish(PublishError),
+    #[error("{0}: all subscribers are reset")]
+    Untold(&'static str),
+    #[error("no epoch begins until somebody mends this: {0}")]
+    FactsFail(String),
     #[error("the database is shutting down")]
     ShuttingDown,
     #[error("the connection that watches the slot ended")]
@@ -75,6 +79,7 @@ impl From<BatchError> for SessionError {
     fn from(error: BatchError) -> Self {
         match error {
             BatchError::Layout(LayoutError::BadRow(row)) => Self::Run(row.into()),
+            BatchError::Layout(LayoutError::Untold(what)) => Self::Untold(what),
             error => Self::Batch(error),
         }
     }
@@ -95,8 +100,10 @@ impl SessionError {
                 | PublicationError::Subscribed(_),
             )
             | Self::SlotOfAnother { .. }
+            | Self::FactsFail(_)
             | Self::Batch(_) => Retry::Operator,
             Self::Publish(_)
+            | Self::Untold(_)
             | Self::HeldByAnother { .. }
             | Self::ShuttingDown
             | Self::WatchEnded

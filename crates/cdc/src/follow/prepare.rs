@@ -4,6 +4,7 @@ use super::Settings;
 use super::error::{RunError, SessionError};
 use super::look::look_at_slot;
 use crate::database::Connected;
+use crate::facts;
 use crate::identity::Identity;
 use crate::lossy::Lossy;
 use crate::publication;
@@ -38,6 +39,8 @@ pub(super) struct Known {
     pub(super) head: Lsn,
     /// What was published may not be part of the database's history.
     pub(super) forked: bool,
+    /// Rows are gone, and no change says so.
+    pub(super) untold: bool,
     /// If the slot is missing, it was given up by us.
     pub(super) gave_up_slot: bool,
     /// The server's process that served us last.
@@ -47,7 +50,15 @@ pub(super) struct Known {
 impl Known {
     pub(super) fn of(sink: &impl Sink) -> Self {
         let (origin, acknowledged, head) = (sink.origin(), sink.acknowledged(), sink.head());
-        Self { origin, acknowledged, head, forked: false, gave_up_slot: false, walsender: None }
+        Self {
+            origin,
+            acknowledged,
+            head,
+            forked: false,
+            untold: false,
+            gave_up_slot: false,
+            walsender: None,
+        }
     }
 }
 
@@ -87,6 +98,7 @@ pub(super) async fn prepare(
     let difference = known.origin.as_ref().and_then(|origin| identity.differs_from(&origin.identity));
     let same_timeline = known.origin.as_ref().is_some_and(|origin| origin.timeline == system.timeline);
     let fork = known.forked
+        || known.untold
         || is_fork(known, &system, &mut connection).await?
         || difference.is_some_and(|difference| difference.fork)
         // A copy of the database that was made before the slot was, or without it, has none; by now it may stand
@@ -97,18 +109,27 @@ pub(super) async fn prepare(
     let remake = match (&slot, difference) {
         // From here on a decoder would look for a publication or a table that its snapshot does not have.
         (Some(_), Some(difference)) => Some(difference.reason),
+        // The transaction would come again, and end this session too.
+        (Some(_), None) if known.untold => Some("rows were deleted without a word"),
         (Some(slot), None) if slot.lost => Some("the server has thrown away the log that the slot needs"),
         (Some(_), None) => None,
         (None, Some(difference)) => Some(difference.reason),
         (None, None) => Some("the slot is new"),
     };
-    let (start, reason) = match (slot, remake) {
-        (Some(slot), None) => (slot.confirmed, reason_to_begin_anew(known, &slot, fork, same_timeline)),
-        (slot, reason) => {
+    let reason = match &slot {
+        Some(slot) if remake.is_none() => reason_to_begin_anew(known, slot, fork, same_timeline),
+        _ => remake,
+    };
+    if reason.is_some() {
+        epoch_may_begin(client, settings).await?;
+    }
+    let start = match slot {
+        Some(slot) if remake.is_none() => slot.confirmed,
+        slot => {
             if slot.is_some() {
                 connection.drop_slot(settings.slot.as_str()).await?;
             }
-            (make_slot(settings, client, &mut connection, status).await?, reason)
+            make_slot(settings, client, &mut connection, status).await?
         }
     };
     let epoch = match reason {
@@ -124,6 +145,14 @@ pub(super) async fn prepare(
         }
     };
     Ok(Prepared { connected, connection, start, identity, epoch })
+}
+
+/// A new epoch resets all subscribers, who read the tables then: it is of no use before these can be read whole.
+async fn epoch_may_begin(client: &Client, settings: &Settings) -> Result<(), SessionError> {
+    match facts::failing(client, settings).await?.first() {
+        None => Ok(()),
+        Some(fact) => Err(SessionError::FactsFail(fact.to_string())),
+    }
 }
 
 fn reason_to_begin_anew(known: &Known, slot: &Slot, fork: bool, same_timeline: bool) -> Option<&'static str> {

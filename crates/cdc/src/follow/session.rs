@@ -40,6 +40,8 @@ pub(super) struct Session {
     shutdown: CancellationToken,
     /// What was decoded again differed from what was published: the next session begins a new epoch.
     forked: bool,
+    /// Rows are gone, and no change says so: the next session begins a new epoch, behind that transaction.
+    untold: bool,
     /// The slot held too much and has to go before another is made.
     give_up_slot: bool,
     /// It was us who gave it up: that it is missing says nothing of the database.
@@ -64,6 +66,7 @@ impl Session {
             status,
             shutdown,
             forked: false,
+            untold: false,
             give_up_slot: false,
             gave_up_slot: false,
             walsender: None,
@@ -92,6 +95,7 @@ impl Session {
         self.say("connecting");
         let mut known = Known {
             forked: self.forked || sink.restored(),
+            untold: self.untold,
             gave_up_slot: self.gave_up_slot,
             walsender: self.walsender,
             ..Known::of(sink)
@@ -105,7 +109,7 @@ impl Session {
         let Prepared { connected, connection, start: from, identity, epoch } = prepared;
         if let Some(epoch) = epoch {
             match sink.begin_epoch(epoch).await {
-                Ok(()) => (self.forked, self.gave_up_slot) = (false, false),
+                Ok(()) => (self.forked, self.untold, self.gave_up_slot) = (false, false, false),
                 Err(error) => return self.not_published(error),
             }
         }
@@ -139,7 +143,9 @@ impl Session {
         let mut watch = std::pin::pin!(async move {
             watch_database(&client, ended, &settings, &identity, &status, log_ends).await
         });
-        self.stream(stream, from, sink, watch.as_mut(), backoff).await
+        let ended = self.stream(stream, from, sink, watch.as_mut(), backoff).await;
+        self.untold |= matches!(ended, Err(SessionError::Untold(_)));
+        ended
     }
 
     async fn stream(

@@ -3,11 +3,12 @@
 mod arena;
 mod bad_rows;
 mod native;
+mod untold;
 
 pub(crate) use bad_rows::Reason;
 pub use bad_rows::{BadRow, BadRows, OnBadRow};
 pub use native::Native;
-pub(crate) use native::table_name;
+pub(crate) use native::{COLUMNS, table_name};
 
 use crate::pgoutput::{Relation, Row};
 use feed::{Change, Position};
@@ -20,6 +21,15 @@ pub trait Layout: Send {
     /// A row message; appends zero or more changes to `out`, `position.part` counting up. A row that cannot
     /// be streamed is what [`BadRows`] make of it.
     fn row(&mut self, row: &Row<'_>, position: Position, out: &mut Vec<Change>) -> Result<(), LayoutError>;
+
+    /// All rows of these tables are gone, without a message for each.
+    fn truncated(&mut self, relation_ids: &[u32]) -> Result<(), LayoutError>;
+
+    /// The transaction of the rows so far has ended. An error: it took away what its changes do not tell of.
+    fn commit(&mut self) -> Result<(), LayoutError>;
+
+    /// The transaction of the rows so far was cut off, and comes again from its start.
+    fn restart(&mut self);
 }
 
 /// The published tables cannot be followed as they are.
@@ -31,4 +41,7 @@ pub enum LayoutError {
     /// A row that nothing may go past.
     #[error(transparent)]
     BadRow(#[from] BadRow),
+    /// Rows are gone, and no change says so: subscribers have to begin anew.
+    #[error("{0}")]
+    Untold(&'static str),
 }

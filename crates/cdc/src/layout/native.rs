@@ -1,9 +1,10 @@
 //! The native layout: `fhir.resource` and `fhir.tombstone`, as `migrations/` makes them.
 //!
-//! An insert or an update of `fhir.resource` is the resource, one of `fhir.tombstone` is its deletion; a
-//! delete on either means nothing (the tombstone was written before, or is taken away again).
+//! An insert or an update of `fhir.resource` is the resource, one of `fhir.tombstone` is its deletion. A delete is no
+//! change: the tombstone tells of it, and a transaction that left none is refused.
 
 use super::arena::Arena;
+use super::untold::Untold;
 use super::{BadRows, Layout, LayoutError, Reason};
 use crate::pgoutput::{Column, Op, Relation, Row, Tuple};
 use crate::timestamptz;
@@ -12,17 +13,29 @@ use fhir::{Instant, ResourceType};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-const COLUMNS: [&str; 5] = ["resource_type", "id", "version_id", "last_updated", "content"];
+/// What is read of both tables.
+pub(crate) const COLUMNS: [&str; 5] = ["resource_type", "id", "version_id", "last_updated", "content"];
 /// Beyond this the room for one change is given back after it.
 const KEPT_ROOM: usize = 1 << 20;
 
 /// The native layout's rows to changes.
 pub struct Native {
-    tables: HashMap<u32, Option<Table>>,
+    tables: HashMap<u32, Known>,
     /// Where a change is written before its length is known.
     room: Vec<u8>,
     arena: Arena,
+    untold: Untold,
     bad_rows: Arc<BadRows>,
+}
+
+/// A table that was announced.
+enum Known {
+    Ours(Table),
+    /// Not of the layout.
+    Foreign {
+        name: String,
+        told: bool,
+    },
 }
 
 /// A table of the layout, and where its columns are.
@@ -49,7 +62,13 @@ impl Table {
 impl Native {
     /// `bad_rows` decide about the rows that cannot be streamed.
     pub fn new(bad_rows: Arc<BadRows>) -> Self {
-        Self { tables: HashMap::new(), room: Vec::new(), arena: Arena::default(), bad_rows }
+        Self {
+            tables: HashMap::new(),
+            room: Vec::new(),
+            arena: Arena::default(),
+            untold: Untold::default(),
+            bad_rows,
+        }
     }
 }
 
@@ -59,11 +78,9 @@ impl Layout for Native {
             ("fhir", "resource") => Kind::Upsert,
             ("fhir", "tombstone") => Kind::Deletion,
             (namespace, name) => {
-                if self.tables.insert(relation.id, None).is_none() {
-                    tracing::warn!(
-                        "table {namespace}.{name} is in the publication but not of the native layout: ignored"
-                    );
-                }
+                // Partitions are announced too, although their rows go by the name of the whole.
+                let name = format!("{namespace}.{name}");
+                self.tables.entry(relation.id).or_insert(Known::Foreign { name, told: false });
                 return Ok(());
             }
         };
@@ -79,21 +96,40 @@ impl Layout for Native {
                 ))
             })?;
         }
-        self.tables.insert(relation.id, Some(Table { kind, columns }));
+        self.tables.insert(relation.id, Known::Ours(Table { kind, columns }));
         Ok(())
     }
 
     fn row(&mut self, row: &Row<'_>, position: Position, out: &mut Vec<Change>) -> Result<(), LayoutError> {
-        let Some(table) = self.tables.get(&row.relation_id) else {
+        let Some(table) = self.tables.get_mut(&row.relation_id) else {
             return Err(LayoutError::Table(format!(
                 "rows of the table with oid {} came before its columns were announced, or after they \
                  could not be understood: start the replication connection again",
                 row.relation_id
             )));
         };
-        let (Some(table), Some(new), Op::Insert | Op::Update) = (table, row.new, row.op) else {
+        let table = match table {
+            Known::Ours(table) => &*table,
+            Known::Foreign { name, told } => {
+                if !std::mem::replace(told, true) {
+                    tracing::warn!(
+                        "table {name} is in the publication but not of the native layout: ignored"
+                    );
+                }
+                return Ok(());
+            }
+        };
+        let (Some(new), Op::Insert | Op::Update) = (row.new, row.op) else {
+            if let (Kind::Upsert, Some(key)) = (table.kind, row.old.and_then(|old| key(table, old))) {
+                self.untold.deleted(key);
+            }
             return Ok(());
         };
+        if !self.untold.is_empty()
+            && let Some(key) = key(table, new)
+        {
+            self.untold.told(key);
+        }
         let whole_old = row.old.filter(|_| row.old_is_whole);
         match change(table, new, whole_old, &mut self.room) {
             Ok((resource_type, stamp)) => out.push(Change {
@@ -110,6 +146,35 @@ impl Layout for Native {
             self.room = Vec::new();
         }
         Ok(())
+    }
+
+    fn truncated(&mut self, relation_ids: &[u32]) -> Result<(), LayoutError> {
+        let ours = |id: &u32| matches!(self.tables.get(id), Some(Known::Ours(_)));
+        if relation_ids.iter().any(ours) {
+            return Err(LayoutError::Untold(
+                "a published table was truncated: its rows are gone, and no change says so",
+            ));
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), LayoutError> {
+        if self.untold.all_told() {
+            return Ok(());
+        }
+        Err(LayoutError::Untold("rows were deleted without tombstones, so that no subscriber heard of it"))
+    }
+
+    fn restart(&mut self) {
+        self.untold.clear();
+    }
+}
+
+/// Type and id of a row.
+fn key<'a>(table: &Table, row: Tuple<'a>) -> Option<(&'a [u8], &'a [u8])> {
+    match (row.get(table.columns[0])?, row.get(table.columns[1])?) {
+        (Column::Text(resource_type), Column::Text(id)) => Some((resource_type, id)),
+        _ => None,
     }
 }
 

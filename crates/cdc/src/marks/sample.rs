@@ -1,7 +1,6 @@
 //! One sample: the statements, and what follows from their answers.
 
 use crate::lossy::Lossy;
-use crate::stamps;
 use crate::timestamptz::Timestamptz;
 use feed::{Lsn, Mark, Sample};
 use fhir::Instant;
@@ -28,11 +27,6 @@ const WRITERS: &str = "
 const PREPARED: &str = "
     select transaction::text, owner::text, prepared, gid from pg_prepared_xacts
      where database = current_database() order by prepared limit 1";
-
-/// What pages and the log are read for, of both tables, without reading any.
-const COLUMNS: &str = "
-    select resource_type, id, version_id, last_updated, content from fhir.resource limit 0;
-    select resource_type, id, version_id, last_updated, content from fhir.tombstone limit 0";
 
 /// A sample whose mark may not hold yet.
 #[derive(Clone, Debug)]
@@ -95,8 +89,9 @@ pub(crate) enum SampleError {
     Standby,
     #[error("the database has no table fhir.purged: run fhir-tail migrate")]
     NotMigrated,
+    /// The first of the facts that fail.
     #[error("{0}")]
-    TablesUnfit(String),
+    FactsFail(String),
     #[error("no time is known to be safe yet: {0}")]
     Held(String),
     #[error("the database does not answer")]
@@ -106,7 +101,7 @@ pub(crate) enum SampleError {
 impl SampleError {
     /// Refused until somebody mends it; else it passes.
     pub(super) const fn is_refusal(&self) -> bool {
-        matches!(self, Self::NotPermitted | Self::Standby | Self::NotMigrated | Self::TablesUnfit(_))
+        matches!(self, Self::NotPermitted | Self::Standby | Self::NotMigrated | Self::FactsFail(_))
     }
 
     /// Whether another connection would help.
@@ -173,31 +168,6 @@ fn safe_time(clock: Instant, holder: Option<&Holder>, floor: Option<Instant>) ->
     };
     let safe = Instant::from_unix_micros(oldest.unix_micros().saturating_sub(MARGIN_MICROS));
     Some(floor.map_or(safe, |floor| floor.max(safe)))
-}
-
-/// Why no replay can be made of the tables until somebody mends them.
-pub(super) async fn unfit(client: &Client) -> Result<Option<String>, SampleError> {
-    if let Err(error) = client.batch_execute(COLUMNS).await {
-        return match (error.code(), error.as_db_error()) {
-            (
-                Some(
-                    &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN | &SqlState::INVALID_SCHEMA_NAME,
-                ),
-                Some(told),
-            ) => Ok(Some(format!("{}: run 'fhir-tail migrate', or give it back its name", told.message()))),
-            (Some(&SqlState::INSUFFICIENT_PRIVILEGE), Some(told)) => {
-                Ok(Some(format!("{}: 'fhir-tail check' says what to grant", told.message())))
-            }
-            _ => Err(error.into()),
-        };
-    }
-    let ahead = stamps::ahead(client).await?;
-    Ok((ahead > 0).then(|| {
-        format!(
-            "{ahead} rows are stamped more than a minute ahead of the database's clock, which had jumped: {}",
-            stamps::REMEDY
-        )
-    }))
 }
 
 /// An error of a function of the log, which a standby has none of its own of.

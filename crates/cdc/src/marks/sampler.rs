@@ -1,9 +1,11 @@
 //! The task that samples, and how replays ask it.
 
 use super::sample::{self, Draft, SampleError};
+use crate::check::Finding;
+use crate::facts;
 use crate::on_disk::{OnDisk, is_durable};
 use crate::retry::{Backoff, Retry};
-use crate::{ConnectError, Database, Session};
+use crate::{ConnectError, Session, Settings};
 use feed::{Marking, Sample, SourceError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,12 +22,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const STATEMENTS: Duration = Duration::from_secs(5);
 /// W further behind the clock than this is worth a word.
 const BEHIND: Duration = Duration::from_secs(2);
-/// How often the tables are looked at, ...
-const LOOK_AT_TABLES: Duration = Duration::from_secs(60);
-/// ... and how often while something is wrong with them.
+/// How often the facts are looked at, ...
+const LOOK_AT_FACTS: Duration = Duration::from_secs(60);
+/// ... and how often while one of them fails.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-type Asked = oneshot::Sender<Result<Sample, SourceError>>;
+/// Somebody who waits for a sample.
+struct Asked {
+    answer: oneshot::Sender<Result<Sample, SourceError>>,
+    /// The facts are to be looked at for it.
+    look: bool,
+}
 
 /// The samples, as the rest of the crate asks for them.
 pub(crate) struct Marks {
@@ -39,6 +46,7 @@ struct State {
     holding_back: Mutex<Option<String>>,
     failure: Mutex<Option<String>>,
     refusal: Mutex<Option<String>>,
+    failing: Mutex<Vec<Finding>>,
     clock_steps: AtomicU64,
 }
 
@@ -53,7 +61,7 @@ fn get<T: Clone>(place: &Mutex<T>) -> T {
 impl Marks {
     /// Starts the task. It runs until `shutdown`.
     pub(crate) fn start(
-        database: Database,
+        settings: Settings,
         feed: feed::Feed,
         on_disk: OnDisk,
         shutdown: CancellationToken,
@@ -61,7 +69,7 @@ impl Marks {
         let (asked, asks) = mpsc::unbounded_channel();
         let state = Arc::new(State::default());
         let sampler = Sampler {
-            database,
+            settings,
             feed,
             asks,
             waiting: Vec::new(),
@@ -80,9 +88,24 @@ impl Marks {
 
     /// A mark that was begun after this was called. Those who ask while one is taken share the next.
     pub(crate) async fn take(&self) -> Result<Sample, SourceError> {
-        let (asked, answer) = oneshot::channel();
+        self.ask(false).await
+    }
+
+    /// Looks at the facts, after this was called: an error if one fails.
+    pub(crate) async fn confirm(&self) -> Result<(), SourceError> {
+        self.ask(true).await.map(drop)
+    }
+
+    /// Has the facts looked at soon, because something was refused that may come of one.
+    pub(crate) fn suspect(&self) {
+        // The answer is for those who ask for the facts. It cannot be sent while the service stops.
+        let _stopping = self.asked.send(Asked { answer: oneshot::channel().0, look: true });
+    }
+
+    async fn ask(&self, look: bool) -> Result<Sample, SourceError> {
+        let (answer_to, answer) = oneshot::channel();
         let stopped = || SourceError::Unavailable("the service is stopping".into());
-        self.asked.send(asked).map_err(|_| stopped())?;
+        self.asked.send(Asked { answer: answer_to, look }).map_err(|_| stopped())?;
         match timeout(PATIENCE, answer).await {
             Ok(answer) => answer.map_err(|_| stopped())?,
             Err(_) => Err(SourceError::Unavailable(
@@ -97,9 +120,19 @@ impl Marks {
         get(&self.state.holding_back)
     }
 
+    /// Why no mark can be taken now, if the last could not.
+    pub(crate) fn failure(&self) -> Option<String> {
+        get(&self.state.failure)
+    }
+
     /// Why no mark can be taken until somebody mends it.
     pub(crate) fn refusal(&self) -> Option<String> {
         get(&self.state.refusal)
+    }
+
+    /// The facts that fail.
+    pub(crate) fn failing(&self) -> Vec<Finding> {
+        get(&self.state.failing)
     }
 
     /// How often the database's clock was seen to step back.
@@ -109,7 +142,7 @@ impl Marks {
 }
 
 struct Sampler {
-    database: Database,
+    settings: Settings,
     feed: feed::Feed,
     asks: mpsc::UnboundedReceiver<Asked>,
     /// Who asked while there was no connection.
@@ -120,8 +153,8 @@ struct Sampler {
     /// A mark of the clock's tick that did not hold at once: looked at again with the next tick.
     unproven: Option<(Marking, Draft)>,
     on_disk: OnDisk,
-    /// When the tables were last looked at, and why no replay can be made of them, if so.
-    looked: Option<(Clock, Option<String>)>,
+    /// When the facts were last looked at (`None`: too long ago for who asks now), and which of them failed.
+    looked: Option<(Option<Clock>, Vec<Finding>)>,
 }
 
 impl Sampler {
@@ -146,7 +179,7 @@ impl Sampler {
             let _over = timeout(backoff.next(retry), async {
                 while let Some(asked) = self.asks.recv().await {
                     if self.waiting.len() == self.waiting.capacity() {
-                        self.waiting.retain(|asked| !asked.is_closed());
+                        self.waiting.retain(|asked| !asked.answer.is_closed());
                     }
                     self.waiting.push(asked);
                 }
@@ -158,7 +191,7 @@ impl Sampler {
     }
 
     async fn connect(&self) -> Result<Client, ConnectError> {
-        self.database.connect(Session::Marks).await
+        self.settings.database.connect(Session::Marks).await
     }
 
     /// Samples with every tick and whenever asked, until the connection is of no more use.
@@ -175,7 +208,12 @@ impl Sampler {
             while let Ok(asked) = self.asks.try_recv() {
                 waiting.push(asked);
             }
-            waiting.retain(|asked| !asked.is_closed());
+            // Who was refused may ask because it was mended.
+            let fails = self.looked.as_ref().is_some_and(|(_, failing)| !failing.is_empty());
+            if waiting.iter().any(|asked| asked.look || fails) {
+                self.looked = self.looked.take().map(|(_, failing)| (None, failing));
+            }
+            waiting.retain(|asked| !asked.answer.is_closed());
             let result = if waiting.is_empty() {
                 self.tick(client).await.map(|()| None)
             } else {
@@ -189,7 +227,7 @@ impl Sampler {
                     for asked in waiting {
                         // Not there any more: nobody to tell. A tick has nobody waiting.
                         if let Some(sample) = sample {
-                            let _ = asked.send(Ok(sample));
+                            let _ = asked.answer.send(Ok(sample));
                         }
                     }
                 }
@@ -198,7 +236,7 @@ impl Sampler {
                     set(&self.state.failure, Some(text.clone()));
                     set(&self.state.refusal, error.is_refusal().then(|| text.clone()));
                     for asked in waiting {
-                        let _ = asked.send(Err(if error.is_refusal() {
+                        let _ = asked.answer.send(Err(if error.is_refusal() {
                             SourceError::Refused(text.clone())
                         } else {
                             SourceError::Unavailable(text.clone())
@@ -243,31 +281,33 @@ impl Sampler {
         Ok(draft.sample)
     }
 
-    /// Looks at the tables now and then: rarely, as it reads a little of an index for each type.
-    async fn look_at_tables(&mut self, client: &Client) -> Result<(), SampleError> {
-        let unfit = match self.looked.take() {
-            Some((looked, unfit))
-                if looked.elapsed() < if unfit.is_none() { LOOK_AT_TABLES } else { LOOK_AGAIN } =>
-            {
-                self.looked = Some((looked, unfit.clone()));
-                unfit
-            }
-            before => {
-                let unfit = bounded_sample(sample::unfit(client)).await?;
-                if let Some(reason) = &unfit
-                    && before.is_none_or(|(_, before)| before.as_ref() != Some(reason))
-                {
-                    tracing::error!(reason, "no replay begins until somebody mends this");
-                }
-                self.looked = Some((Clock::now(), unfit.clone()));
-                unfit
-            }
+    /// Looks at the facts now and then, and when asked: rarely, as it reads a little of an index for each type.
+    async fn look_at_facts(&mut self, client: &Client) -> Result<(), SampleError> {
+        let fresh = |looked: Clock, failing: &[Finding]| {
+            looked.elapsed() < if failing.is_empty() { LOOK_AT_FACTS } else { LOOK_AGAIN }
         };
-        unfit.map_or(Ok(()), |reason| Err(SampleError::TablesUnfit(reason)))
+        if !self.looked.as_ref().is_some_and(|(looked, failing)| looked.is_some_and(|at| fresh(at, failing)))
+        {
+            let looking = facts::failing(client, &self.settings);
+            let failing = bounded_sample(async { Ok(looking.await?) }).await?;
+            let before = self.looked.replace((Some(Clock::now()), failing.clone()));
+            let before = before.map(|(_, failing)| failing).unwrap_or_else(|| get(&self.state.failing));
+            for fact in failing.iter().filter(|fact| !before.contains(fact)) {
+                tracing::error!(reason = %fact, "no replay begins until somebody mends this");
+            }
+            if failing.is_empty() && !before.is_empty() {
+                tracing::info!("the facts on which replays depend hold again");
+            }
+            set(&self.state.failing, failing);
+        }
+        match self.looked.as_ref().and_then(|(_, failing)| failing.first()) {
+            None => Ok(()),
+            Some(fact) => Err(SampleError::FactsFail(fact.to_string())),
+        }
     }
 
     async fn sample(&mut self, client: &Client) -> Result<(Marking, Draft), SampleError> {
-        self.look_at_tables(client).await?;
+        self.look_at_facts(client).await?;
         let marking = self.feed.marking();
         // Every mark that held was fed. One that does not hold yet is not, but its W is safe all the same.
         self.unproven.take_if(|(marked, _)| marked.epoch != marking.epoch);
@@ -289,7 +329,9 @@ impl Sampler {
         }
         let clock = draft.sample.clock;
         let behind = clock.unix_micros().saturating_sub(draft.sample.mark.w.unix_micros());
-        let holds = u128::try_from(behind).is_ok_and(|behind| behind > BEHIND.as_micros());
+        // While no replay can begin, every moment is.
+        let holds = draft.sample.mark.w < self.feed.status().journal_begins
+            || u128::try_from(behind).is_ok_and(|behind| behind > BEHIND.as_micros());
         let holder = draft.holder.as_ref().filter(|_| holds).map(|holder| holder.describe(clock));
         set(&self.state.holding_back, holder);
         self.last = Some(draft.clone());

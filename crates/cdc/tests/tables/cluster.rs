@@ -142,6 +142,17 @@ impl TestDatabase {
         Database::parse(&self.cluster.url(user, &self.name)).unwrap()
     }
 
+    /// What the service follows here.
+    pub(crate) fn settings(&self, user: &str) -> cdc::Settings {
+        cdc::Settings {
+            database: self.database(user),
+            slot: "fhir_tail".parse().unwrap(),
+            publication: "fhir_tail".into(),
+            tables: ["resource", "tombstone"].map(|name| cdc::TableName::new("fhir", name)).to_vec(),
+            max_wal_held: 1 << 30,
+        }
+    }
+
     /// A connection of the owner's.
     pub(crate) async fn client(&self) -> Client {
         self.database("postgres").connect("test").await.unwrap()

@@ -41,7 +41,7 @@ pub(crate) fn start_with(database: &TestDatabase, user: &str, on_bad_row: OnBadR
     };
     let (feed, publisher) = Feed::open(options, Arc::new(NoFrames)).unwrap();
     let shutdown = CancellationToken::new();
-    let tables = Tables::start(database.database(user), feed.clone(), on_bad_row, shutdown.clone());
+    let tables = Tables::start(&database.settings(user), feed.clone(), on_bad_row, shutdown.clone());
     Running { tables, feed, _publisher: publisher, _shutdown: shutdown.drop_guard(), _directory: directory }
 }
 

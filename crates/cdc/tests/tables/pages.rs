@@ -126,6 +126,7 @@ async fn the_services_own_role_is_enough() {
     let database = filled().await;
     let client = database.client().await;
     client.batch_execute("alter role fhir_tail login").await.unwrap();
+    cdc::repair(&client).await.unwrap();
     let running = start(&database, "fhir_tail");
     running.tables.mark().await.unwrap();
     assert_eq!(read(&running, basic(Kind::Upsert)).await.0.len(), 2500);

@@ -33,6 +33,10 @@ impl Source for Empty {
         Box::pin(async move { Ok(Sample { mark, clock, taken, tombstones_purged: self.purged }) })
     }
 
+    fn confirm(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(Vec::new()) })
     }

@@ -48,6 +48,10 @@ impl Source for TwoPages {
         Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged }) })
     }
 
+    fn confirm(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }

@@ -240,6 +240,10 @@ impl Source for Database {
         Box::pin(async move { Ok(Sample { mark, clock, taken, tombstones_purged: None }) })
     }
 
+    fn confirm(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn present(&self, since: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         let state = self.0.lock().unwrap();
         let after = |version: &&Version| since.is_none_or(|since| version.stamp > since.unix_micros());

@@ -163,6 +163,16 @@ impl Layout for Docs {
         });
         Ok(())
     }
+
+    fn truncated(&mut self, _: &[u32]) -> Result<(), LayoutError> {
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), LayoutError> {
+        Ok(())
+    }
+
+    fn restart(&mut self) {}
 }
 
 /// A run of `run_into`.

@@ -1,7 +1,7 @@
 //! The publication: whether all of the tables gets through it.
 
-use super::Finding;
 use crate::Settings;
+use crate::check::Finding;
 use crate::publication::{self, Lack, Published};
 use tokio_postgres::Client;
 
@@ -34,8 +34,8 @@ pub(super) fn judge(facts: &Facts, settings: &Settings) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::*;
+    use crate::check::Verdict;
     use crate::publication::PublishedTable;
     use crate::{Database, TableName};
 
@@ -55,8 +55,13 @@ mod tests {
             inserts: true,
             updates: true,
             publishes: vec!["insert", "update", "delete", "truncate"],
-            tables: tables.map(|name| PublishedTable { name, published: true, narrowed: false }).collect(),
+            by_root: false,
+            tables: tables.map(table).collect(),
         }
+    }
+
+    fn table(name: TableName) -> PublishedTable {
+        PublishedTable { name, published: true, member: true, partitioned: false, narrowed: false }
     }
 
     fn judged(facts: Facts) -> Finding {
@@ -85,5 +90,20 @@ mod tests {
             finding.sql.unwrap(),
             r#"alter publication "p" add table "x"."a"; alter publication "p" drop table "x"."b"; alter publication "p" add table "x"."b"; alter publication "p" set (publish = 'insert, update, truncate');"#
         );
+    }
+
+    #[test]
+    fn a_partitioned_table_is_published_by_its_own_name() {
+        let mut facts = well();
+        facts.tables[0].partitioned = true;
+        facts.tables[0].published = false;
+        let by_root = r#"alter publication "p" set (publish_via_partition_root = true);"#;
+        assert_eq!(judged(Some(facts.clone())).sql.unwrap(), by_root);
+        facts.tables[0].member = false;
+        let sql = judged(Some(facts.clone())).sql.unwrap();
+        assert_eq!(sql, format!(r#"{by_root} alter publication "p" add table "x"."a";"#));
+        facts.tables[0].published = true;
+        facts.by_root = true;
+        assert_eq!(judged(Some(facts)).verdict, Verdict::Pass);
     }
 }

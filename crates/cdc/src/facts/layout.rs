@@ -1,8 +1,8 @@
-//! The tables: whether they are those that `migrate` makes, and still do what it made them to do.
+//! The tables: whether they are those that `migrate` makes, who else writes to them, and how they are stamped.
 
-use super::Finding;
-use crate::TableName;
-use crate::migrate::{self, Trigger, newest_version};
+use crate::Settings;
+use crate::check::Finding;
+use crate::migrate::{self, newest_version};
 use crate::publication;
 use crate::stamps;
 use tokio_postgres::Client;
@@ -12,8 +12,6 @@ use tokio_postgres::error::SqlState;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Facts {
     tables: Vec<Table>,
-    /// The triggers that are there: table, name, `tgenabled`.
-    triggers: Vec<(String, String, String)>,
     version: Version,
     /// The subscriptions that write to them.
     subscriptions: Vec<String>,
@@ -43,7 +41,7 @@ impl Facts {
     }
 }
 
-pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error> {
+pub(super) async fn ask(client: &Client, settings: &Settings) -> Result<Facts, tokio_postgres::Error> {
     let tables = client
         .query(
             "select c.relname::text, c.relreplident::text, \
@@ -57,32 +55,14 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
         .iter()
         .map(|row| Ok(Table { name: row.try_get(0)?, identity: row.try_get(1)?, key: row.try_get(2)? }))
         .collect::<Result<Vec<_>, tokio_postgres::Error>>()?;
-    let triggers = client
-        .query(
-            "select c.relname::text, t.tgname::text, t.tgenabled::text \
-               from pg_trigger t join pg_class c on c.oid = t.tgrelid \
-               join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'fhir' and not t.tgisinternal",
-            &[],
-        )
-        .await?;
-    let ours = ["resource", "tombstone"].map(|table| TableName::new("fhir", table));
-    let subscriptions = publication::subscriptions(client, &ours).await?;
+    let subscriptions = publication::subscriptions(client, &settings.tables).await?;
     let version = match migrate::migrated_version(client).await {
         Ok(Some(version)) => Version::Known(version),
         Ok(None) => Version::None,
         Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Version::Hidden,
         Err(error) => return Err(error),
     };
-    let mut facts = Facts {
-        tables,
-        triggers: triggers
-            .iter()
-            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
-            .collect::<Result<_, tokio_postgres::Error>>()?,
-        version,
-        subscriptions,
-        ahead: None,
-    };
+    let mut facts = Facts { tables, version, subscriptions, ahead: None };
     if facts.are_there() {
         facts.ahead = match stamps::ahead(client).await {
             Ok(rows) => Some(rows),
@@ -96,7 +76,6 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![version(facts)];
     if facts.are_there() {
-        findings.push(triggers(facts));
         findings.push(identity(facts));
         findings.push(subscriptions(facts));
         findings.extend(facts.ahead.map(stamped_ahead));
@@ -112,7 +91,8 @@ fn version(facts: &Facts) -> Finding {
         Version::Known(found) if facts.are_there() && found == known => {
             Finding::pass(SUBJECT, format!("are there, at version {found}"))
         }
-        Version::Known(found) if found > known => Finding::failure(
+        // While a newer release is brought in its tables come first, and this one goes on serving.
+        Version::Known(found) if found > known => Finding::warning(
             SUBJECT,
             format!(
                 "are at version {found}, and this fhir-tail knows versions up to {known}: use the newer fhir-tail"
@@ -129,31 +109,6 @@ fn version(facts: &Facts) -> Finding {
             Finding::failure(SUBJECT, "there is no fhir.resource in this database: run 'fhir-tail migrate'")
         }
     }
-}
-
-fn triggers(facts: &Facts) -> Finding {
-    const SUBJECT: &str = "triggers";
-    let mut missing = Vec::new();
-    let mut sql = Vec::new();
-    for Trigger { name, table, sql: create } in migrate::triggers() {
-        let found = facts.triggers.iter().find(|(on, named, _)| on == table && named == name);
-        if found.is_some_and(|(_, _, enabled)| enabled == "A") {
-            continue;
-        }
-        missing.push(format!("{name} of fhir.{table}"));
-        if found.is_none() {
-            sql.push(create.split_whitespace().collect::<Vec<_>>().join(" "));
-        }
-        sql.push(format!("alter table fhir.{table} enable always trigger {name};"));
-    }
-    if missing.is_empty() {
-        return Finding::pass(SUBJECT, "are there and always fire");
-    }
-    Finding::failure(
-        SUBJECT,
-        format!("do not always fire, so that changes are not stamped, or not told: {}", missing.join(", ")),
-    )
-    .mended_by(sql.join(" "))
 }
 
 fn identity(facts: &Facts) -> Finding {
@@ -222,15 +177,13 @@ fn stamped_ahead(rows: i64) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::*;
+    use crate::check::Verdict;
 
     fn well() -> Facts {
         let table = |name: &str| Table { name: name.into(), identity: "d".into(), key: true };
-        let triggers = migrate::triggers();
         Facts {
             tables: vec![table("resource"), table("tombstone")],
-            triggers: triggers.iter().map(|t| (t.table.into(), t.name.into(), "A".into())).collect(),
             version: Version::Known(newest_version()),
             subscriptions: Vec::new(),
             ahead: Some(0),
@@ -252,28 +205,12 @@ mod tests {
 
     #[test]
     fn no_tables_or_others_than_ours_are_one_failure() {
-        let none =
-            Facts { tables: Vec::new(), triggers: Vec::new(), version: Version::None, ahead: None, ..well() };
+        let none = Facts { tables: Vec::new(), version: Version::None, ahead: None, ..well() };
         assert!(bad(&none).message.contains("fhir-tail migrate"));
         assert!(
             bad(&Facts { version: Version::Known(newest_version() + 1), ..well() }).message.contains("newer")
         );
         assert!(bad(&Facts { version: Version::Known(0), ..well() }).message.contains("migrate"));
-    }
-
-    #[test]
-    fn a_trigger_that_is_gone_is_made_again_and_one_that_rests_is_woken() {
-        let mut facts = well();
-        facts.triggers.retain(|(_, name, _)| name != "after_delete");
-        let sql = bad(&facts).sql.unwrap();
-        let made = "create trigger after_delete after delete on fhir.resource referencing old table as gone";
-        assert!(sql.starts_with(made), "{sql}");
-        assert!(sql.ends_with("; alter table fhir.resource enable always trigger after_delete;"), "{sql}");
-        for enabled in ["O", "D", "R"] {
-            let mut facts = well();
-            facts.triggers[0].2 = enabled.into();
-            assert!(bad(&facts).sql.unwrap().starts_with("alter table fhir.resource enable always trigger"));
-        }
     }
 
     #[test]
