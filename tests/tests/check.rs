@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use tests::{Binary, Case, Cluster, Context, SOON, Site, cases, put, until};
+use tests::{Binary, Case, Cluster, Context, SOON, Site, cases, http, put, until};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases![
@@ -19,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         each a_slot_that_was_given_up_is_dropped,
         once a_slot_of_another_is_left_alone,
         each who_holds_replays_back_is_ended,
+        once a_log_without_a_limit_is_warned_of,
         once a_subscription_that_writes_past_the_triggers_is_named,
     ]
 }
@@ -51,7 +52,9 @@ impl Answer {
 
 async fn ask(cluster: &Cluster, user: &str) -> Result<Answer> {
     let url = cluster.url(user);
-    let run = move || Binary::find()?.run(&["check", "--json", "--database-url", &url]);
+    let run = move || {
+        Binary::find()?.run(&["check", "--json", "--accept", "unlimited-wal", "--database-url", &url])
+    };
     let output = tokio::task::spawn_blocking(run).await??;
     let answer: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)))?;
@@ -337,6 +340,39 @@ async fn who_holds_replays_back_is_ended(context: Context) -> Result<()> {
     let prepare = "begin; select fhir.put('Patient', 'p', '{\"resourceType\":\"Patient\"}'); \
                    prepare transaction 'two ''phases'";
     breaks_and_mends(&site, "fhir_tail", prepare, "transactions").await
+}
+
+/// `max_slot_wal_keep_size` is -1 unless somebody has set it.
+async fn a_log_without_a_limit_is_warned_of(context: Context) -> Result<()> {
+    let mut site = migrated(&context, &[]).await?;
+    let url = site.cluster.url("fhir_tail");
+    let check = |more: &[&str]| -> Result<(Option<i32>, Answer)> {
+        let output = Binary::find()?.run(&[&["check", "--json", "--database-url", &url], more].concat())?;
+        Ok((output.status.code(), Answer(serde_json::from_slice(&output.stdout)?)))
+    };
+    let subject = "max_slot_wal_keep_size";
+    let (code, answer) = check(&[])?;
+    ensure!(code == Some(0) && answer.bad() == [(subject, "warning")], "{:#}", answer.0);
+    let (code, strict) = check(&["--strict"])?;
+    ensure!(code == Some(1) && strict.bad() == [(subject, "failure")], "{:#}", strict.0);
+    let (code, accepted) = check(&["--strict", "--accept", "unlimited-wal"])?;
+    ensure!(code == Some(0) && accepted.bad().is_empty(), "{:#}", accepted.0);
+    run(&site, &answer.sql(subject)?).await?;
+    until("the setting", SOON, || async { Ok((check(&["--strict"])?.0 == Some(0)).then_some(())) }).await?;
+    // The service says for how long it and its clients may be away.
+    site.server.start().await?;
+    site.ready().await?;
+    until("the rates", SOON, || async {
+        let mut ready = http::get(site.server.listening()?, "/health/ready", "").await?;
+        let health: Value = ready.json().await?;
+        let hours = &health["may_be_away_hours"];
+        // Seven days, if nothing is written; a year at most.
+        Ok((hours["client"] == 168 && hours["service"].as_u64() > Some(0)).then_some(()))
+    })
+    .await?;
+    ensure!(site.metric("fhir_tail_client_may_be_away_seconds").await? == 604_800.0);
+    ensure!(site.metric("fhir_tail_service_may_be_away_seconds").await? > 0.0);
+    Ok(())
 }
 
 async fn a_subscription_that_writes_past_the_triggers_is_named(context: Context) -> Result<()> {

@@ -29,6 +29,7 @@ mod stamps;
 mod status;
 mod tables;
 mod timestamptz;
+mod wal_rate;
 
 pub use database::{ConnectError, Database, InvalidDatabaseUrl, Session};
 pub use facts::NAMES as FACTS;

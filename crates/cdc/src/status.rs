@@ -1,7 +1,8 @@
 //! How the source of changes is doing, for health and metrics.
 
 use crate::Retry;
-use feed::Lsn;
+use crate::wal_rate::WalWritten;
+use feed::{Lsn, Rate};
 
 /// How the source of changes is doing. Given out through a `tokio::sync::watch`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -22,6 +23,10 @@ pub struct SourceStatus {
     pub wal_held_bytes: Option<u64>,
     /// Beyond so many of them the slot is given up, by us or by the server.
     pub wal_limit_bytes: Option<u64>,
+    /// How much log the database writes, of late.
+    pub wal_rate: Option<Rate>,
+    /// Where the log stood, for that.
+    pub(crate) wal_written: WalWritten,
     /// What somebody should see to before the slot is given up, in sentences for people. Names no data.
     pub warnings: Vec<String>,
     /// How often the connection was made again, since the start.

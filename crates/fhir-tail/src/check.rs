@@ -2,17 +2,23 @@
 //!
 //! What is asked and how it is judged is in [`cdc::check`]; here is only how it is shown.
 
+use crate::cli::Accept;
 use crate::output::say;
 use crate::postgres;
 use crate::settings::{InvalidSettings, Origin, Problem, Settings};
 use cdc::Database;
-use cdc::check::{Finding, Retention, Verdict, check};
+use cdc::check::{Finding, UNLIMITED_WAL, Verdict, check};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 /// Checks and shows. `false`: something fails.
-pub(crate) async fn run(settings: &Settings, json: bool) -> anyhow::Result<bool> {
+pub(crate) async fn run(
+    settings: &Settings,
+    json: bool,
+    strict: bool,
+    accepted: &[Accept],
+) -> anyhow::Result<bool> {
     let database = match &settings.database {
         Some(database) => database.clone(),
         // Ours needs no check to be started, and is not started for one.
@@ -25,12 +31,26 @@ pub(crate) async fn run(settings: &Settings, json: bool) -> anyhow::Result<bool>
             }])
         })?,
     };
-    let retention =
-        Retention { bytes: settings.retention_bytes.0, age: settings.retention_age.as_duration() };
-    let findings = check(&settings.followed(database.clone()), retention).await;
+    let mut findings = check(&settings.followed(database.clone()), settings.retention()).await;
+    weigh(&mut findings, strict, accepted);
     let text = if json { as_json(&database, &findings)? } else { as_lines(&database, &findings, coloured()) };
     say(format_args!("{text}"));
     Ok(is_well(&findings))
+}
+
+/// Warnings as the operator wants them to count.
+fn weigh(findings: &mut [Finding], strict: bool, accepted: &[Accept]) {
+    for finding in findings.iter_mut().filter(|finding| finding.verdict == Verdict::Warning) {
+        let accept = accepted.iter().any(|accept| match accept {
+            Accept::UnlimitedWal => finding.subject == UNLIMITED_WAL,
+        });
+        if accept {
+            finding.verdict = Verdict::Pass;
+            finding.sql = None;
+        } else if strict {
+            finding.verdict = Verdict::Failure;
+        }
+    }
 }
 
 fn is_well(findings: &[Finding]) -> bool {
@@ -156,5 +176,19 @@ mod tests {
         assert!(!is_well(&findings));
         findings.remove(1);
         assert!(is_well(&findings));
+    }
+
+    #[test]
+    fn strict_fails_on_warnings_unless_they_are_accepted() {
+        let mut unlimited = findings().remove(2);
+        unlimited.subject = UNLIMITED_WAL;
+        let weighed = |strict, accepted: &[Accept]| {
+            let mut findings = vec![unlimited.clone(), findings().remove(2)];
+            weigh(&mut findings, strict, accepted);
+            findings.iter().map(|finding| finding.verdict).collect::<Vec<_>>()
+        };
+        assert_eq!(weighed(false, &[]), [Verdict::Warning, Verdict::Warning]);
+        assert_eq!(weighed(true, &[]), [Verdict::Failure, Verdict::Failure]);
+        assert_eq!(weighed(true, &[Accept::UnlimitedWal]), [Verdict::Pass, Verdict::Failure]);
     }
 }

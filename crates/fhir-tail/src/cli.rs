@@ -7,7 +7,7 @@ use crate::sample::{SAMPLE_HELP, SampleOptions};
 use crate::settings::{CommonOptions, FollowOptions, ServeOptions};
 use crate::simulate::{ClinicOptions, SIMULATE_HELP};
 use crate::tail::{TAIL_HELP, TailOptions};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -94,8 +94,23 @@ pub(crate) struct CheckCommand {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Fail on warnings too
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Do not warn of this; may be repeated
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) accept: Vec<Accept>,
+
     #[command(flatten)]
     pub(crate) options: FollowOptions,
+}
+
+/// A warning that an operator may have thought of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Accept {
+    /// max_slot_wal_keep_size is -1: something else watches the database's disk while the service is down
+    UnlimitedWal,
 }
 
 #[derive(Args)]
@@ -157,7 +172,8 @@ Examples:
   fhir-tail check --database-url postgres://fhir_tail@db.example/fhir
   fhir-tail check --json | jq -r '.checks[] | select(.verdict == \"failure\") | .sql'
 
-It changes nothing. Ask as the role that the service logs in as; a replication connection is tried too. Ends with 0 if the service can run (there may be warnings), with 1 if something fails.";
+It changes nothing. Ask as the role that the service logs in as; a replication connection is tried too.
+Ends with 0 if the service can run (there may be warnings, unless --strict), with 1 if something fails.";
 
 const RESTORED_EXAMPLES: &str = "\
 Examples:

@@ -28,7 +28,7 @@ mod simulate;
 mod supervisor;
 mod tail;
 
-use cli::{Cli, Command};
+use cli::{Accept, CheckCommand, Cli, Command};
 use demo::Demonstration;
 use output::{complain, say};
 use settings::{Environment, InvalidSettings, ServeOptions, Settings};
@@ -65,8 +65,9 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Serve(serve) => (serve.options, Task::Serve { check_config: serve.check_config }),
         Command::Check(check) => {
-            let options = ServeOptions { follow: check.options, ..ServeOptions::default() };
-            (options, Task::Check { json: check.json })
+            let CheckCommand { json, strict, accept, options } = *check;
+            let options = ServeOptions { follow: options, ..ServeOptions::default() };
+            (options, Task::Check { json, strict, accept })
         }
         Command::Restored => (ServeOptions::default(), Task::Restored),
         Command::Ready(ready) => (ServeOptions::default(), Task::Ready(ready.address)),
@@ -96,7 +97,9 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         match rest {
             Task::Serve { .. } => serve::run(settings, None).await.map(|()| true),
             Task::Demo(demonstration) => serve::run(settings, Some(demonstration)).await.map(|()| true),
-            Task::Check { json } => unless_stopped(check::run(&settings, json)).await,
+            Task::Check { json, strict, accept } => {
+                unless_stopped(check::run(&settings, json, strict, &accept)).await
+            }
             Task::Restored => restored::run(&settings).map(|()| true),
             Task::Ready(address) => unless_stopped(ready::run(&settings, address)).await,
             Task::Migrate { restamp } => {
@@ -135,7 +138,7 @@ async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) -> any
 enum Task {
     Serve { check_config: bool },
     Demo(Demonstration),
-    Check { json: bool },
+    Check { json: bool, strict: bool, accept: Vec<Accept> },
     Restored,
     Ready(Option<SocketAddr>),
     Migrate { restamp: bool },

@@ -14,14 +14,15 @@ use crate::signals::Signals;
 use crate::simulate;
 use crate::supervisor::{Supervisor, blocking};
 use anyhow::Context as _;
+use cdc::check::Retention;
 use cdc::{Database, SERVICE_ROLE};
-use feed::{Feed, Lsn, Publisher, Source};
+use feed::{Feed, Lsn, Publisher, Rate, Source};
 use nix::sys::stat::{Mode, umask};
 use sse_api::{EventStream, Fact, Server, SourceSnapshot};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -128,7 +129,7 @@ impl Prepared {
         feed.set_source(Arc::clone(&tables) as Arc<dyn Source>);
         let (status, told) = watch::channel(cdc::SourceStatus::default());
         let received = Received::new();
-        let snapshot = snapshot(told.clone(), received.clone(), tables);
+        let snapshot = snapshot(told.clone(), received.clone(), tables, feed.clone(), settings.retention());
 
         supervisor.spawn(intake, "the reader of the log", {
             let (feed, stop) = (feed.clone(), supervisor.token(intake));
@@ -223,6 +224,8 @@ fn snapshot(
     told: watch::Receiver<cdc::SourceStatus>,
     received: Received,
     tables: Arc<cdc::Tables>,
+    feed: Feed,
+    retention: Retention,
 ) -> sse_api::SourceStatus {
     Arc::new(move || {
         let status = told.borrow();
@@ -244,6 +247,8 @@ fn snapshot(
             wal_held_bytes: status.wal_held_bytes,
             wal_limit_bytes: status.wal_limit_bytes,
             warnings: status.warnings.clone(),
+            service_may_be_away: service_may_be_away(&status),
+            client_may_be_away: Some(client_may_be_away(&feed.status(), retention)),
             acked_lsn: known.then_some(status.acked_lsn),
             received_lsn: known.then_some(status.received_lsn),
             received: received.by_type(),
@@ -253,6 +258,20 @@ fn snapshot(
             holding_back: tables.holding_back(),
         }
     })
+}
+
+/// For how many seconds, at today's rate, before the log that is held for our slot is too much.
+fn service_may_be_away(status: &cdc::SourceStatus) -> Option<u64> {
+    let left = status.wal_limit_bytes?.saturating_sub(status.wal_held_bytes?);
+    Some(status.wal_rate?.lasts(left).as_secs())
+}
+
+/// For how many seconds, at today's rate, before the journal has dropped what comes next.
+fn client_may_be_away(feed: &feed::Status, retention: Retention) -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let begins = Duration::from_micros(u64::try_from(feed.journal_begins.unix_micros()).unwrap_or(0));
+    let rate = Rate::new(feed.journal_bytes, now.saturating_sub(begins));
+    rate.lasts(retention.bytes).min(retention.age).as_secs()
 }
 
 /// Watches the embedded Postgres, and stops it when it is time.

@@ -22,6 +22,11 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
             "wal_limit_bytes": source.wal_limit_bytes,
         },
         "failing_facts": failing,
+        // At today's rates.
+        "may_be_away_hours": {
+            "client": source.client_may_be_away.map(hours),
+            "service": source.service_may_be_away.map(hours),
+        },
         "warnings": source.warnings,
         "journal": {
             "ok": feed.journal_ok,
@@ -39,6 +44,10 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
         },
     });
     (ready, details)
+}
+
+const fn hours(seconds: u64) -> u64 {
+    seconds / 3_600
 }
 
 /// Why a replay that is asked for now would not begin at once; `None`: it would.

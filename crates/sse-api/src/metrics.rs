@@ -214,6 +214,16 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
         "Beyond so much log held the slot is given up, and subscribers are reset.",
         source.wal_limit_bytes,
     )?;
+    gauge(
+        "fhir_tail_service_may_be_away_seconds",
+        "For how long the service may be away, at today's rate, before its slot is given up.",
+        source.service_may_be_away,
+    )?;
+    gauge(
+        "fhir_tail_client_may_be_away_seconds",
+        "For how long a client may be away, at today's rate, before it is reset.",
+        source.client_may_be_away,
+    )?;
     let warnings = u64::try_from(source.warnings.len()).ok();
     gauge("fhir_tail_warnings", "What somebody should see to: /health/ready says what.", warnings)?;
     count(

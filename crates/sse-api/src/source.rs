@@ -22,6 +22,10 @@ pub struct SourceSnapshot {
     pub wal_held_bytes: Option<u64>,
     /// Beyond how much of it the slot is given up.
     pub wal_limit_bytes: Option<u64>,
+    /// For how many seconds the service may be away, at today's rate, before its slot is given up.
+    pub service_may_be_away: Option<u64>,
+    /// For how many seconds a client may be away, at today's rate, before the journal has dropped what it needs.
+    pub client_may_be_away: Option<u64>,
     /// What somebody should see to, in sentences for people: no password, no content.
     pub warnings: Vec<String>,
     /// The last place that was acknowledged to the database.

@@ -80,6 +80,9 @@ impl Finding {
     }
 }
 
+/// The subject of the finding that nothing bounds the log that is held while the service is down.
+pub const UNLIMITED_WAL: &str = "max_slot_wal_keep_size";
+
 /// What the journal keeps, to be compared with what the database writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retention {

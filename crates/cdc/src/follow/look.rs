@@ -96,11 +96,13 @@ pub(super) async fn look_at_slot(
     status: &watch::Sender<SourceStatus>,
 ) -> Result<u64, tokio_postgres::Error> {
     let slot = slot_state::ask(client, settings).await?;
+    let end = flush_lsn(client).await?;
     let lag = slot.lag();
     let warnings = slot.warnings(settings);
     status.send_modify(|status| {
         status.slot_lag_bytes = Some(lag.unacknowledged);
         status.wal_held_bytes = Some(lag.held);
+        status.wal_rate = Some(status.wal_written.at(Instant::now(), end));
         status.wal_limit_bytes = Some(slot.limit(settings.max_wal_held).0);
         // Numbers change all the time: said in the log when it begins and when it ends.
         if status.warnings.len() < warnings.len() {

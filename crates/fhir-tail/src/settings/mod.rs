@@ -18,6 +18,7 @@ pub(crate) use layers::{Environment, Origin, Problem};
 pub(crate) use options::{CommonOptions, FollowOptions, ServeOptions};
 pub(crate) use values::LogFormat;
 
+use cdc::check::Retention;
 use cdc::layout::OnBadRow;
 use cdc::{Database, SlotName, TableName};
 use layers::Layers;
@@ -157,6 +158,11 @@ impl Settings {
             "warn".clone_into(&mut self.log_level);
         }
         Ok(self)
+    }
+
+    /// What the journal keeps.
+    pub(crate) fn retention(&self) -> Retention {
+        Retention { bytes: self.retention_bytes.0, age: self.retention_age.as_duration() }
     }
 
     /// What is followed in this database, and by what names.
