@@ -129,10 +129,14 @@ async fn look(
     add(report, "standbys", standbys::ask(client).await.as_ref().map(standbys::judge));
     add(report, "role", role.as_ref().map(role::judge));
     let answers = facts::ask(client, settings, Judged::ServiceRole).await;
-    for (subject, answer) in &answers {
-        add(report, subject, answer.as_ref().map(Clone::clone));
+    let there = facts::tables_are_there(&answers);
+    for (subject, answer) in answers {
+        match answer {
+            Ok(findings) => report.extend(findings),
+            Err(error) => add(report, subject, Err(&error)),
+        }
     }
-    if facts::tables_are_there(&answers) {
+    if there {
         let writers = writers::ask(client).await;
         add(report, "writers", writers.as_ref().map(writers::judge));
     }

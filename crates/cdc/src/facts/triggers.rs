@@ -179,11 +179,16 @@ fn replaced(facts: &Facts, wrong: &mut Vec<String>, sql: &mut Vec<String>) {
         return;
     }
     for function in definitions::functions() {
-        let found = facts.functions.iter().filter(|(name, _)| name == function.name);
-        let mut bodies = found.map(|(_, body)| body);
-        if !bodies.any(|body| body.trim() == function.body.trim()) {
-            wrong.push(format!("the function fhir.{} is not the one that migrate makes", function.name));
-            sql.push(function.sql);
+        let found: Vec<_> = facts.functions.iter().filter(|(name, _)| name == function.name).collect();
+        if found.iter().any(|(_, body)| body.trim() == function.body.trim()) {
+            continue;
+        }
+        wrong.push(format!("the function fhir.{} is not the one that migrate makes", function.name));
+        // One that is made anew is open to all.
+        let closed = found.is_empty() && function.sql.contains("security definer");
+        sql.push(function.sql);
+        if closed {
+            sql.push(format!("revoke all on function fhir.{}() from public;", function.name));
         }
     }
 }
@@ -291,6 +296,9 @@ mod tests {
         let finding = judged(&facts);
         assert!(finding.message.contains("fhir.after_delete is not the one"), "{}", finding.message);
         assert!(finding.sql.unwrap().starts_with("create or replace function fhir.after_delete("));
+        facts.functions.retain(|(name, _)| name != "after_delete");
+        let sql = judged(&facts).sql.unwrap();
+        assert!(sql.ends_with(" revoke all on function fhir.after_delete() from public;"), "{sql}");
         // A later release may have others.
         facts.newest = false;
         assert_eq!(judged(&facts).verdict, Verdict::Pass);
