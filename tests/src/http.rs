@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf, BytesMut};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// The answer to one request; the body is read from the socket as it is asked for.
 pub struct Response {
@@ -34,7 +34,19 @@ const READ: usize = 16 << 10;
 
 /// Sends a request line and headers (lines, without the empty one), and reads the head of the answer.
 pub async fn send(address: SocketAddr, request: &str) -> Result<Response> {
-    let mut socket = TcpStream::connect(address).await.context("cannot connect to the server")?;
+    let socket = TcpStream::connect(address).await.context("cannot connect to the server")?;
+    send_on(socket, request).await
+}
+
+/// As [`get`], over a connection with the smallest receive buffer: what is not read waits in the server.
+pub async fn get_with_little_room(address: SocketAddr, target: &str, headers: &str) -> Result<Response> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(4096)?;
+    let socket = socket.connect(address).await.context("cannot connect to the server")?;
+    send_on(socket, &get_request(address, target, headers)).await
+}
+
+async fn send_on(mut socket: TcpStream, request: &str) -> Result<Response> {
     socket.set_nodelay(true)?;
     socket.write_all(request.as_bytes()).await?;
     let bodyless = request.starts_with("HEAD ");
@@ -71,7 +83,11 @@ pub async fn send(address: SocketAddr, request: &str) -> Result<Response> {
 
 /// A GET with headers (lines with CR LF), `Host` included by itself.
 pub async fn get(address: SocketAddr, target: &str, headers: &str) -> Result<Response> {
-    send(address, &format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n")).await
+    send(address, &get_request(address, target, headers)).await
+}
+
+fn get_request(address: SocketAddr, target: &str, headers: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n")
 }
 
 impl Response {

@@ -5,13 +5,14 @@
 //! many readers.
 
 use crate::crowd::{Crowd, Disturbance, Tally};
+use crate::wire::EVENTS;
 use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tests::{
     Address, Case, Clock, Cluster, Context, Descriptors, Disk, Load, Proxy, SOON, Site, Takers, Target,
-    cases, seconds, seed, skip,
+    cases, http, seconds, seed, skip, within,
 };
 use tokio::time::{Instant, sleep};
 
@@ -30,6 +31,9 @@ const AHEAD: i64 = 30_000;
 /// What the service may have open, and how many strangers come for it at once.
 const DESCRIPTORS: Descriptors = Descriptors { soft: 1_024, hard: 1_024 };
 const STRANGERS: usize = 1_200;
+
+/// Replays that nobody reads, at most so many at the same time.
+const STALLED: usize = 200;
 
 /// For the walsender to notice a frozen connection while it is frozen.
 const SETTINGS: [&str; 2] = ["wal_sender_timeout = 2s", "tcp_user_timeout = 5s"];
@@ -90,7 +94,8 @@ async fn play(
         address: Address::fixed(clients.address()),
         clock_steps_back: clock.is_some(),
     };
-    let faults = Faults { database, clients, clock, disk, injected: &mut totals.injected };
+    let stalled = Vec::new();
+    let faults = Faults { database, clients, clock, disk, stalled, injected: &mut totals.injected };
     let tally = crowd.run(&mut site, random, faults).await?;
     totals.add(tally);
     Ok(())
@@ -103,13 +108,15 @@ struct Faults<'a> {
     clients: Proxy,
     clock: Option<Clock>,
     disk: Option<Disk>,
+    /// Clients that read no more than the head of the answer.
+    stalled: Vec<http::Response>,
     injected: &'a mut BTreeMap<&'static str, u32>,
 }
 
 impl Disturbance for Faults<'_> {
     async fn next(&mut self, site: &mut Site, random: &mut Rng) -> Result<()> {
         sleep(Duration::from_millis(random.u64(50..1_200))).await;
-        let name = match random.u8(0..15) {
+        let name = match random.u8(0..16) {
             0 | 1 => {
                 site.server.kill().await?;
                 sleep(Duration::from_millis(random.u64(0..500))).await;
@@ -174,6 +181,16 @@ impl Disturbance for Faults<'_> {
                 let held = strangers.held();
                 ensure!(held > 300, "only {held} strangers were held: the fault is none");
                 "descriptors taken by strangers"
+            }
+            14 => {
+                self.stalled.clear();
+                let at = site.server.listening()?;
+                for _ in 0..random.usize(0..STALLED) {
+                    // The database may be away: then there is a refusal instead.
+                    let asked = http::get_with_little_room(at, "/fhir/$export", EVENTS);
+                    self.stalled.extend(within("an answer", SOON, asked).await.ok());
+                }
+                "stalled replays come and go"
             }
             _ => {
                 let Some(disk) = &self.disk else { return Ok(()) };

@@ -18,6 +18,7 @@ mod field;
 mod forks;
 mod harness;
 mod hostile;
+mod large;
 mod load;
 mod operations;
 mod page;
@@ -35,6 +36,7 @@ mod simulate;
 mod slot;
 mod slow;
 mod stale;
+mod stalled;
 mod standby;
 mod tail;
 mod tail_answers;
@@ -63,7 +65,9 @@ fn main() -> std::process::ExitCode {
             slot::cases(),
             forks::cases(),
             restored::cases(),
+            stalled::cases(),
             standby::cases(),
+            large::cases(),
             load::cases(),
             tail::cases(),
             tail_download::cases(),

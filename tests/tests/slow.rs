@@ -107,7 +107,7 @@ async fn a_reader_that_sleeps_costs_little_and_misses_nothing(context: Context) 
 }
 
 /// Resources of 100 KB, which are more than fits into the buffers of a connection.
-async fn fill(site: &Site, count: usize) -> Result<()> {
+pub(crate) async fn fill(site: &Site, count: usize) -> Result<()> {
     let insert = format!(
         "insert into fhir.resource (resource_type, id, content) select 'Basic', 'b' || i, \
          format('{{\"resourceType\":\"Basic\",\"a\":\"%s\"}}', repeat('x', 100000))::json from generate_series(1, {count}) i"

@@ -12,7 +12,7 @@ pub(crate) use query::present;
 use crate::layout::{BadRow, BadRows, Reason};
 use crate::on_disk::OnDisk;
 use crate::timestamptz::Timestamptz;
-use feed::{Kind, Lsn, Page, PageRequest, PageRows, SourceError};
+use feed::{Kind, LargeRow, Lsn, Page, PageRequest, PageRows, SourceError, WriteResource};
 use fhir::{Instant, ResourceType, TypeSet};
 use futures_util::StreamExt;
 use pool::{Connection, Pool};
@@ -26,10 +26,8 @@ use tokio::time::timeout;
 use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Client, Row, RowStream};
 
-/// A page has at most this many rows ...
+/// A page has at most this many rows.
 pub(crate) const ROWS: usize = 1_000;
-/// ... and comes to about this many bytes: it ends with the row that brings it to that, or to twice that.
-pub(crate) const BYTES: usize = 1 << 20;
 /// How long one page may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -91,6 +89,45 @@ impl Pages {
             Ok(present)
         })
         .await
+    }
+
+    /// Reads a large row, on a connection of its own: what that has grown to is closed with it.
+    pub(crate) async fn large(
+        &self,
+        resource_type: ResourceType,
+        wanted: &LargeRow,
+    ) -> Result<Option<WriteResource>, SourceError> {
+        let failed = |error: tokio_postgres::Error| pool::failure(&error);
+        let pooled = self.pool.get_new().await?;
+        let connection = pooled.connection();
+        let read = async {
+            let client = &connection.client;
+            let stamp = Timestamptz(wanted.stamp);
+            let parameters: [&(dyn ToSql + Sync); 3] = [&resource_type.as_str(), &stamp, &wanted.version];
+            let found = client.query_opt(query::LARGE, &parameters).await.map_err(failed)?;
+            if found.is_none() {
+                let end = only(client.query_typed(query::END, &[]).await)?;
+                self.until_on_disk(client, end).await?;
+            }
+            Ok(found)
+        };
+        let found = timeout(PATIENCE, read).await.unwrap_or_else(|_| {
+            Err(SourceError::Unavailable(format!("a large row was not read within {} s", PATIENCE.as_secs())))
+        });
+        pooled.close();
+        drop(connection);
+        let Some(row) = found? else { return Ok(None) };
+        // It is spliced where it lies, while it is written.
+        let bad = Found::read(&row)?.large(resource_type).err();
+        if let Some(reason) = bad {
+            self.meet(Kind::Upsert, Some(wanted.version), &reason)?;
+            return Ok(None);
+        }
+        Ok(Some(Box::new(move |out| {
+            let again = || std::io::Error::other("a large row cannot be read");
+            let found = Found::read(&row).map_err(|_| again())?;
+            found.large(resource_type).map_err(|_| again())?.write(out)
+        })))
     }
 
     /// The newest stamp of a tombstone that was purged.
@@ -170,15 +207,15 @@ impl Pages {
         out.clear();
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
         let (client, statements) = (&connection.client, connection.pages(request.kind));
-        let parameters = Parameters::of(request, BYTES, ROWS, connection.raw);
+        let parameters = Parameters::of(request, ROWS, connection.raw);
         let after_id = parameters.after_id();
-        let Parameters { resource_type, until, after_stamp, rows, largest, .. } = &parameters;
-        let all: [&(dyn ToSql + Sync); 6] = [resource_type, until, after_stamp, &after_id, rows, largest];
-        let found = match request.expected {
-            None => client.query_raw(&statements.weighed, all.into_iter().take(5)).await,
-            Some(_) => client.query_raw(&statements.alike, all).await,
+        let Parameters { resource_type, until, after_stamp, rows, bytes, .. } = &parameters;
+        let all: [&(dyn ToSql + Sync); 6] = [resource_type, until, after_stamp, &after_id, rows, bytes];
+        let statement = match request.expected {
+            None => &statements.weighed,
+            Some(_) => &statements.alike,
         };
-        let found = found.map_err(failed)?;
+        let found = client.query_raw(statement, all).await.map_err(failed)?;
         let (page, end) = self.rows(request, &parameters, found, out).await?;
         let end = match end {
             Some(end) => end,
@@ -204,7 +241,7 @@ impl Pages {
         let mut rows = pin!(rows);
         let mut read = ReadSoFar::default();
         // Rows that were expected may come to a little more. What Postgres compressed to a hundredth comes to far more.
-        let enough = if request.expected.is_none() { BYTES } else { 2 * BYTES };
+        let enough = if request.expected.is_none() { request.bytes } else { 2 * request.bytes };
         let (mut end, mut log_end) = (End::Last, None);
         while let Some(row) = rows.next().await {
             let row = row.map_err(failed)?;
@@ -215,7 +252,16 @@ impl Pages {
                 None => row.try_get(5).map_err(failed)?,
                 Some(_) => 0,
             };
+            let large = match request.expected {
+                None => row.try_get(6).map_err(failed)?,
+                Some(_) => false,
+            };
             let row = Found::read(&row)?;
+            if large {
+                read.large(&row)?;
+                end = End::More;
+                break;
+            }
             if request.expected.is_some() && request.kind == Kind::Upsert && row.content.is_none() {
                 end = End::Unlike;
                 break;
@@ -224,7 +270,7 @@ impl Pages {
             self.add(request, &row, &mut read, out)?;
             if read.rows == parameters.rows {
                 end = End::More;
-            } else if read.bytes >= enough || weight >= query::WEIGHT {
+            } else if read.bytes >= enough || weight >= parameters.bytes {
                 // What is left of the statement is thrown away; `query` keeps that short.
                 end = End::More;
                 break;
@@ -242,8 +288,8 @@ impl Pages {
         out: &mut dyn PageRows,
     ) -> Result<(), SourceError> {
         let mut bad = None;
-        let place = row.place();
-        out.row(row.stamp, &place, &mut |out| {
+        let (stamp, id) = row.place();
+        out.row(row.stamp, &id, &mut |out| {
             let start = out.len();
             bad = row.write(request, out).err();
             read.bytes += out.len() - start;
@@ -252,11 +298,8 @@ impl Pages {
         if let Some(reason) = bad {
             self.meet(request.kind, row.version_id, &reason)?;
         }
-        // Nothing before the calendar can be streamed, nor be a place to go on from: on to the calendar's beginning.
-        let (stamp, id) =
-            if row.stamp < Instant::YEAR_ONE { (Instant::YEAR_ONE, "") } else { (row.stamp, &*place) };
         read.last.0 = stamp;
-        id.clone_into(&mut read.last.1);
+        (*id).clone_into(&mut read.last.1);
         Ok(())
     }
 
@@ -292,6 +335,8 @@ struct ReadSoFar {
     bytes: usize,
     /// The last of them, if there are any.
     last: (Instant, String),
+    /// That one, if it is large.
+    large: Option<LargeRow>,
 }
 
 /// What follows a page.
@@ -306,10 +351,22 @@ enum End {
 }
 
 impl ReadSoFar {
+    /// Ends with a large row.
+    fn large(&mut self, row: &Found<'_>) -> Result<(), SourceError> {
+        let version = row.version_id.ok_or_else(|| row::unreadable("version_id"))?;
+        self.rows += 1;
+        let (stamp, id) = row.place();
+        self.large = Some(LargeRow { stamp: row.stamp, id: (*id).into(), version });
+        self.last = (stamp, id.into_owned());
+        Ok(())
+    }
+
     fn finish(self, end: End) -> Page {
         let rows = usize::try_from(self.rows).unwrap_or(usize::MAX);
-        let expected = rows.saturating_mul(BYTES).checked_div(self.bytes).filter(|_| end == End::More);
+        let expected = rows.saturating_mul(PageRequest::LARGEST).checked_div(self.bytes);
+        let expected = expected.filter(|_| end == End::More && self.large.is_none());
         let (stamp, id) = self.last;
-        Page { next: (rows > 0 && end != End::Last).then(|| (stamp, id.into())), expected }
+        let next = (rows > 0 && end != End::Last).then(|| (stamp, id.into()));
+        Page { next, expected, large: self.large }
     }
 }

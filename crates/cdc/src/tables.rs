@@ -6,7 +6,7 @@ use crate::layout::{BadRows, OnBadRow};
 use crate::marks::Marks;
 use crate::on_disk::OnDisk;
 use crate::pages::Pages;
-use feed::{Answer, Kind, Page, PageRequest, PageRows, Sample, Source, SourceError};
+use feed::{Answer, Kind, LargeRow, Page, PageRequest, PageRows, Sample, Source, SourceError, WriteResource};
 use fhir::{Instant, ResourceType, TypeSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -92,6 +92,10 @@ impl Source for Tables {
 
     fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page> {
         Box::pin(self.answer(async move { self.pages.read(&request, rows).await }))
+    }
+
+    fn large(&self, resource_type: ResourceType, row: LargeRow) -> Answer<'_, Option<WriteResource>> {
+        Box::pin(self.answer(async move { self.pages.large(resource_type, &row).await }))
     }
 
     fn holding_back(&self) -> Option<String> {

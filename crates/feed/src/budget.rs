@@ -3,28 +3,86 @@
 //! The hub takes what is free and sends its subscribers to the journal where nothing is; readers of the journal
 //! and of the tables wait. What is taken comes back when the last piece of the bytes is dropped, which is
 //! when the socket has it.
+//!
+//! A client that reads nothing must not keep the others waiting. So while somebody waits, what was read for a client and
+//! not taken for a while is taken back, oldest first, to be read again ([`Reclaim`]). When that is not enough, clients that
+//! have not taken what their connection has in hand are dropped ([`Pressure`]).
 
+use crate::Pressure;
 use bytes::Bytes;
-use std::sync::Arc;
+use parking_lot::Mutex;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant as Clock, sleep};
 
 /// Permits are of this many bytes.
 const UNIT: usize = 1024;
+/// How often a reader that waits looks for what can be taken back.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What a client has not taken from for this long can be taken back.
+const UNTOUCHED: Duration = Duration::from_millis(400);
+/// When the list of what can be taken back is this long, what is gone is swept out.
+const SWEEP_AT: usize = 256;
 
 /// A number of bytes, lent out.
 #[derive(Clone)]
 pub(crate) struct Budget {
     free: Arc<Semaphore>,
     units: u32,
+    room: Arc<Room>,
 }
 
 /// Part of the budget.
 pub(crate) struct Held(OwnedSemaphorePermit);
 
+/// What waits for one client and can be read again.
+pub(crate) trait Reclaim: Send + Sync {
+    /// Since when nothing was taken from it, and how many bytes are left; `None` if nothing is.
+    fn untouched_since(&self) -> Option<(Clock, usize)>;
+
+    /// Drops it; how many bytes that were.
+    fn reclaim(&self) -> usize;
+}
+
+/// Who waits for room, and what could make some.
+struct Room {
+    reclaimable: Mutex<Reclaimable>,
+    waiting: AtomicUsize,
+    /// Units that are waited for.
+    wanted: AtomicUsize,
+    reclaimed: AtomicU64,
+    pressure: Pressure,
+}
+
+struct Reclaimable {
+    all: Vec<Weak<dyn Reclaim>>,
+    sweep_at: usize,
+    /// When it was last looked at.
+    looked: Option<Clock>,
+}
+
+/// A reader that waits.
+struct Waiting<'a> {
+    room: &'a Room,
+    units: usize,
+}
+
 impl Budget {
-    pub(crate) fn new(bytes: usize) -> Self {
+    /// `pressure` is put on those who hold it when it is short.
+    pub(crate) fn new(bytes: usize, pressure: Pressure) -> Self {
         let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).max(1);
-        Self { free: Arc::new(Semaphore::new(units as usize)), units }
+        let reclaimable = Reclaimable { all: Vec::new(), sweep_at: SWEEP_AT, looked: None };
+        let room = Room {
+            reclaimable: Mutex::new(reclaimable),
+            waiting: AtomicUsize::new(0),
+            wanted: AtomicUsize::new(0),
+            reclaimed: AtomicU64::new(0),
+            pressure,
+        };
+        Self { free: Arc::new(Semaphore::new(units as usize)), units, room: Arc::new(room) }
     }
 
     /// More than all there is counts as all there is: the largest resource must pass too.
@@ -37,15 +95,93 @@ impl Budget {
         self.free.clone().try_acquire_many_owned(self.units(bytes)).ok().map(Held)
     }
 
-    /// Waits until what is needed is free.
+    /// Waits until what is needed is free; what others have not taken for a while makes room.
     pub(crate) async fn take(&self, bytes: usize) -> Option<Held> {
-        // The semaphore is never closed.
-        self.free.clone().acquire_many_owned(self.units(bytes)).await.ok().map(Held)
+        if let Some(held) = self.try_take(bytes) {
+            return Some(held);
+        }
+        Box::pin(self.wait(bytes)).await
+    }
+
+    async fn wait(&self, bytes: usize) -> Option<Held> {
+        let units = self.units(bytes);
+        let _waiting = Waiting::new(&self.room, units as usize);
+        let mut taken = pin!(self.free.clone().acquire_many_owned(units));
+        loop {
+            self.make_room();
+            tokio::select! {
+                biased;
+                // The semaphore is never closed.
+                taken = &mut taken => return taken.ok().map(Held),
+                () = sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    /// Takes back what was not touched for a while, oldest first, as much as is waited for; and if that is not there,
+    /// asks those for it who cannot read again.
+    fn make_room(&self) {
+        let now = Clock::now();
+        let room = &*self.room;
+        let Some(mut reclaimable) = room.reclaimable.try_lock() else { return };
+        // One look serves all that wait.
+        if reclaimable.looked.is_some_and(|looked| now.duration_since(looked) < LOOK_EVERY / 2) {
+            return;
+        }
+        reclaimable.looked = Some(now);
+        reclaimable.all.retain(|held| held.strong_count() > 0);
+        let all = reclaimable.all.iter().filter_map(Weak::upgrade);
+        let mut untouched: Vec<_> = all
+            .filter_map(|held| {
+                let (since, bytes) = held.untouched_since()?;
+                Some((since, bytes, held))
+            })
+            .collect();
+        drop(reclaimable);
+        untouched.sort_by_key(|(since, ..)| *since);
+        // What the first of those who wait has got already is not known: it may be somewhat too much.
+        let mut missing = room.wanted.load(Relaxed) * UNIT;
+        for (since, bytes, held) in untouched {
+            if missing == 0 {
+                return;
+            }
+            // What was just read will be taken in a moment, or be reclaimed a moment later.
+            let bytes = if now.duration_since(since) < UNTOUCHED {
+                bytes
+            } else {
+                room.reclaimed.fetch_add(1, Relaxed);
+                held.reclaim()
+            };
+            missing = missing.saturating_sub(bytes);
+        }
+        if missing > 0 {
+            room.pressure.ask_for(missing);
+        }
+    }
+
+    /// Notes what can be taken back.
+    pub(crate) fn may_reclaim(&self, held: Weak<dyn Reclaim>) {
+        let mut reclaimable = self.room.reclaimable.lock();
+        if reclaimable.all.len() >= reclaimable.sweep_at {
+            reclaimable.all.retain(|held| held.strong_count() > 0);
+            reclaimable.sweep_at = SWEEP_AT.max(2 * reclaimable.all.len());
+        }
+        reclaimable.all.push(held);
     }
 
     /// Bytes lent out.
     pub(crate) fn held(&self) -> u64 {
         ((self.units as usize).saturating_sub(self.free.available_permits()) * UNIT) as u64
+    }
+
+    /// How many readers wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.room.waiting.load(Relaxed)
+    }
+
+    /// How often what waited for a client was taken back.
+    pub(crate) fn reclaimed(&self) -> u64 {
+        self.room.reclaimed.load(Relaxed)
     }
 
     /// Gives back what turned out not to be needed, or takes what turned out to be missing. The bytes
@@ -65,6 +201,21 @@ impl Budget {
     }
 }
 
+impl<'a> Waiting<'a> {
+    fn new(room: &'a Room, units: usize) -> Self {
+        room.waiting.fetch_add(1, Relaxed);
+        room.wanted.fetch_add(units, Relaxed);
+        Self { room, units }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.room.waiting.fetch_sub(1, Relaxed);
+        self.room.wanted.fetch_sub(self.units, Relaxed);
+    }
+}
+
 impl Held {
     /// Ties the part of the budget to the bytes it was taken for.
     pub(crate) fn attach(held: Option<Self>, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
@@ -76,15 +227,20 @@ impl Held {
         }
         Bytes::from_owner(Attached(bytes, held))
     }
-}
 
+    /// The part of it that so many bytes need, or all of it if that is less.
+    pub(crate) fn part(held: &mut Option<Self>, bytes: usize) -> Option<Self> {
+        let Held(permit) = held.as_mut()?;
+        permit.split(bytes.div_ceil(UNIT).min(permit.num_permits())).map(Self)
+    }
+}
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_taken_comes_back_with_the_last_piece() {
-        let budget = Budget::new(10 * UNIT);
+        let budget = Budget::new(10 * UNIT, Pressure::default());
         let bytes = Held::attach(budget.try_take(4 * UNIT), Bytes::from_static(b"12345678"));
         let piece = bytes.slice(2..4);
         drop(bytes);

@@ -7,13 +7,15 @@ use crate::hub::Hub;
 use crate::journal::{Durable, Journal, PastRuns, Retention, Segments, State, Writer, ended};
 use crate::publisher::Publisher;
 use crate::seldom;
+use crate::spill::Spills;
+use crate::stage::Turns;
 use crate::subscriber::Subscriber;
-use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Source, SourceError, Subscription};
+use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Pressure, Source, SourceError, Subscription};
 use fhir::{Filter, Instant};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant as Clock, MissedTickBehavior, interval};
 
 /// How often it is judged whether the feed is stale.
@@ -89,6 +91,14 @@ pub struct Status {
     pub journal_begins: Instant,
     /// Bytes held for subscribers.
     pub held_bytes: u64,
+    /// Replays that wait for room or for their turn at the tables.
+    pub replays_waiting: usize,
+    /// Readers of the journal that wait for room.
+    pub journal_readers_waiting: usize,
+    /// How often what was read for a subscriber that did not take it was dropped, since others waited.
+    pub reads_reclaimed: u64,
+    /// Subscribers that were dropped since they took nothing and others waited.
+    pub stalled_dropped: u64,
     /// Clients are told that what they have is old.
     pub stale: bool,
     /// How long ago it was last known that the feed has all that was in the log.
@@ -115,7 +125,11 @@ pub(crate) struct Shared {
     /// Memory for the pages' frames.
     pub(crate) spare: Spare,
     /// Turns at reading a page of the tables.
-    pub(crate) pages: Semaphore,
+    pub(crate) turns: Turns,
+    /// Large rows of the tables.
+    pub(crate) spills: Spills,
+    /// On those who hold what others wait for.
+    pressure: Pressure,
     /// The runs that have ended.
     pub(crate) past: PastRuns,
     marks: watch::Sender<Option<(u64, Mark)>>,
@@ -169,8 +183,9 @@ impl Feed {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the journal cannot be written yet");
             }
         }
-        let budget = Budget::new(options.held_bytes / 2);
-        let page_budget = Budget::new(options.held_bytes / 2);
+        let pressure = Pressure::default();
+        let budget = Budget::new(options.held_bytes / 2, pressure.clone());
+        let page_budget = Budget::new(options.held_bytes / 2, pressure.clone());
         let hub = Arc::new(Hub::new(&state, framing.clone(), budget.clone()));
         let retention = Retention { bytes: options.retention_bytes, age: options.retention_age };
         let (marks, marked) = watch::channel(None);
@@ -186,7 +201,9 @@ impl Feed {
             durable,
             source: watch::Sender::new(None),
             spare: Spare::default(),
-            pages: Semaphore::new(options.concurrent_pages.max(1)),
+            turns: Turns::new(options.concurrent_pages),
+            spills: Spills::new(options.directory, pressure.clone()),
+            pressure,
             past: past.clone(),
             marks,
             paged,
@@ -258,6 +275,11 @@ impl Feed {
         })
     }
 
+    /// What tells a stream that others wait for the bytes that its client does not take.
+    pub fn pressure(&self) -> Pressure {
+        self.shared.pressure.clone()
+    }
+
     /// Where the feed is.
     pub fn status(&self) -> Status {
         let head = self.shared.hub.head();
@@ -271,6 +293,12 @@ impl Feed {
             w: head.mark.map(|mark| mark.w),
             journal_begins: on_disk.floor.stamp,
             held_bytes: self.shared.budget.held() + self.shared.page_budget.held(),
+            replays_waiting: self.shared.page_budget.waiting()
+                + self.shared.turns.waiting()
+                + self.shared.spills.waiting(),
+            journal_readers_waiting: self.shared.budget.waiting(),
+            reads_reclaimed: self.shared.budget.reclaimed() + self.shared.page_budget.reclaimed(),
+            stalled_dropped: self.shared.pressure.dropped(),
             stale: head.stale,
             age: self.shared.freshness.lock().age(Clock::now()),
         }

@@ -4,16 +4,19 @@
 //! journal. Before it joins, a subscriber enters the channel and reads the head under one lock: that is
 //! the joining point, up to which it reads the journal, and beyond which the channel has everything.
 
-use crate::budget::Held;
 use crate::feed::Shared;
 use crate::hub::{Chunk, Head, Joined, Next};
 use crate::journal::{Durable, JournalError};
-use crate::read::{READ_BYTES, Read, Wanted, id_at, read};
+use crate::large::LargeFrame;
+use crate::pace::Pace;
+use crate::pieces::Pieces;
+use crate::read::{LargeEntry, Passed, READ_BYTES, Wanted, id_at, read};
 use crate::rings;
 use crate::subscription::Out;
 use crate::{Anchor, EventId, Frames, Item, Lsn, Mark, Notice, Position};
 use bytes::Bytes;
 use fhir::{Filter, Instant};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +40,8 @@ pub(crate) struct Lost {
     /// Nothing shows that what it has is of this history.
     pub(crate) forked: bool,
     pub(crate) reason: &'static str,
+    /// A frame has begun that will not end: nothing more can be told.
+    pub(crate) in_frame: bool,
 }
 
 /// One subscriber's place in the feed.
@@ -193,9 +198,10 @@ impl<'a> Follow<'a> {
 
     /// Reads the journal up to a position that is on disk.
     async fn journal(&mut self, until: Anchor) -> Result<(), Lost> {
+        let mut pace = Pace::new(READ_BYTES);
         while self.last.position < until.position {
             self.tell_freshness(self.shared.hub.head().stale).await;
-            let mut held = self.shared.budget.take(READ_BYTES).await;
+            let held = self.shared.budget.take(pace.bytes()).await;
             let wanted = Wanted {
                 run: self.run,
                 from: self.last,
@@ -204,10 +210,11 @@ impl<'a> Follow<'a> {
                 filter: self.filter.clone(),
                 split: self.split,
                 w: self.w,
+                bytes: pace.bytes(),
             };
             let (journal, framing) = (self.shared.journal.clone(), self.shared.framing.clone());
             let task = tokio::task::spawn_blocking(move || read(&*journal, &*framing, &wanted));
-            let read = match task.await {
+            let mut read = match task.await {
                 Ok(Ok(read)) => read,
                 Ok(Err(JournalError::Corrupt(what))) => {
                     tracing::error!(what, "the journal is damaged: its readers are reset");
@@ -229,13 +236,23 @@ impl<'a> Follow<'a> {
             if read.other_history {
                 return Err(self.other_history());
             }
-            let gap = read.gap;
-            let ended = read.last.position == self.last.position;
+            let ended = read.last.position == self.last.position && read.large.is_none();
             if !ended {
                 self.trust = Trust::Verified;
             }
-            self.deliver(read, &mut held).await;
-            if gap {
+            let begun = Clock::now();
+            if !self.deliver(read.pieces(&self.shared.budget, held)).await {
+                pace.reclaimed();
+                continue;
+            }
+            pace.taken_within(begun.elapsed(), self.shared.budget.waiting() > 0);
+            self.last = read.last;
+            self.w = self.w.max(read.w.unwrap_or(self.w));
+            if let Some(large) = read.large {
+                self.large(large).await?;
+                continue;
+            }
+            if read.gap {
                 return Err(self.lost("what follows that event is no longer kept"));
             }
             if ended {
@@ -246,15 +263,45 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
-    async fn deliver(&mut self, read: Read, held: &mut Option<Held>) {
-        self.last = read.last;
-        self.w = self.w.max(read.w.unwrap_or(self.w));
-        if read.frames.is_empty() {
-            return;
+    /// Sends a large entry, part by part.
+    async fn large(&mut self, large: LargeEntry) -> Result<(), Lost> {
+        let LargeEntry { anchor, event, length, w } = large;
+        let passed = self.id();
+        let frame = LargeFrame { shared: self.shared, out: self.out, budget: &self.shared.budget };
+        frame.begin(&id_at(self.run, anchor, w, self.split), event, &passed).await;
+        let (mut sent, mut number) = (0, 0);
+        while sent < length {
+            let (journal, position) = (self.shared.journal.clone(), anchor.position);
+            let part = move || {
+                let part = journal.part(position, number).map_err(io::Error::other)?;
+                part.ok_or_else(|| io::Error::other("what was being sent is no longer kept"))
+            };
+            match frame.piece(&passed, part).await {
+                Ok(bytes) => sent += bytes as u64,
+                Err(error) => {
+                    tracing::warn!(%error, "a large change cannot be read from the journal: its stream ends");
+                    return Err(Lost { in_frame: true, ..self.lost("what was being sent cannot be read") });
+                }
+            }
+            number += 1;
         }
-        self.shared.budget.fit(held, read.frames.len());
-        let bytes = Held::attach(held.take(), read.frames);
-        self.frames(Frames { bytes, tally: Arc::new(read.tally) }, read.framed).await;
+        self.last = anchor;
+        self.w = self.w.max(w);
+        self.quiet = Clock::now() + POSITION_EVERY;
+        self.told = anchor.position;
+        frame.end(self.id(), event).await;
+        Ok(())
+    }
+
+    /// Sends the pieces; whether none was taken back.
+    async fn deliver(&mut self, pieces: Pieces<Passed>) -> bool {
+        while let Some(piece) = pieces.take() {
+            let Passed { framed, last, w } = piece.place;
+            self.last = last;
+            self.w = self.w.max(w);
+            self.frames(piece.frames, framed).await;
+        }
+        !pieces.reclaimed()
     }
 
     /// The channel, until it reports that the subscriber lagged or is closed.
@@ -298,7 +345,7 @@ impl<'a> Follow<'a> {
                 Arc::new(chunk.ends.iter().skip(first).map(|(_, event, _)| *event).collect())
             };
             let framed = chunk.ends.last().map_or(self.last.position, |(position, _, _)| *position);
-            self.frames(Frames { bytes: frames.slice(start..), tally }, framed).await;
+            self.frames(Frames { bytes: frames.slice(start..), tally, open: false }, framed).await;
         }
     }
 
@@ -373,7 +420,7 @@ impl<'a> Follow<'a> {
 
     fn lost(&self, reason: &'static str) -> Lost {
         let forked = matches!(self.trust, Trust::Compared { proven: false, .. });
-        Lost { since: self.w, run: self.run, id: self.id(), reason, forked }
+        Lost { since: self.w, run: self.run, id: self.id(), reason, forked, in_frame: false }
     }
 }
 

@@ -1,21 +1,22 @@
 //! The frames of a page, written where its rows come in: no resource is copied once more for its frame, and the
-//! memory of a page that was sent serves the next.
+//! memory of a piece that was sent serves the next.
 
 use crate::budget::{Budget, Held};
 use crate::id::{Cursor, Place, Replaying, RowIds};
+use crate::pieces::{PIECE_BYTES, Piece, Pieces};
 use crate::source::PageRows;
-use crate::{EventId, Frames, Framing, Item, Tally};
+use crate::{EventId, Frames, Framing, Tally};
 use bytes::Bytes;
 use fhir::{Instant, ResourceType};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// What the frames of most pages come to: a page has about a megabyte of resources. Most of an untouched rest costs nothing.
-const CAPACITY: usize = 3 << 19;
-/// Of so many pages the memory is kept while nobody needs it.
-const SPARE: usize = 2;
+/// What most pieces come to. Most of an untouched rest costs nothing.
+const CAPACITY: usize = PIECE_BYTES + (16 << 10);
+/// Of so many pieces the memory is kept while nobody needs it: of two pages.
+const SPARE: usize = 64;
 
-/// Memory for pages.
+/// Memory for pieces of pages.
 #[derive(Clone, Default)]
 pub(crate) struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -41,10 +42,29 @@ pub(crate) struct Framed {
     row: Replaying,
     event: ResourceType,
     ids: RowIds,
-    /// The last row's place.
-    last: (Instant, String),
-    count: u64,
+    spare: Spare,
+    /// The pieces that are full.
+    full: Vec<Written>,
+    /// The one that is written.
+    last: Written,
+    /// What all of them come to.
+    bytes: usize,
+}
+
+/// Rows of one piece.
+struct Written {
     frames: Lent,
+    count: u64,
+    /// The last row's place.
+    stamp: Instant,
+    id: String,
+}
+
+impl Written {
+    fn new(spare: &Spare) -> Self {
+        let frames = Lent { frames: spare.take(), spare: spare.clone() };
+        Self { frames, count: 0, stamp: Instant::MIN, id: String::new() }
+    }
 }
 
 impl Framed {
@@ -55,36 +75,44 @@ impl Framed {
             event: row.cursor.kind.event(row.cursor.resource_type),
             ids: RowIds::new(&row),
             row,
-            last: (Instant::MIN, String::new()),
-            count: 0,
-            frames: Lent { frames: spare.take(), spare: spare.clone() },
+            spare: spare.clone(),
+            full: Vec::new(),
+            last: Written::new(spare),
+            bytes: 0,
         }
     }
 
-    /// The page, if it has rows, and the id of the last. What is held for it is made to fit.
-    pub(crate) fn finish(self, budget: &Budget, mut held: Option<Held>) -> Option<(Item, EventId)> {
-        if self.count == 0 {
-            return None;
-        }
-        let frames = &self.frames.frames;
-        budget.fit(&mut held, frames.len());
-        // A client may take its time, and what is kept meanwhile should not be much more than what is counted.
-        let bytes = if frames.len() < frames.capacity() / 2 {
-            Held::attach(held, Bytes::copy_from_slice(frames))
-        } else {
-            Held::attach(held, self.frames)
-        };
-        let tally = Arc::new(Tally::of(self.event, self.count));
-        let (stamp, id) = self.last;
-        let cursor = Cursor { stamp, id: id.into(), ..self.row.cursor };
-        let id = EventId(Place::Replay(Replaying { cursor, ..self.row }));
-        Some((Item::Frames(Frames { bytes, tally }), id))
+    /// The page, with the id of the last row of each piece. What is held for it is made to fit.
+    pub(crate) fn finish(self, budget: &Budget, mut held: Option<Held>) -> Pieces<EventId> {
+        budget.fit(&mut held, self.bytes);
+        let (row, event) = (self.row, self.event);
+        let all = self.full.into_iter().chain([self.last]).filter(|written| written.count > 0);
+        let pieces = all.map(|Written { frames, count, stamp, id }| {
+            let length = frames.frames.len();
+            let held = Held::part(&mut held, length);
+            // A client may take its time, and what is kept meanwhile should not be much more than what is counted.
+            let bytes = if length < frames.frames.capacity() / 2 {
+                Held::attach(held, Bytes::copy_from_slice(&frames.frames))
+            } else {
+                Held::attach(held, frames)
+            };
+            let cursor = Cursor { stamp, id: id.into(), ..row.cursor.clone() };
+            Piece {
+                frames: Frames { bytes, tally: Arc::new(Tally::of(event, count)), open: false },
+                place: EventId(Place::Replay(Replaying { cursor, ..row.clone() })),
+            }
+        });
+        Pieces::new(pieces.collect(), budget)
     }
 }
 
 impl PageRows for Framed {
     fn row(&mut self, stamp: Instant, id: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> bool) {
-        let frames = &mut self.frames.frames;
+        if self.last.frames.frames.len() >= PIECE_BYTES {
+            let next = Written::new(&self.spare);
+            self.full.push(std::mem::replace(&mut self.last, next));
+        }
+        let frames = &mut self.last.frames.frames;
         let start = frames.len();
         self.framing.begin(self.ids.text(stamp, id), self.event, frames);
         if !write(frames) {
@@ -92,14 +120,17 @@ impl PageRows for Framed {
             return;
         }
         self.framing.end(frames);
-        self.count += 1;
-        self.last.0 = stamp;
-        id.clone_into(&mut self.last.1);
+        self.bytes += frames.len() - start;
+        self.last.count += 1;
+        self.last.stamp = stamp;
+        id.clone_into(&mut self.last.id);
     }
 
     fn clear(&mut self) {
-        self.frames.frames.clear();
-        self.count = 0;
+        self.full.clear();
+        self.last.frames.frames.clear();
+        self.last.count = 0;
+        self.bytes = 0;
     }
 }
 

@@ -6,9 +6,9 @@
 //! joining point exact.
 
 use crate::budget::{Budget, Held};
-use crate::journal::State;
+use crate::journal::{State, is_large};
 use crate::subscription::Tally;
-use crate::{Anchor, Batch, EventId, Framing, Lsn, Mark, Position};
+use crate::{Anchor, Batch, EventId, Framing, LARGE_BYTES, Lsn, Mark, Position};
 use bytes::Bytes;
 use fhir::{Filter, Instant, RESOURCE_TYPES, ResourceType};
 use parking_lot::Mutex;
@@ -210,7 +210,9 @@ impl Hub {
             let sender = channel.sender.clone();
             let size: usize =
                 wanted.iter().map(|change| batch.changes[*change].data.len() + FRAME_BYTES).sum();
-            let Some(held) = self.room(inner, size) else {
+            // What is large is read from the journal, piece by piece.
+            let large = size > LARGE_BYTES && wanted.iter().any(|change| is_large(&batch.changes[*change]));
+            let Some(held) = (if large { None } else { self.room(inner, size) }) else {
                 // Without a listener left, which is about to close the channel, there is nobody to miss it.
                 let _ = sender.send(Live::Skipped);
                 continue;

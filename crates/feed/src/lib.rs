@@ -17,7 +17,11 @@ pub mod hostile;
 mod hub;
 mod id;
 mod journal;
+mod large;
 mod lsn;
+mod pace;
+mod pieces;
+mod pressure;
 mod publisher;
 mod rate;
 mod read;
@@ -25,6 +29,8 @@ mod replay;
 mod restored;
 mod seldom;
 mod source;
+mod spill;
+mod stage;
 mod subscriber;
 mod subscription;
 
@@ -35,9 +41,13 @@ pub use feed::{Feed, Marking, OpenError, Options, Status};
 pub use framing::Framing;
 pub use id::{EventId, InvalidEventId};
 pub use lsn::{InvalidLsn, Lsn};
+pub use pressure::Pressure;
 pub use publisher::{Origin, PublishError, Publisher};
 pub use rate::Rate;
 pub use restored::{Noted, note_restored};
 pub use seldom::seldom;
-pub use source::{Answer, Mark, Page, PageRequest, PageRows, Sample, Source, SourceError};
+pub use source::{
+    Answer, LARGE_BYTES, LargeRow, Mark, Page, PageRequest, PageRows, Sample, Source, SourceError,
+    WriteResource,
+};
 pub use subscription::{Begin, Frames, Item, Notice, Subscription, Tally};

@@ -1,7 +1,7 @@
 //! The publisher: the one way into the feed.
 
 use crate::feed::Shared;
-use crate::journal::{Publish, State, Stopped, Writer, ended};
+use crate::journal::{Publish, State, Stopped, Writer, ended, is_large};
 use crate::{Batch, Lsn, Position, Transaction};
 use fhir::Instant;
 use std::sync::Arc;
@@ -207,7 +207,13 @@ impl Publisher {
             self.queued = self.queued.max(last.position);
         }
         let generation = self.generation;
-        self.writer.send(Publish::Batch { batch, w, generation, place })
+        let large = batch.changes.iter().any(is_large);
+        self.writer.send(Publish::Batch { batch, w, generation, place })?;
+        if large {
+            // Before more is read: two of them need not be in memory.
+            self.writer.emptied().await;
+        }
+        Ok(())
     }
 
     /// What comes again must be what was published.

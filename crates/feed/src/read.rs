@@ -1,12 +1,15 @@
 //! Reading the journal for one subscriber: a run of blocks, matched and framed.
 
+use crate::budget::{Budget, Held};
 use crate::journal::{Block, Entry, Header, Journal, JournalError};
+use crate::pieces::{PIECE_BYTES, Piece, Pieces};
 use crate::subscription::Tally;
-use crate::{Anchor, EventId, Framing, Mark, Position};
-use bytes::Bytes;
-use fhir::{Filter, Instant};
+use crate::{Anchor, EventId, Frames, Framing, Mark, Position};
+use fhir::{Filter, Instant, ResourceType};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-/// Frames of one read, about; one resource may be larger.
+/// Frames of one read at most, about; one resource may be larger.
 pub(crate) const READ_BYTES: usize = 256 << 10;
 /// Blocks looked at in one read, so that a narrow filter comes up for air.
 const READ_BLOCKS: usize = 4096;
@@ -26,22 +29,73 @@ pub(crate) struct Wanted {
     pub(crate) split: Option<Mark>,
     /// What the reader's own ids carry: all stamped at or before it was sent.
     pub(crate) w: Instant,
+    /// About how many bytes of frames.
+    pub(crate) bytes: usize,
 }
 
 /// What was read.
 pub(crate) struct Read {
-    pub(crate) frames: Bytes,
-    pub(crate) tally: Tally,
-    /// The last position framed.
-    pub(crate) framed: Position,
+    pieces: Vec<Written>,
     /// Everything up to here was passed.
     pub(crate) last: Anchor,
     /// What a live id of `last` carries; `None` when nothing was passed.
     pub(crate) w: Option<Instant>,
+    /// What follows `last` is a large entry.
+    pub(crate) large: Option<LargeEntry>,
     /// The journal does not go on where the reader stands: what it missed was dropped.
     pub(crate) gap: bool,
     /// Where the reader stands there is another transaction: it comes from another history.
     pub(crate) other_history: bool,
+}
+
+/// An entry whose data is stored in parts.
+pub(crate) struct LargeEntry {
+    pub(crate) anchor: Anchor,
+    pub(crate) event: ResourceType,
+    pub(crate) length: u64,
+    /// What its id carries.
+    pub(crate) w: Instant,
+}
+
+/// Frames of one piece.
+struct Written {
+    frames: Vec<u8>,
+    tally: Tally,
+    passed: Passed,
+}
+
+/// The place that a piece ends at.
+#[derive(Clone, Copy)]
+pub(crate) struct Passed {
+    /// The last position framed.
+    pub(crate) framed: Position,
+    /// Everything up to here was passed.
+    pub(crate) last: Anchor,
+    /// What a live id of `last` carries.
+    pub(crate) w: Instant,
+}
+
+impl Read {
+    /// The piece that the next frame goes to.
+    fn piece(&mut self) -> &mut Written {
+        if self.pieces.last().is_none_or(|piece| piece.frames.len() >= PIECE_BYTES) {
+            let passed = Passed { framed: self.last.position, last: self.last, w: Instant::MIN };
+            self.pieces.push(Written { frames: Vec::new(), tally: Tally::default(), passed });
+        }
+        let last = self.pieces.len() - 1;
+        &mut self.pieces[last]
+    }
+
+    /// What was read, tied to what is held for it, which is made to fit.
+    pub(crate) fn pieces(&mut self, budget: &Budget, mut held: Option<Held>) -> Pieces<Passed> {
+        budget.fit(&mut held, self.pieces.iter().map(|piece| piece.frames.len()).sum());
+        let pieces = self.pieces.drain(..).map(|Written { frames, tally, passed }| {
+            let held = Held::part(&mut held, frames.len());
+            let bytes = Held::attach(held, frames);
+            Piece { frames: Frames { bytes, tally: Arc::new(tally), open: false }, place: passed }
+        });
+        Pieces::new(pieces.collect::<VecDeque<_>>(), budget)
+    }
 }
 
 /// Reads a run of blocks. Blocks on files.
@@ -50,18 +104,17 @@ pub(crate) fn read(
     framing: &dyn Framing,
     wanted: &Wanted,
 ) -> Result<Read, JournalError> {
-    let mut frames = Vec::new();
     let mut read = Read {
-        frames: Bytes::new(),
-        tally: Tally::default(),
-        framed: wanted.from.position,
+        pieces: Vec::new(),
         last: wanted.from,
         w: None,
+        large: None,
         gap: false,
         other_history: false,
     };
     let (from, until) = (wanted.from.position, wanted.until.position);
     let mut verified = wanted.verified;
+    let mut bytes = 0;
     let mut id = String::new();
     let mut blocks = 0;
     journal.blocks_after(from, &mut |header, block| {
@@ -80,13 +133,22 @@ pub(crate) fn read(
                     break;
                 }
                 if entry.position > from && wanted.concerns(&entry) {
-                    id.clear();
                     let anchor = Anchor { position: entry.position, transaction: entry.transaction };
+                    if let Some(length) = entry.in_parts {
+                        let event = entry.kind.event(entry.resource_type);
+                        let w = header.w.max(wanted.w);
+                        read.large = Some(LargeEntry { anchor, event, length, w });
+                        return Ok(false);
+                    }
+                    id.clear();
                     wanted.id(anchor, header.w.max(wanted.w)).write(&mut id);
                     let event = entry.kind.event(entry.resource_type);
-                    framing.frame(&id, event, entry.data, &mut frames);
-                    read.tally.count(event);
-                    read.framed = entry.position;
+                    let piece = read.piece();
+                    let before = piece.frames.len();
+                    framing.frame(&id, event, entry.data, &mut piece.frames);
+                    bytes += piece.frames.len() - before;
+                    piece.tally.count(event);
+                    piece.passed = Passed { framed: entry.position, last: anchor, w: header.w };
                 }
             }
         }
@@ -97,9 +159,12 @@ pub(crate) fn read(
         };
         read.w = Some(header.w);
         blocks += 1;
-        Ok(header.last < until && frames.len() < READ_BYTES && blocks < READ_BLOCKS)
+        Ok(header.last < until && bytes < wanted.bytes && blocks < READ_BLOCKS)
     })?;
-    read.frames = frames.into();
+    if let (Some(piece), Some(w)) = (read.pieces.last_mut(), read.w) {
+        piece.passed.last = read.last;
+        piece.passed.w = w;
+    }
     Ok(read)
 }
 

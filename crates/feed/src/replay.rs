@@ -3,17 +3,16 @@
 //! No state of its own: no snapshot, no transaction, nothing in the database that waits for the client.
 
 use crate::feed::Shared;
-use crate::framed::Framed;
 use crate::id::{Cursor, Place, Replaying};
 use crate::journal::PastRun;
+use crate::pace::Pace;
+use crate::stage::Stage;
 use crate::subscription::Out;
-use crate::{EventId, Item, Kind, Mark, Page, PageRequest, Sample, Source, SourceError};
+use crate::{EventId, Kind, Mark, PageRequest, Sample, Source, SourceError};
 use fhir::{Filter, Instant, ResourceType};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant as Clock;
-use tokio_util::task::AbortOnDropHandle;
 
 /// A later round is worth its queries when W has moved on by more than this.
 const ROUND_WORTH: Duration = Duration::from_secs(5);
@@ -25,10 +24,6 @@ const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=D
 const PURGED: &str = "deletions that the client has not heard of were purged from the database";
 const FORKED: &str = "the database's history is another than the one that the client has seen";
 const STEPPED_BACK: &str = "the database's clock has stepped back behind what the client has";
-/// A client that takes a page within this time gets the next one read while it takes this one.
-const PROMPT: Duration = Duration::from_millis(50);
-/// Taken from the budget before a page is asked for, given back as far as it is smaller.
-const PAGE_BYTES: usize = 1 << 20;
 
 /// One replay for one subscriber.
 pub(crate) struct Replay<'a> {
@@ -163,6 +158,7 @@ impl Replay<'_> {
         id: EventId,
     ) -> Result<EventId, SourceError> {
         let (mut cursor, mut passed) = (cursor, id);
+        let mut pace = Pace::new(PageRequest::LARGEST);
         let present = persist(self.out, || source.present(round.since, self.filter.types)).await?;
         for (kind, resource_type) in round.stages(self.filter) {
             let mut after = None;
@@ -184,67 +180,13 @@ impl Replay<'_> {
                 until: round.mark.w,
                 after,
                 expected: None,
+                bytes: pace.bytes(),
             };
-            passed = self.stage(source, round, request, passed).await?;
+            let stage = Stage { shared: self.shared, out: self.out, source, row: round.beginning(&request) };
+            passed = stage.run(request, &mut pace, passed).await?;
         }
         Ok(passed)
     }
-
-    /// The pages of one kind of one type; the id of the last row sent, or the one given.
-    async fn stage(
-        &self,
-        source: &Arc<dyn Source>,
-        round: Round,
-        mut request: PageRequest,
-        mut passed: EventId,
-    ) -> Result<EventId, SourceError> {
-        let mut ahead: Option<AbortOnDropHandle<_>> = None;
-        let mut prompt = false;
-        loop {
-            let read = || read_page(self.shared.clone(), source.clone(), round, request.clone());
-            // What failed ahead is tried again, with pauses.
-            let early = match ahead.take() {
-                Some(ahead) => ahead.await.ok().and_then(Result::ok),
-                None => None,
-            };
-            let (page, frames) = match early {
-                Some(page) => page,
-                None => persist(self.out, read).await?,
-            };
-            let more = page.next.is_some();
-            request = PageRequest { after: page.next, expected: page.expected, ..request };
-            if more && prompt {
-                let next = read_page(self.shared.clone(), source.clone(), round, request.clone());
-                ahead = Some(AbortOnDropHandle::new(tokio::spawn(next)));
-                // So that the database has it before we are busy with this one.
-                tokio::task::yield_now().await;
-            }
-            if let Some((item, id)) = frames {
-                passed = id.clone();
-                let begun = Clock::now();
-                self.out.send(item, id).await;
-                prompt = begun.elapsed() < PROMPT;
-            }
-            if !more {
-                return Ok(passed);
-            }
-        }
-    }
-}
-
-/// A page, and its frames with the id of the last, if there are any. First a turn, then room: who waits for a turn must not
-/// hold what others could use; and the turn ends with the page, however slow its reader is.
-async fn read_page(
-    shared: Arc<Shared>,
-    source: Arc<dyn Source>,
-    round: Round,
-    request: PageRequest,
-) -> Result<(Page, Option<(Item, EventId)>), SourceError> {
-    let _turn = shared.pages.acquire().await;
-    let held = shared.page_budget.take(PAGE_BYTES).await;
-    let mut rows = Framed::new(shared.framing.clone(), &shared.spare, round.beginning(&request));
-    let page = source.page(request, &mut rows).await?;
-    Ok((page, rows.finish(&shared.page_budget, held)))
 }
 
 impl Shared {
@@ -289,7 +231,7 @@ impl Shared {
 }
 
 /// Asks again, with growing pauses, while the database is away.
-async fn persist<T, F: Future<Output = Result<T, SourceError>>>(
+pub(crate) async fn persist<T, F: Future<Output = Result<T, SourceError>>>(
     out: &Out,
     mut ask: impl FnMut() -> F,
 ) -> Result<T, SourceError> {

@@ -6,6 +6,7 @@
 use crate::{Kind, Lsn};
 use fhir::{Instant, ResourceType, TypeSet};
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 
 /// One split of history into table and feed.
@@ -51,8 +52,15 @@ pub struct PageRequest {
     pub until: Instant,
     /// Only what follows this row.
     pub after: Option<(Instant, Box<str>)>,
-    /// How many rows will about fill the page, as the one before tells, if there was one.
+    /// How many rows will about fill a page of [`PageRequest::LARGEST`], as the page before tells, if there was one.
     pub expected: Option<usize>,
+    /// About how many bytes are wanted, at most [`PageRequest::LARGEST`].
+    pub bytes: usize,
+}
+
+impl PageRequest {
+    /// Bytes of the largest page: it ends with the row that brings it to that, or to twice that.
+    pub const LARGEST: usize = 1 << 20;
 }
 
 /// Where the rows of a page go as they are read.
@@ -65,12 +73,31 @@ pub trait PageRows: Send {
     fn clear(&mut self);
 }
 
+/// Resources of more bytes than this are never held whole for a subscriber: they are stored, and read piece by piece.
+pub const LARGE_BYTES: usize = 1 << 20;
+
+/// A row of a page that is too large to be read with others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LargeRow {
+    /// Its `last_updated`.
+    pub stamp: Instant,
+    /// Its id.
+    pub id: Box<str>,
+    /// Its `version_id`, which no other row has, nor had.
+    pub version: i64,
+}
+
+/// Writes a resource in the form in which it is streamed: one line without CR or LF. Blocks as its output does.
+pub type WriteResource = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
+
 /// A page that was read.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
+    /// The last row of the page, if it is too large to be among its rows: see [`Source::large`].
+    pub large: Option<LargeRow>,
     /// The last row read, sent or not: where the next page goes on. `None`: there is nothing more.
     pub next: Option<(Instant, Box<str>)>,
-    /// How many rows like these fill a page; `None` if what follows is not like them.
+    /// How many rows like these fill the largest page; `None` if what follows is not like them.
     pub expected: Option<usize>,
 }
 
@@ -108,6 +135,13 @@ pub trait Source: Send + Sync + 'static {
     /// Reads a page in a statement of its own. The page is bounded in rows and in bytes, and no
     /// transaction waits for whoever reads it. `rows` count if it succeeds.
     fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page>;
+
+    /// Reads a large row; `None` if it is not there any more, so that the feed brings what came after it, or if it cannot
+    /// be streamed. As for a page no transaction waits for whoever reads it.
+    fn large(&self, resource_type: ResourceType, row: LargeRow) -> Answer<'_, Option<WriteResource>> {
+        let _ = (resource_type, row);
+        Box::pin(async { Ok(None) })
+    }
 
     /// Who keeps `w` from moving on, in a sentence for people; `None` when nobody does.
     fn holding_back(&self) -> Option<String>;

@@ -52,6 +52,9 @@ impl Subscriber {
                 Err(error) => return error,
             };
             let lost = self.follow(from).await;
+            if lost.in_frame {
+                return SourceError::Unavailable(lost.reason.into());
+            }
             entered = Box::pin(self.stand(self.reset(lost))).await;
         }
     }
@@ -174,7 +177,7 @@ impl Subscriber {
     }
 
     fn reset(&self, lost: Lost) -> Step {
-        let Lost { since, run, reason, id, forked } = lost;
+        let Lost { since, run, reason, id, forked, .. } = lost;
         Step::Reset { since: Some(since), id, reason, all: forked || self.shared.forked(run) }
     }
 

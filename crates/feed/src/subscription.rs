@@ -101,8 +101,10 @@ impl FromIterator<ResourceType> for Tally {
 pub struct Frames {
     /// The frames as they are sent.
     pub bytes: Bytes,
-    /// The events that they hold.
+    /// The events that end in them.
     pub tally: Arc<Tally>,
+    /// The last frame goes on in the item that comes next: nothing else may be sent before that.
+    pub open: bool,
 }
 
 /// What a subscriber gets next.

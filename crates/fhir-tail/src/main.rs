@@ -5,6 +5,7 @@
 //!
 //! Ends with 0 when all went well, 1 after a failure, 2 when the command line or the settings cannot be used.
 
+mod allocator;
 mod check;
 mod cli;
 mod data_dir;
@@ -44,6 +45,7 @@ use tokio::runtime::{self, Runtime};
 const DROP_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    allocator::give_back_large_memory();
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(told) => return told,

@@ -8,6 +8,8 @@ use crate::line_breaks::{first_special, make_one_line};
 use crate::members::{Member, Members, means};
 use crate::structure::NotAnObject;
 use crate::{Instant, ResourceType, canonical};
+use std::borrow::Cow;
+use std::io;
 use std::ops::Range;
 
 /// What the row's columns say of a resource.
@@ -71,6 +73,81 @@ pub fn write_resource(content: &[u8], columns: &Columns<'_>, out: &mut Vec<u8>) 
         make_one_line(out, start + special);
     }
     Ok(())
+}
+
+/// Of how many bytes at least, if there are so many, a large resource is written at once.
+const WINDOW: usize = 64 << 10;
+
+/// The text in windows that end where a character does.
+fn windows(mut text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let continues = |byte: &&u8| **byte & 0b1100_0000 == 0b1000_0000;
+        let rest = text.get(WINDOW..).unwrap_or_default();
+        let end = text.len().min(WINDOW + rest.iter().take_while(continues).count());
+        let (window, rest) = text.split_at(end);
+        text = rest;
+        (!window.is_empty()).then_some(window)
+    })
+}
+
+/// A large resource as it is streamed, which is not copied: [`write`](Self::write) does what [`write_resource`] does.
+#[derive(Debug)]
+pub struct LargeResource<'a>(Vec<Cow<'a, [u8]>>);
+
+impl<'a> LargeResource<'a> {
+    /// The resource with this content, which is looked through once.
+    pub fn of(content: &'a [u8], columns: &Columns<'_>) -> Result<Self, BadResource> {
+        if !is_id(columns.id) {
+            return Err(BadResource::InvalidId);
+        }
+        let mut pieces = Vec::new();
+        Plan::of(content, columns.resource_type)?.write(content, columns, &mut pieces)?;
+        Ok(Self(pieces))
+    }
+
+    /// Writes it: one line.
+    pub fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let mut line = Vec::with_capacity(WINDOW);
+        for window in self.0.iter().flat_map(|piece| windows(piece)) {
+            line.clear();
+            line.extend_from_slice(window);
+            if let Some(special) = first_special(&line) {
+                make_one_line(&mut line, special);
+            }
+            out.write_all(&line)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a resource is written: what is kept of its content, and what is made.
+trait Output<'a> {
+    fn keep(&mut self, content: &'a [u8]);
+    fn make(&mut self) -> &mut Vec<u8>;
+}
+
+impl Output<'_> for Vec<u8> {
+    fn keep(&mut self, content: &[u8]) {
+        self.extend_from_slice(content);
+    }
+
+    fn make(&mut self) -> &mut Vec<u8> {
+        self
+    }
+}
+
+impl<'a> Output<'a> for Vec<Cow<'a, [u8]>> {
+    fn keep(&mut self, content: &'a [u8]) {
+        self.push(Cow::Borrowed(content));
+    }
+
+    fn make(&mut self) -> &mut Vec<u8> {
+        if !matches!(self.last(), Some(Cow::Owned(_))) {
+            self.push(Cow::Owned(Vec::new()));
+        }
+        let last = self.len() - 1;
+        self[last].to_mut()
+    }
 }
 
 /// Appends the Bundle that tells of a deletion: one line. On an error nothing is appended.
@@ -160,7 +237,12 @@ impl Plan {
         }
     }
 
-    fn write(&self, content: &[u8], columns: &Columns<'_>, out: &mut Vec<u8>) -> Result<(), BadResource> {
+    fn write<'a>(
+        &self,
+        content: &'a [u8],
+        columns: &Columns<'_>,
+        out: &mut impl Output<'a>,
+    ) -> Result<(), BadResource> {
         let here = self.after_type..self.after_type;
         let edit = |range: &Option<Range<usize>>, piece| match range {
             Some(range) => Edit { range: range.clone(), piece },
@@ -183,22 +265,23 @@ impl Plan {
         }
     }
 
-    fn splice(
+    fn splice<'a>(
         &self,
-        content: &[u8],
+        content: &'a [u8],
         edits: &[Edit],
         columns: &Columns<'_>,
-        out: &mut Vec<u8>,
+        out: &mut impl Output<'a>,
     ) -> Result<(), BadResource> {
         let mut copied = 0;
         for Edit { range, piece } in edits {
-            out.extend_from_slice(&content[copied..range.start]);
+            out.keep(&content[copied..range.start]);
             copied = range.end;
             match piece {
                 Piece::Nothing => {}
-                Piece::Id => write_id(columns, out),
-                Piece::Meta => self.write_meta(content, columns, out)?,
+                Piece::Id => write_id(columns, out.make()),
+                Piece::Meta => self.write_meta(content, columns, out.make())?,
                 Piece::Missing => {
+                    let out = out.make();
                     if self.id.is_none() {
                         out.push(b',');
                         write_id(columns, out);
@@ -210,7 +293,7 @@ impl Plan {
                 }
             }
         }
-        out.extend_from_slice(&content[copied..]);
+        out.keep(&content[copied..]);
         Ok(())
     }
 

@@ -33,6 +33,11 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
             "bytes": feed.journal_bytes,
             "durable_lsn": feed.durable_lsn.to_string(),
         },
+        // What is waited for is the memory that clients hold, or a turn at the tables.
+        "waiting": {
+            "replays": feed.replays_waiting,
+            "journal_readers": feed.journal_readers_waiting,
+        },
         "w": {
             "instant": feed.w.map(|w| w.to_fhir()),
             "age_seconds": w_age_seconds(feed),

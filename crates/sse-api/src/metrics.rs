@@ -177,6 +177,27 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
     )?;
     gauge("fhir_tail_journal_ok", "1 while the journal takes changes.", Some(feed.journal_ok.into()))?;
     gauge("fhir_tail_held_bytes", "Bytes held in memory for subscribers.", Some(feed.held_bytes))?;
+    let waiting = |readers| u64::try_from(readers).ok();
+    gauge(
+        "fhir_tail_replays_waiting",
+        "Replays that wait for room, or for their turn at the tables.",
+        waiting(feed.replays_waiting),
+    )?;
+    gauge(
+        "fhir_tail_journal_readers_waiting",
+        "Streams that wait for room to read the journal.",
+        waiting(feed.journal_readers_waiting),
+    )?;
+    count(
+        "fhir_tail_reads_reclaimed_total",
+        "Times what was read for a client that did not take it was dropped, since others waited.",
+        feed.reads_reclaimed,
+    )?;
+    count(
+        "fhir_tail_stalled_dropped_total",
+        "Clients dropped since they took nothing and others waited.",
+        feed.stalled_dropped,
+    )?;
     if let Some(age) = w_age_seconds(feed) {
         let gauge = Gauge::new("fhir_tail_w_age_seconds", "Age of the safe time from which replays begin.")?;
         gauge.set(age);

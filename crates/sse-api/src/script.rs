@@ -1,7 +1,7 @@
 //! For tests: a feed that says what the test tells it to.
 
 use crate::subscribe::{Subscribe, Subscriber};
-use feed::{Begin, Frames, Framing as _, Item, Lsn, Position, SourceError, Status};
+use feed::{Begin, Frames, Framing as _, Item, Lsn, Position, Pressure, SourceError, Status};
 use fhir::{Filter, Instant, ResourceType};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -60,6 +60,10 @@ impl Subscribe for ScriptedFeed {
     fn status(&self) -> Status {
         self.status
     }
+
+    fn pressure(&self) -> Pressure {
+        Pressure::default()
+    }
 }
 
 impl Subscriber for ScriptedSubscriber {
@@ -105,7 +109,7 @@ impl Scripted {
 pub(crate) fn change(id: &str, event: ResourceType, data: &[u8]) -> Item {
     let mut bytes = Vec::new();
     crate::EventStream.frame(id, event, data, &mut bytes);
-    Item::Frames(Frames { bytes: bytes.into(), tally: Arc::new([event].into_iter().collect()) })
+    Item::Frames(Frames { bytes: bytes.into(), tally: Arc::new([event].into_iter().collect()), open: false })
 }
 
 /// A feed in which nothing has happened yet.
@@ -119,6 +123,10 @@ pub(crate) fn status() -> Status {
         w: Some(Instant::MIN),
         journal_begins: Instant::MIN,
         held_bytes: 0,
+        replays_waiting: 0,
+        journal_readers_waiting: 0,
+        reads_reclaimed: 0,
+        stalled_dropped: 0,
         stale: false,
         age: std::time::Duration::ZERO,
     }

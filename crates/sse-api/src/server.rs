@@ -25,7 +25,7 @@ use crate::streams::Streams;
 use crate::subscribe::Subscribe;
 use axum::Router;
 use axum::response::Response;
-use feed::seldom;
+use feed::{Pressure, seldom};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -145,6 +145,7 @@ impl Server {
             client_timeout: self.client_timeout,
             // One answer each: nobody is kept here, nor cut off, when we take over.
             keep_alive: false,
+            pressure: Pressure::default(),
             connections: Arc::clone(&self.connections),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -164,6 +165,7 @@ impl Server {
     pub async fn run<F: Subscribe>(self, feed: F, source: SourceStatus, shutdown: CancellationToken) {
         let tasks = TaskTracker::new();
         let cut = CancellationToken::new();
+        let pressure = feed.pressure();
         let router = router(Arc::new(Api {
             feed,
             source,
@@ -178,6 +180,7 @@ impl Server {
             service: TowerToHyperService::new(router),
             client_timeout: self.client_timeout,
             keep_alive: true,
+            pressure,
             connections: self.connections,
             tasks: tasks.clone(),
             stopping: shutdown.clone(),
@@ -209,6 +212,8 @@ struct Serving {
     client_timeout: Duration,
     /// Whether a connection is for more than one request.
     keep_alive: bool,
+    /// On streams whose clients do not take what they are given.
+    pressure: Pressure,
     connections: Arc<Connections>,
     /// Of the connections, with a stream and without.
     tasks: TaskTracker,
@@ -220,7 +225,7 @@ struct Serving {
 
 /// Serves one connection until it ends or becomes a stream, which is then served by itself.
 async fn serve(stream: TcpStream, peer: SocketAddr, place: Arc<Connection>, serving: Serving) {
-    let Serving { service, client_timeout, keep_alive, tasks, stopping, cut, .. } = serving;
+    let Serving { service, client_timeout, keep_alive, pressure, tasks, stopping, cut, .. } = serving;
     // Until a request comes there is nothing to keep buffers for.
     let begun = tokio::time::timeout(HEADERS_WITHIN, stream.readable());
     if !matches!(stopping.run_until_cancelled(begun).await, Some(Ok(Ok(())))) {
@@ -254,7 +259,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, place: Arc<Connection>, serv
         Ok(Some(handed)) if place.becomes_stream() => {
             let parts = connection.into_parts();
             let socket = parts.io.into_inner().into_inner();
-            match Streaming::new(socket, client_timeout, handed, parts.read_buf.len()) {
+            match Streaming::new(socket, client_timeout, pressure, handed, parts.read_buf.len()) {
                 Ok(streaming) => drop(tasks.spawn(write(streaming, place, cut))),
                 Err(error) => tracing::error!(%error, "a stream cannot begin"),
             }

@@ -50,6 +50,8 @@ pub(crate) fn frames(
         let mut stopped = pin!(seldom(stopping.cancelled()));
         let mut quiet = Instant::now() + opening.heartbeat;
         let mut alarm = pin!(sleep_until(quiet));
+        // Set while a frame is sent in pieces: until it ends nothing else may be.
+        let mut in_frame = false;
         loop {
             let event = tokio::select! {
                 // A stream that is never without changes must hear of the end too, and its heartbeat
@@ -57,10 +59,11 @@ pub(crate) fn frames(
                 biased;
                 () = stopped.as_mut() => Event::Stopping,
                 item = subscriber.next() => Event::Item(item),
-                () = rings(alarm.as_mut(), quiet) => Event::Quiet,
+                () = rings(alarm.as_mut(), quiet), if !in_frame => Event::Quiet,
             };
             let bytes = match event {
                 Event::Item(Ok(Item::Frames(frames))) => {
+                    in_frame = frames.open;
                     open.sent(&frames);
                     frames.bytes
                 }
@@ -80,6 +83,9 @@ pub(crate) fn frames(
                 }
                 Event::Stopping => {
                     open.ends(Ended::Shutdown);
+                    if in_frame {
+                        return;
+                    }
                     let (code, outcome) = notices::shutdown();
                     let last = outcome_frame(Some(draw_retry()), subscriber.id().as_bytes(), &outcome);
                     open.sent_notice(code, last.len());
@@ -94,6 +100,9 @@ pub(crate) fn frames(
                     });
                     // What the database said is for the operator alone.
                     tracing::warn!(%error, "a stream cannot go on");
+                    if in_frame {
+                        return;
+                    }
                     let (code, outcome) = notices::failed(&error);
                     let last = outcome_frame(Some(draw_retry()), subscriber.id().as_bytes(), &outcome);
                     open.sent_notice(code, last.len());

@@ -1,6 +1,6 @@
 //! What this crate asks of the feed, as a trait: so that a stream can be driven by a script as well.
 
-use feed::{Begin, Feed, Item, SourceError, Status, Subscription};
+use feed::{Begin, Feed, Item, Pressure, SourceError, Status, Subscription};
 use fhir::Filter;
 use std::future::Future;
 
@@ -14,6 +14,9 @@ pub trait Subscribe: Clone + Send + Sync + 'static {
 
     /// Where the feed is.
     fn status(&self) -> Status;
+
+    /// What tells a stream that others wait for the bytes that its client does not take.
+    fn pressure(&self) -> Pressure;
 }
 
 /// The stream of one subscriber.
@@ -34,6 +37,10 @@ impl Subscribe for Feed {
 
     fn status(&self) -> Status {
         Feed::status(self)
+    }
+
+    fn pressure(&self) -> Pressure {
+        Feed::pressure(self)
     }
 }
 

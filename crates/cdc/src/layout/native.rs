@@ -137,7 +137,11 @@ impl Layout for Native {
                 stamp,
                 resource_type,
                 kind: table.kind,
-                data: self.arena.keep(&self.room),
+                data: if self.room.len() > KEPT_ROOM {
+                    std::mem::take(&mut self.room).into()
+                } else {
+                    self.arena.keep(&self.room)
+                },
             }),
             Err(reason) => self.bad_rows.meet(table.kind, version(table, new), &reason)?,
         }

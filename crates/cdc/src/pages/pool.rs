@@ -148,6 +148,11 @@ impl Pooled {
         Arc::clone(&self.connection)
     }
 
+    /// Closes the connection.
+    pub(super) fn close(mut self) {
+        self.good = false;
+    }
+
     /// Closes the connection, after a failure on it; whether it had served a page before. What killed it may have
     /// killed the idle ones as well, which only shows when they are used: they are closed too.
     pub(super) fn discard(mut self) -> bool {

@@ -4,17 +4,27 @@
 use crate::layout::table_name;
 use crate::lossy::RawText;
 use crate::timestamptz::Timestamptz;
-use feed::{Kind, PageRequest};
+use feed::{Kind, LARGE_BYTES, PageRequest};
 use fhir::Instant;
 use std::borrow::Cow;
-
-/// The statement ends with the row at which the sizes of all contents so far, as they are stored, come to this: so a
-/// page of large resources does not have the server read a thousand of them to throw most away.
-pub(super) const WEIGHT: i64 = 1 << 20;
 
 /// The size of a content without fetching it; what is compressed is taken to be four times as long.
 const SIZE: &str = "(least(pg_column_size(t.content), 100000000) \
                     * case when pg_column_compression(t.content) is null then 1 else 4 end)";
+
+/// Whether a content, as it is streamed, may be sent with others. To know the size of what is compressed it has to be
+/// read, so what cannot become that large even if it is compressed to nearly nothing is not looked at.
+fn inline(content: &str) -> String {
+    format!(
+        "(case when pg_column_compression({content}) is null then pg_column_size({content}) \
+          when pg_column_size({content}) <= {SURELY_INLINE} then 0 \
+          else octet_length({content}::text) end <= {LARGE_BYTES})"
+    )
+}
+
+/// Postgres compresses to a ninetieth at most (pglz), or to a 255th (lz4): what is smaller comes to four times [`LARGE_BYTES`] at
+/// most, and only if it says next to nothing.
+const SURELY_INLINE: usize = LARGE_BYTES / 64;
 
 /// What both statements for pages have in common: the rows after a place, in order.
 fn rows(kind: Kind) -> String {
@@ -36,18 +46,26 @@ fn rows(kind: Kind) -> String {
 }
 
 /// The statement for a page of which nothing is known, whose parameters are those of [`Parameters`]: id, `version_id`,
-/// `last_updated`, content, in each row what [`end_if_newer`] is in the same snapshot, and the weight up to this row. After the
-/// last row there may be more if there are as many as were asked for or if it came to [`WEIGHT`].
+/// `last_updated`, content, in each row what [`end_if_newer`] is in the same snapshot, the weight up to this row, and whether
+/// its content is left out since it is large. After the
+/// last row there may be more if there are as many as were asked for or if it came to the weight that was asked for ($6): so a
+/// page of large resources does not have the server read a thousand of them to throw most away.
 pub(super) fn weighed(kind: Kind) -> String {
-    let content = match kind {
-        Kind::Upsert => "p.content",
-        Kind::Deletion => "null::text",
+    let (content, large) = match kind {
+        Kind::Upsert => {
+            let inline = inline("p.content");
+            (
+                format!("case when {inline} then p.content end"),
+                format!("p.content is not null and not {inline}"),
+            )
+        }
+        Kind::Deletion => ("null::text".to_owned(), "false".to_owned()),
     };
     format!(
-        "select p.id, p.version_id, p.last_updated, {content}, ({}), p.weight from (\
+        "select p.id, p.version_id, p.last_updated, {content}, ({}), p.weight, {large} from (\
            select w.*, sum(w.size) over (order by w.last_updated, w.id rows unbounded preceding) as weight \
              from (select t.id, t.version_id, t.last_updated, t.content, {SIZE} as size {}) w) p \
-          where p.weight - p.size < {WEIGHT} order by p.last_updated, p.id",
+          where p.weight - p.size < $6::bigint order by p.last_updated, p.id",
         end_if_newer(),
         rows(kind),
     )
@@ -57,12 +75,18 @@ pub(super) fn weighed(kind: Kind) -> String {
 /// [`weighed`], but without the weight, and without the contents that are larger than $6.
 pub(super) fn alike(kind: Kind) -> String {
     let content = match kind {
-        Kind::Upsert => format!("case when {SIZE} <= $6::bigint then t.content end"),
+        Kind::Upsert => {
+            format!("case when {SIZE} <= $6::bigint and {} then t.content end", inline("t.content"))
+        }
         // Always null: a parameter has to stand somewhere.
         Kind::Deletion => "case when $6::bigint is null then ''::text end".into(),
     };
     format!("select t.id, t.version_id, t.last_updated, {content}, ({}) {}", end_if_newer(), rows(kind))
 }
+
+/// A large row: what [`weighed`] says of a row, if it is still there.
+pub(super) const LARGE: &str = "select t.id, t.version_id, t.last_updated, t.content from fhir.resource t \
+                                where t.resource_type = $1 and t.last_updated = $2 and t.version_id = $3";
 
 /// The end of the log, unless nothing of a page's type ($1) is visible that is newer than the page's upper bound ($2): then
 /// nothing was passed over.
@@ -89,8 +113,8 @@ pub(super) struct Parameters<'a> {
     /// ... which is an id in that stamp.
     after_id: Cow<'a, [u8]>,
     pub(super) rows: i64,
-    /// The largest content that is like those before; for [`alike`].
-    pub(super) largest: i64,
+    /// The largest content that is like those before, for [`alike`]; for [`weighed`] the bytes that are wanted.
+    pub(super) bytes: i64,
 }
 
 /// Stands in a place for what follows in an id that is not UTF-8. Postgres' text has no NUL.
@@ -100,9 +124,17 @@ pub(super) const BEYOND_TEXT: char = '\0';
 const ALIKE: usize = 8;
 
 impl<'a> Parameters<'a> {
-    /// Of a page that has so many bytes or rows at most. `raw`: texts are sent as the bytes that they are.
-    pub(super) fn of(request: &'a PageRequest, bytes: usize, rows: usize, raw: bool) -> Self {
-        let rows = request.expected.unwrap_or(rows).clamp(1, rows);
+    /// Of a page that has so many rows at most. `raw`: texts are sent as the bytes that they are.
+    pub(super) fn of(request: &'a PageRequest, most: usize, raw: bool) -> Self {
+        let wanted = request.bytes.clamp(1, PageRequest::LARGEST);
+        let (rows, bytes) = match request.expected {
+            None => (most, wanted),
+            Some(expected) => {
+                let expected = expected.clamp(1, PageRequest::LARGEST);
+                let rows = (expected * wanted / PageRequest::LARGEST).clamp(1, most);
+                (rows, ALIKE * PageRequest::LARGEST / expected)
+            }
+        };
         // No id is empty: so a place before all of a stamp is beyond all of the one before.
         let next = |since: Instant| Instant::from_unix_micros(since.unix_micros().saturating_add(1));
         let (after_stamp, after_id) = match (&request.after, request.since) {
@@ -122,7 +154,7 @@ impl<'a> Parameters<'a> {
                 Some((start, _)) => Cow::Borrowed(start.as_bytes()),
             },
             rows: i64::try_from(rows).unwrap_or(i64::MAX),
-            largest: i64::try_from(ALIKE * bytes / rows).unwrap_or(i64::MAX),
+            bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
         }
     }
 }

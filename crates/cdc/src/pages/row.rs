@@ -5,14 +5,14 @@ use crate::layout::Reason;
 use crate::lossy::RawText;
 use crate::timestamptz::Timestamptz;
 use feed::{Kind, PageRequest, SourceError};
-use fhir::Instant;
+use fhir::{Columns, Instant, LargeResource, ResourceType};
 use std::borrow::Cow;
 use std::error::Error;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
 /// It will be as unreadable the next time.
-fn unreadable(column: &str) -> SourceError {
+pub(super) fn unreadable(column: &str) -> SourceError {
     SourceError::Refused(format!("column {column} of a page cannot be read: has it another type?"))
 }
 
@@ -37,18 +37,23 @@ impl<'a> Found<'a> {
         })
     }
 
-    /// The id as a place to go on from: see [`query::Parameters::of`](super::query::Parameters::of).
-    pub(super) fn place(&self) -> Cow<'a, str> {
-        match std::str::from_utf8(self.id) {
+    /// Where the next page goes on: see [`query::Parameters::of`](super::query::Parameters::of).
+    pub(super) fn place(&self) -> (Instant, Cow<'a, str>) {
+        // Nothing before the calendar can be streamed, nor be a place to go on from: on to the calendar's beginning.
+        if self.stamp < Instant::YEAR_ONE {
+            return (Instant::YEAR_ONE, Cow::Borrowed(""));
+        }
+        let id = match std::str::from_utf8(self.id) {
             Ok(id) => Cow::Borrowed(id),
             Err(error) => {
                 let start = String::from_utf8_lossy(&self.id[..error.valid_up_to()]);
                 Cow::Owned(format!("{start}{BEYOND_TEXT}"))
             }
-        }
+        };
+        (self.stamp, id)
     }
 
-    pub(super) fn write(&self, request: &PageRequest, out: &mut Vec<u8>) -> Result<(), Reason> {
+    fn columns(&self, resource_type: ResourceType) -> Result<Columns<'_>, Reason> {
         let last_updated = self.stamp;
         // As in the log, which has such a stamp as text: "-infinity", or a year "BC".
         if last_updated < Instant::YEAR_ONE {
@@ -56,13 +61,23 @@ impl<'a> Found<'a> {
         }
         let id = std::str::from_utf8(self.id).map_err(|_| Reason::NotUtf8("id"))?;
         let version_id = self.version_id.ok_or(Reason::Null("version_id"))?;
-        let columns = fhir::Columns { resource_type: request.resource_type, id, version_id, last_updated };
+        Ok(Columns { resource_type, id, version_id, last_updated })
+    }
+
+    fn text(&self) -> Result<&'a [u8], Reason> {
+        let content = self.content.ok_or(Reason::Null("content"))?;
+        std::str::from_utf8(content).map(str::as_bytes).map_err(|_| Reason::NotUtf8("content"))
+    }
+
+    /// What is streamed of a large row.
+    pub(super) fn large(&self, resource_type: ResourceType) -> Result<LargeResource<'a>, Reason> {
+        Ok(LargeResource::of(self.text()?, &self.columns(resource_type)?)?)
+    }
+
+    pub(super) fn write(&self, request: &PageRequest, out: &mut Vec<u8>) -> Result<(), Reason> {
+        let columns = self.columns(request.resource_type)?;
         match request.kind {
-            Kind::Upsert => {
-                let content = self.content.ok_or(Reason::Null("content"))?;
-                let text = std::str::from_utf8(content).map_err(|_| Reason::NotUtf8("content"))?;
-                fhir::write_resource(text.as_bytes(), &columns, out)?;
-            }
+            Kind::Upsert => fhir::write_resource(self.text()?, &columns, out)?,
             Kind::Deletion => fhir::write_deletion(&columns, out)?,
         }
         Ok(())

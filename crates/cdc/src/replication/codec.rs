@@ -13,6 +13,11 @@ const LONGEST: usize = 0x7fff_ffff;
 /// Before the login nothing is long; what claims to be is not a Postgres server.
 const LONGEST_AT_LOGIN: usize = 64 * 1024;
 
+/// How much is read from the socket at once. `BytesMut` makes the next buffer as large as the first, but never larger than this.
+pub(super) const READ_BUFFER: usize = 64 * 1024;
+/// A buffer that had to grow beyond this is not read into again.
+const KEPT_BUFFER: usize = 8 * READ_BUFFER;
+
 /// A message of the server's.
 pub(super) enum Backend {
     /// The stream begins.
@@ -58,6 +63,11 @@ impl Decoder for Codec {
             COPY_DATA_TAG => {
                 let mut payload = buffer.split_to(total).freeze();
                 payload.advance(5);
+                if total > KEPT_BUFFER {
+                    // Its memory goes with it, and not only with the connection.
+                    let rest = std::mem::replace(buffer, BytesMut::with_capacity(READ_BUFFER));
+                    buffer.extend_from_slice(&rest);
+                }
                 Ok(Some(Backend::Copy(payload)))
             }
             COPY_BOTH_RESPONSE_TAG => {

@@ -1,6 +1,6 @@
 //! A replication connection that takes commands.
 
-use super::codec::{Backend, Codec};
+use super::codec::{Backend, Codec, READ_BUFFER};
 use super::error::{Error, ServerError};
 use super::feedback::Feedback;
 use super::login::{receive, send};
@@ -61,9 +61,6 @@ pub(crate) struct Start<'a> {
     /// What is safe in the journal.
     pub(crate) durable: watch::Receiver<Lsn>,
 }
-
-/// How much is read from the socket at once. `BytesMut` makes the next buffer as large as the first, but never larger than this.
-const READ_BUFFER: usize = 64 * 1024;
 
 type Row = Vec<Option<String>>;
 

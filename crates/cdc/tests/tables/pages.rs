@@ -11,7 +11,8 @@ const LATE: Instant = Instant::from_unix_micros(4_000_000_000_000_000);
 
 fn basic(kind: Kind) -> PageRequest {
     let resource_type: ResourceType = "Basic".parse().unwrap();
-    PageRequest { resource_type, kind, since: None, until: LATE, after: None, expected: None }
+    let bytes = PageRequest::LARGEST;
+    PageRequest { resource_type, kind, since: None, until: LATE, after: None, expected: None, bytes }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -248,6 +249,52 @@ async fn a_page_ends_when_it_is_large_enough() {
         }
     }
     assert_eq!(ids.len(), 20);
+}
+
+/// Neither what is large as it is stored, nor what is compressed to next to nothing, comes with other rows.
+#[tokio::test]
+async fn large_rows_are_named_in_their_place_and_read_alone() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "insert into fhir.resource (resource_type, id, content)
+             select 'Basic', i || 'small', '{\"resourceType\":\"Basic\"}' from generate_series(1, 5) i;
+             insert into fhir.resource (resource_type, id, content)
+             select 'Basic', '6sums', json_build_object('resourceType', 'Basic', 'x',
+                    (select string_agg(md5(j::text), '') from generate_series(1, 100000) j));
+             insert into fhir.resource (resource_type, id, content)
+             select 'Basic', '7blanks',
+                    ('{\"resourceType\":\"Basic\",\n\"meta\":{\"x\":1},\"y\":\"' || repeat('y', 8000000) || '\"}')::json;
+             insert into fhir.resource (resource_type, id, content)
+             select 'Basic', i || 'small', '{\"resourceType\":\"Basic\"}' from generate_series(8, 9) i;",
+        )
+        .await
+        .unwrap();
+    let running = start(&database, "postgres");
+    let basic_type = basic(Kind::Upsert).resource_type;
+    let mut ids = Vec::new();
+    let mut large = Vec::new();
+    for (page, rows) in pages(&running, basic(Kind::Upsert)).await {
+        ids.extend(rows.into_iter().map(|row| row.id));
+        if let Some(row) = page.large {
+            ids.push(row.id.to_string());
+            large.push(row);
+        }
+    }
+    let expected = ["1small", "2small", "3small", "4small", "5small", "6sums", "7blanks", "8small", "9small"];
+    assert_eq!(ids, expected);
+    assert_eq!(large.iter().map(|row| &*row.id).collect::<Vec<_>>(), ["6sums", "7blanks"]);
+    for row in &large {
+        let write = running.tables.large(basic_type, row.clone()).await.unwrap().expect("it is there");
+        let mut text = Vec::new();
+        write(&mut text).unwrap();
+        assert!(text.len() > 3_000_000 && !text.contains(&b'\n'));
+        let beginning = String::from_utf8_lossy(&text[..400.min(text.len())]).into_owned();
+        assert!(beginning.contains(&format!("\"versionId\":\"{}\"", row.version)), "{beginning}");
+    }
+    client.batch_execute("delete from fhir.resource where id = '6sums'").await.unwrap();
+    assert!(running.tables.large(basic_type, large[0].clone()).await.unwrap().is_none(), "it is gone");
 }
 
 #[tokio::test]

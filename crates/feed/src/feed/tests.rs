@@ -64,6 +64,10 @@ impl Journal for Failing {
         self.journal.blocks_after(position, visit)
     }
 
+    fn part(&self, position: Position, number: u32) -> Result<Option<Vec<u8>>, JournalError> {
+        self.journal.part(position, number)
+    }
+
     fn seek(&self, mark: Mark) -> Result<Option<Anchor>, JournalError> {
         self.journal.seek(mark)
     }

@@ -4,7 +4,8 @@
 //! All numbers are big-endian. The header is stored under a key of its own, beside the entries.
 
 use super::JournalError;
-use crate::{Anchor, Change, Kind, Lsn, Position};
+use crate::{Anchor, Change, Kind, LARGE_BYTES, Lsn, Position};
+use bytes::Bytes;
 use fhir::{Instant, RESOURCE_TYPES, ResourceType, TypeSet};
 use lz4_flex::block::{compress, decompress};
 
@@ -47,6 +48,8 @@ pub(crate) struct Block(Vec<u8>);
 pub(crate) struct Packed {
     pub(crate) header: Header,
     pub(crate) entries: Vec<u8>,
+    /// The data of its only entry, if that is stored in parts.
+    pub(crate) large: Option<Bytes>,
 }
 
 /// An entry, borrowed from its block.
@@ -58,7 +61,34 @@ pub(crate) struct Entry<'a> {
     pub(crate) stamp: Instant,
     pub(crate) resource_type: ResourceType,
     pub(crate) kind: Kind,
+    /// Empty if it is stored in parts.
     pub(crate) data: &'a [u8],
+    /// How long the data is that is stored in parts, if it is.
+    pub(crate) in_parts: Option<u64>,
+}
+
+/// The data of a large change is stored in parts of this many bytes, compressed each by itself, beside its block.
+pub(crate) const PART_BYTES: usize = 64 << 10;
+
+const UPSERT: u8 = 0;
+const DELETION: u8 = 1;
+/// An upsert whose data is stored in parts. It stands alone in its block, which is that entry without its data.
+const LARGE_UPSERT: u8 = 2;
+
+/// Whether a change is stored in parts. What we make ourselves is small.
+pub(crate) fn is_large(change: &Change) -> bool {
+    change.kind == Kind::Upsert && change.data.len() > LARGE_BYTES
+}
+
+/// A part as it is stored.
+pub(super) fn pack_part(part: &[u8]) -> Vec<u8> {
+    compress(part)
+}
+
+/// A part from its stored form.
+pub(super) fn unpack_part(stored: &[u8]) -> Result<Vec<u8>, JournalError> {
+    decompress(stored, PART_BYTES)
+        .map_err(|_| JournalError::Corrupt("a part of a large entry cannot be decompressed"))
 }
 
 pub(super) fn write_position(position: Position, out: &mut Vec<u8>) {
@@ -153,6 +183,13 @@ impl Header {
 impl Block {
     /// From its stored form.
     pub(super) fn unpack(header: &Header, entries: &[u8]) -> Result<Self, JournalError> {
+        // Only of an entry in parts is there so little.
+        if header.length as usize > LARGE_BYTES
+            && let Ok(entry) = decompress(entries, ENTRY_LEN)
+            && entry.len() == ENTRY_LEN
+        {
+            return Ok(Self(entry));
+        }
         let entries = decompress(entries, header.length as usize)
             .map_err(|_| JournalError::Corrupt("the entries of a block cannot be decompressed"))?;
         Ok(Self(entries))
@@ -178,14 +215,16 @@ impl Block {
         let [index] = fields.take()?;
         let resource_type = ResourceType::from_index(index.into())
             .ok_or(JournalError::Corrupt("an entry's resource type is unknown"))?;
-        let kind = match fields.take()? {
-            [0] => Kind::Upsert,
-            [1] => Kind::Deletion,
+        let [kind] = fields.take()?;
+        let len = u32::from_be_bytes(fields.take()?);
+        let in_parts = (kind == LARGE_UPSERT).then_some(u64::from(len));
+        let kind = match kind {
+            UPSERT | LARGE_UPSERT => Kind::Upsert,
+            DELETION => Kind::Deletion,
             _ => return Err(JournalError::Corrupt("an entry's kind is unknown")),
         };
-        let len = fields.u32()?;
-        let data = fields.slice(len as usize)?;
-        Ok(Entry { position, transaction, stamp, resource_type, kind, data })
+        let data = if in_parts.is_some() { &[] } else { fields.slice(len as usize)? };
+        Ok(Entry { position, transaction, stamp, resource_type, kind, data, in_parts })
     }
 }
 
@@ -216,27 +255,49 @@ impl BlockBuilder {
 
     /// Adds a change, which lies after all that were added, with the hash of its transaction.
     pub(crate) fn push(&mut self, change: &Change, transaction: u32, commit_time: Instant) {
+        self.entries.reserve(Self::length_of(change));
+        self.head(
+            change,
+            transaction,
+            commit_time,
+            match change.kind {
+                Kind::Upsert => UPSERT,
+                Kind::Deletion => DELETION,
+            },
+        );
+        self.entries.extend_from_slice(&change.data);
+    }
+
+    /// All of an entry but its data.
+    fn head(&mut self, change: &Change, transaction: u32, commit_time: Instant, kind: u8) {
         debug_assert!(change.position > self.header.last);
         self.header.last = change.position;
         self.header.last_transaction = transaction;
         self.header.running_max = self.header.running_max.max(change.stamp);
         self.header.commit_time = commit_time;
         self.header.types.insert(change.resource_type);
-        self.entries.reserve(Self::length_of(change));
         write_position(change.position, &mut self.entries);
         self.entries.extend_from_slice(&transaction.to_be_bytes());
         self.entries.extend_from_slice(&change.stamp.unix_micros().to_be_bytes());
         // RESOURCE_TYPES is below 256.
         #[allow(clippy::cast_possible_truncation)]
         self.entries.push(change.resource_type.index() as u8);
-        self.entries.push(match change.kind {
-            Kind::Upsert => 0,
-            Kind::Deletion => 1,
-        });
+        self.entries.push(kind);
         // Postgres' values are below 1 GiB.
         #[allow(clippy::cast_possible_truncation)]
         self.entries.extend_from_slice(&(change.data.len() as u32).to_be_bytes());
-        self.entries.extend_from_slice(&change.data);
+    }
+
+    /// The block of a large change alone, which nothing was added to.
+    pub(crate) fn large(mut self, change: &Change, transaction: u32, commit_time: Instant) -> Packed {
+        self.head(change, transaction, commit_time, LARGE_UPSERT);
+        let length = Self::length_of(change);
+        self.header.offset += length as u64;
+        // See the field.
+        #[allow(clippy::cast_possible_truncation)]
+        let in_header = length as u32;
+        self.header.length = in_header;
+        Packed { header: self.header, entries: compress(&self.entries), large: Some(change.data.clone()) }
     }
 
     /// Bytes that a change takes.
@@ -256,7 +317,11 @@ impl BlockBuilder {
         #[allow(clippy::cast_possible_truncation)]
         let length = self.entries.len() as u32;
         self.header.length = length;
-        (!self.entries.is_empty()).then(|| Packed { header: self.header, entries: compress(&self.entries) })
+        (!self.entries.is_empty()).then(|| Packed {
+            header: self.header,
+            entries: compress(&self.entries),
+            large: None,
+        })
     }
 }
 

@@ -10,7 +10,7 @@ mod segments;
 mod state;
 mod writer;
 
-pub(crate) use block::{Block, BlockBuilder, Entry, Header, Packed};
+pub(crate) use block::{Block, BlockBuilder, Entry, Header, Packed, is_large};
 pub(crate) use runs::{PastRun, PastRuns, ended};
 pub(crate) use segments::Segments;
 pub(crate) use state::{Floor, State};
@@ -62,6 +62,9 @@ pub(crate) trait Journal: Send + Sync + 'static {
     /// The blocks with entries after a position, in order, one call of `visit` each until it returns
     /// `false`. Only the headers are read unless `visit` asks for more.
     fn blocks_after(&self, position: Position, visit: &mut Visit<'_>) -> Result<(), JournalError>;
+
+    /// A part of the entry at a position, which is stored in parts; `None` if the entry is no longer kept.
+    fn part(&self, position: Position, number: u32) -> Result<Option<Vec<u8>>, JournalError>;
 
     /// The anchor before the first block that holds an entry on the feed's side of a mark; `None` if
     /// there is none.

@@ -2,12 +2,13 @@
 //!
 //! Retention is ours and drops whole segments, oldest position first: compaction that drops by age or size
 //! follows the clock, and the clock steps. A key is written once. Headers (`h` + last position) and entries
-//! (`e` + last position) of a segment lie apart, so that headers are scanned without reading entries.
+//! (`e` + last position) of a segment lie apart, so that headers are scanned without reading entries. So do the parts of large
+//! entries (`p` + position + number), which are written one by one before their header is, so that none is held whole.
 //!
 //! Entries come compressed, once, and fjall compresses nothing, which would do it for its log only: what is written,
 //! synchronised and kept in memory is a fraction of what came in.
 
-use super::block::{POSITION_LEN, write_position};
+use super::block::{PART_BYTES, POSITION_LEN, pack_part, unpack_part, write_position};
 use super::{Block, Floor, Header, Journal, JournalError, Packed, PastRun, Retention, State, Visit, ended};
 use crate::{Anchor, Lsn, Mark, Position};
 use fhir::Instant;
@@ -35,6 +36,7 @@ const STATE: &str = "state";
 const RUNS: &str = "runs";
 const HEADER: u8 = b'h';
 const ENTRIES: u8 = b'e';
+const PART: u8 = b'p';
 
 /// A journal in a directory.
 pub(crate) struct Segments {
@@ -83,6 +85,13 @@ fn key(tag: u8, position: Position) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + POSITION_LEN);
     key.push(tag);
     write_position(position, &mut key);
+    key
+}
+
+/// The key of a part of the entry at a position.
+fn part_key(position: Position, number: u32) -> Vec<u8> {
+    let mut key = key(PART, position);
+    key.extend_from_slice(&number.to_be_bytes());
     key
 }
 
@@ -238,6 +247,23 @@ impl Segment {
         Ok(())
     }
 
+    /// Writes the data of a large entry. Nobody reads it before the header is there, which comes with the state, and then
+    /// the log has it all. What is left of an append that failed is written again with the same keys.
+    fn write_parts(&self, position: Position, data: &[u8]) -> Result<(), JournalError> {
+        let mut in_memory = 0;
+        for (number, part) in (0..).zip(data.chunks(PART_BYTES)) {
+            let stored = pack_part(part);
+            in_memory += stored.len() as u64;
+            self.keyspace.insert(part_key(position, number), stored)?;
+            if in_memory >= MEMTABLE_BYTES / 2 {
+                // To the files before more is taken into memory.
+                self.keyspace.rotate_memtable_and_wait()?;
+                in_memory = 0;
+            }
+        }
+        Ok(())
+    }
+
     fn is_full(&self, bytes: u64) -> bool {
         let full = |ends: &Ends| {
             ends.last.offset.saturating_sub(ends.offset) >= bytes
@@ -312,7 +338,10 @@ impl Journal for Segments {
             let segment = if blocks.is_empty() { None } else { Some(open.active(state.epoch)?) };
             let mut ends = segment.as_ref().and_then(|segment| segment.ends());
             if let Some(segment) = &segment {
-                for Packed { header, entries } in blocks {
+                for Packed { header, entries, large } in blocks {
+                    if let Some(data) = large {
+                        segment.write_parts(header.last, &data)?;
+                    }
                     batch.insert(&segment.keyspace, key(HEADER, header.last), header.encode());
                     batch.insert(&segment.keyspace, key(ENTRIES, header.last), entries);
                     let first = Ends {
@@ -371,6 +400,20 @@ impl Journal for Segments {
                 }
             }
             Ok(())
+        })
+    }
+
+    fn part(&self, position: Position, number: u32) -> Result<Option<Vec<u8>>, JournalError> {
+        self.with(|open| {
+            let segment = {
+                let all = open.segments.read();
+                let before =
+                    |segment: &Arc<Segment>| segment.ends().is_some_and(|ends| ends.last.last < position);
+                all.get(all.partition_point(before)).cloned()
+            };
+            let Some(segment) = segment else { return Ok(None) };
+            let stored = segment.keyspace.get(part_key(position, number))?;
+            stored.map(|stored| unpack_part(&stored)).transpose()
         })
     }
 

@@ -4,10 +4,12 @@
 //! fails it drops what is queued, opens the journal again as soon as that is possible, and counts a new
 //! generation: the publisher then fetches from Postgres what the journal has not.
 
-use super::{BlockBuilder, Floor, Journal, JournalError, Packed, PastRun, PastRuns, Retention, State};
+use super::{
+    BlockBuilder, Floor, Journal, JournalError, Packed, PastRun, PastRuns, Retention, State, is_large,
+};
 use crate::budget::{Budget, Held};
 use crate::hub::Hub;
-use crate::{Anchor, Batch, Change, Lsn, Mark};
+use crate::{Anchor, Batch, Change, Lsn, Mark, Pressure};
 use fhir::Instant;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,13 +116,18 @@ impl Writer {
         };
         let runtime = tokio::runtime::Handle::current();
         std::thread::Builder::new().name("journal".into()).spawn(move || runtime.block_on(thread.run()))?;
-        Ok(Self { queue, places: Budget::new(QUEUE_BYTES) })
+        Ok(Self { queue, places: Budget::new(QUEUE_BYTES, Pressure::default()) })
     }
 
     /// A place in the queue for a batch; waits while the queue is full.
     pub(crate) async fn place(&self, batch: &Batch) -> Option<Held> {
         let data: usize = batch.changes.iter().map(|change| change.data.len()).sum();
         self.places.take(BATCH_BYTES + data).await
+    }
+
+    /// Waits until all that was queued is written, or dropped.
+    pub(crate) async fn emptied(&self) {
+        self.places.take(QUEUE_BYTES).await;
     }
 
     /// Queues.
@@ -182,6 +189,8 @@ struct Group {
     builder: Option<BlockBuilder>,
     /// Of entries, as they came.
     bytes: usize,
+    /// The places in the queue of what is large.
+    places: Vec<Held>,
 }
 
 impl Thread {
@@ -211,8 +220,10 @@ impl Thread {
         let mut next = next;
         while let Some(publish) = next {
             match publish {
-                Publish::Batch { batch, w, generation, place: _place } if generation == self.generation => {
+                Publish::Batch { batch, w, generation, place } if generation == self.generation => {
                     group.add(&batch, w);
+                    // What is large is held until it is written.
+                    group.places.extend(place.filter(|_| batch.changes.iter().any(is_large)));
                 }
                 Publish::Batch { .. } => {}
                 Publish::Begin { state, past, done } => {
@@ -351,7 +362,7 @@ impl Thread {
 impl Group {
     fn new(state: State) -> Self {
         let head_transaction = state.head_anchor().transaction;
-        Self { state, head_transaction, blocks: Vec::new(), builder: None, bytes: 0 }
+        Self { state, head_transaction, blocks: Vec::new(), builder: None, bytes: 0, places: Vec::new() }
     }
 
     fn add(&mut self, batch: &Batch, w: Option<Instant>) {
@@ -369,19 +380,27 @@ impl Group {
                 continue;
             }
             let w = w.unwrap_or(self.state.head_w).max(self.state.head_w);
-            let state = &self.state;
-            let builder = self.builder.get_or_insert_with(|| {
-                let room = room(&batch.changes[index..]);
-                let head = Anchor { position: state.head, transaction: self.head_transaction };
-                BlockBuilder::new(head, state.running_max, state.offset, w, room)
-            });
             let commit_time =
                 self.state.transaction.map_or(Instant::MIN, |transaction| transaction.commit_time);
-            builder.push(change, hash, commit_time);
+            let large = is_large(change);
+            if large {
+                self.close();
+            }
+            let state = &self.state;
+            let head = Anchor { position: state.head, transaction: self.head_transaction };
+            let new = |room| BlockBuilder::new(head, state.running_max, state.offset, w, room);
+            if large {
+                let room = BlockBuilder::length_of(change) - change.data.len();
+                let block = new(room).large(change, hash, commit_time);
+                self.add_block(block);
+            } else {
+                let builder = self.builder.get_or_insert_with(|| new(room(&batch.changes[index..])));
+                builder.push(change, hash, commit_time);
+            }
             (self.state.head, self.head_transaction) = (change.position, hash);
             self.state.head_w = w;
             self.state.running_max = self.state.running_max.max(change.stamp);
-            if builder.len() >= BLOCK_BYTES {
+            if self.builder.as_ref().is_some_and(|builder| builder.len() >= BLOCK_BYTES) {
                 self.close();
             }
         }
@@ -390,12 +409,16 @@ impl Group {
         }
     }
 
+    fn add_block(&mut self, block: Packed) {
+        self.bytes += block.header.length as usize;
+        self.state.offset = block.header.offset;
+        self.blocks.push(block);
+    }
+
     /// Ends the block that is being built.
     fn close(&mut self) {
         if let Some(block) = self.builder.take().and_then(BlockBuilder::finish) {
-            self.bytes += block.header.length as usize;
-            self.state.offset = block.header.offset;
-            self.blocks.push(block);
+            self.add_block(block);
             // Only here is there a pause in what is done in one go: the log's reader may wait for the processor.
             std::thread::yield_now();
         }

@@ -7,6 +7,7 @@ mod ahead;
 mod fixtures;
 mod freshness;
 mod hand_over;
+mod large;
 mod purged;
 mod resets;
 mod restored;

@@ -65,7 +65,7 @@ impl Source for TwoPages {
         let n = if request.after.is_none() { 1 } else { 2 };
         row(rows, instant(400 + n), &n.to_string(), &format!("{n} row"));
         let next = (n == 1).then(|| (instant(400 + n), n.to_string().into()));
-        Box::pin(async { Ok(Page { next, expected: Some(1) }) })
+        Box::pin(async { Ok(Page { next, expected: Some(1), large: None }) })
     }
 
     fn holding_back(&self) -> Option<String> {

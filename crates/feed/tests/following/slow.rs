@@ -1,7 +1,9 @@
 //! Who does not read, or has nothing to read.
 
 use crate::fixtures::{batch, instant, item, notice, numbers, open, row};
-use feed::{Answer, Begin, Item, Kind, Lsn, Mark, Notice, Page, PageRequest, PageRows, Sample, Source};
+use feed::{
+    Answer, Begin, Item, Kind, Lsn, Mark, Notice, Page, PageRequest, PageRows, Sample, Source, Subscription,
+};
 use fhir::{Filter, Instant, ResourceType, TypeSet};
 use std::sync::Arc;
 
@@ -10,9 +12,7 @@ struct Endless;
 
 impl Source for Endless {
     fn mark(&self) -> Answer<'_, Sample> {
-        let mark = Mark { w: instant(200), l: Lsn::new(10) };
-        let taken = tokio::time::Instant::now();
-        Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged: None }) })
+        sample()
     }
 
     fn confirm(&self) -> Answer<'_, ()> {
@@ -32,7 +32,7 @@ impl Source for Endless {
         Box::pin(async {
             tokio::task::yield_now().await;
             row(rows, instant(150), "a", "1 row");
-            Ok(Page { next: Some((instant(150), "a".into())), expected: Some(1) })
+            Ok(Page { next: Some((instant(150), "a".into())), expected: Some(1), large: None })
         })
     }
 
@@ -97,4 +97,97 @@ async fn a_quiet_stream_is_told_the_position_and_resumes_from_it() {
     publisher.publish(batch(3, ResourceType::PATIENT)).await.unwrap();
     let mut resumed = feed.subscribe(patients, Begin::After { id: Some(id), since: None });
     assert_eq!(numbers(&mut resumed, 3).await, [3]);
+}
+
+/// Rows of about ten kilobytes, in pages of about as many bytes as are asked for.
+struct Rows(usize);
+
+impl Source for Rows {
+    fn confirm(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn mark(&self) -> Answer<'_, Sample> {
+        sample()
+    }
+
+    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+        Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
+    }
+
+    fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            let first = request.after.map_or(0, |(_, id)| id.parse::<usize>().unwrap() + 1);
+            let end = (first + 1 + request.bytes / 10_000).min(self.0);
+            for n in first..end {
+                row(rows, instant(150), &format!("{n}"), &format!("{n} {}", "x".repeat(10_000)));
+            }
+            let next = (end < self.0).then(|| (instant(150), format!("{}", end - 1).into()));
+            Ok(Page { next, expected: Some(100), large: None })
+        })
+    }
+
+    fn holding_back(&self) -> Option<String> {
+        None
+    }
+}
+
+fn sample() -> Answer<'static, Sample> {
+    let mark = Mark { w: instant(200), l: Lsn::new(10) };
+    let taken = tokio::time::Instant::now();
+    Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged: None }) })
+}
+
+/// Many more subscribers than there is room for have taken something and read no more: others get all there is, from the
+/// tables and from the journal, and when the stalled ones read on they miss nothing and get nothing twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_subscribers_give_their_room_to_others_and_lose_nothing() {
+    const STALLED: u64 = 30;
+    const ROWS: u64 = 300;
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    feed.set_source(Arc::new(Rows(usize::try_from(ROWS).unwrap())));
+    for n in ROWS..2 * ROWS {
+        publisher.publish(batch(n, ResourceType::PATIENT)).await.unwrap();
+    }
+    let mut durable = publisher.durable();
+    durable.wait_for(|lsn| *lsn > Lsn::new(1000 + (2 * ROWS - 1) * 10)).await.unwrap();
+
+    let everything: Vec<_> = (0..2 * ROWS).collect();
+    let mut stalled = Vec::new();
+    for n in 0..STALLED {
+        let mut subscription = feed.subscribe(Filter::everything(), Begin::Since(None));
+        // Some stand in the pages, others in the journal.
+        let last = if n % 2 == 0 { n } else { ROWS + n };
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(|heard| *heard < last) {
+            heard.extend(some_numbers(&mut subscription).await);
+        }
+        stalled.push((subscription, heard));
+    }
+    let mut reading = feed.subscribe(Filter::everything(), Begin::Since(None));
+    assert_eq!(numbers(&mut reading, 2 * ROWS - 1).await, everything);
+    assert!(feed.status().reads_reclaimed > 0, "there was room for all");
+    for (mut subscription, mut heard) in stalled {
+        while heard.last() != everything.last() {
+            heard.extend(some_numbers(&mut subscription).await);
+        }
+        assert_eq!(heard, everything);
+    }
+    assert_eq!(feed.status().replays_waiting + feed.status().journal_readers_waiting, 0);
+}
+
+/// The numbers of the next frames.
+async fn some_numbers(subscription: &mut Subscription) -> Vec<u64> {
+    loop {
+        if let Item::Frames(frames) = item(subscription).await {
+            let text = String::from_utf8(frames.bytes.to_vec()).unwrap();
+            return text.lines().map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect();
+        }
+    }
 }

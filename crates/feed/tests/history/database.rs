@@ -213,7 +213,7 @@ impl State {
                 });
             }
         }
-        Page { expected: Some(rows.len()), next }
+        Page { expected: Some(rows.len()), next, large: None }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What [`write_resource`] has to do, done the obvious way: everything decoded by `serde_json`. For the property
 //! tests and the fuzzer.
 
-use super::{BadResource, Columns, write_resource};
+use super::{BadResource, Columns, LargeResource, write_resource};
 use crate::{Instant, ResourceType};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -112,5 +112,11 @@ fn expected(Object(input): Object) -> Option<Pairs> {
 
 pub(super) fn write(content: &[u8]) -> Result<Vec<u8>, BadResource> {
     let mut out = Vec::new();
-    write_resource(content, &COLUMNS, &mut out).map(|()| out)
+    let written = write_resource(content, &COLUMNS, &mut out);
+    // The way of large resources leads to the same.
+    let mut large = Vec::new();
+    let same = LargeResource::of(content, &COLUMNS).map(|resource| resource.write(&mut large).is_ok());
+    assert_eq!(same, written.map(|()| true));
+    assert_eq!(large, out);
+    written.map(|()| out)
 }

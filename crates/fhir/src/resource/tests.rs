@@ -130,3 +130,19 @@ fn ten_megabytes_of_nesting_take_no_stack() {
     );
     assert_eq!(written(&content[..content.len() - 2]), Err(BadResource::NotAnObject));
 }
+
+/// A large resource is written in windows: nothing that is escaped may be cut by their ends.
+#[test]
+fn a_line_break_at_the_end_of_a_window_is_escaped_whole() {
+    for filler in WINDOW - 80..WINDOW + 4 {
+        let content = format!(
+            "{{\"resourceType\":\"Patient\",\"x\":\"{}\u{2028}\u{85}\u{2029}\"\n}}",
+            "x".repeat(filler)
+        );
+        let (mut whole, mut large) = (Vec::new(), Vec::new());
+        write_resource(content.as_bytes(), &COLUMNS, &mut whole).unwrap();
+        LargeResource::of(content.as_bytes(), &COLUMNS).unwrap().write(&mut large).unwrap();
+        assert!(whole == large, "{filler}");
+        assert!(!whole.iter().any(|byte| *byte >= 0x80 || *byte == b'\n'));
+    }
+}

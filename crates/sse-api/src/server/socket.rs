@@ -2,6 +2,7 @@
 //! is let go of in time.
 
 use super::handover::Handover;
+use feed::Pressure;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,13 +10,54 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
+
+/// How long a client may take for what is written, while others wait for the memory that this takes.
+const UNDER_PRESSURE: Duration = Duration::from_secs(1);
 
 /// How long a client may take nothing of what is there for it.
 pub(super) struct Patience {
     client_timeout: Duration,
     /// Set while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
+}
+
+/// How long a client may take for what it is given in one go, when others wait.
+pub(super) struct Yielding {
+    pressure: Pressure,
+    /// Set from when a write had to wait for the first time until all is written.
+    behind: Option<Behind>,
+}
+
+struct Behind {
+    since: Instant,
+    asked: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Yielding {
+    pub(super) const fn new(pressure: Pressure) -> Self {
+        Self { pressure, behind: None }
+    }
+
+    /// Fails if others wait for these bytes and the client has had its time. To be asked whenever a write waits.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>, bytes: usize) -> Result<()> {
+        let pressure = &self.pressure;
+        let behind = self
+            .behind
+            .get_or_insert_with(|| Behind { since: Instant::now(), asked: Box::pin(pressure.asked()) });
+        while behind.asked.as_mut().poll(context).is_ready() {
+            if behind.since.elapsed() >= UNDER_PRESSURE && pressure.gives_up(bytes) {
+                return Err(Error::new(ErrorKind::TimedOut, "the client takes nothing, and others wait"));
+            }
+            behind.asked = Box::pin(pressure.asked());
+        }
+        Ok(())
+    }
+
+    /// Notes that all is written.
+    pub(super) fn done(&mut self) {
+        self.behind = None;
+    }
 }
 
 impl Patience {

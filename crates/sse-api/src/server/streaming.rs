@@ -5,9 +5,10 @@
 //! the stream itself.
 
 use super::handover::Handed;
-use super::socket::Patience;
+use super::socket::{Patience, Yielding};
 use axum::body::BodyDataStream;
 use bytes::Bytes;
+use feed::Pressure;
 use futures_core::Stream as _;
 use http::response::Parts;
 use hyper::Version;
@@ -32,6 +33,7 @@ const MAX_IGNORED_BYTES: usize = 64 << 10;
 pub(super) struct Streaming {
     socket: TcpStream,
     patience: Patience,
+    yielding: Yielding,
     body: BodyDataStream,
     /// Whether the stream is framed in chunks; without, the end of the connection is its end.
     chunked: bool,
@@ -65,10 +67,12 @@ struct InHand {
 }
 
 impl Streaming {
-    /// `ignored`: how much of what the client sent behind its request has been read already.
+    /// `pressure` is put on it when others wait for what its client does not take. `ignored`: how much of what the client
+    /// sent behind its request has been read already.
     pub(super) fn new(
         socket: TcpStream,
         client_timeout: Duration,
+        pressure: Pressure,
         handed: Handed,
         ignored: usize,
     ) -> Result<Self> {
@@ -77,9 +81,9 @@ impl Streaming {
         let chunked = handed.version != Version::HTTP_10;
         // The head goes with the first frame, which is there at once.
         let in_hand = InHand { before: head(&parts, chunked)?, ..InHand::default() };
-        let patience = Patience::new(client_timeout);
+        let (patience, yielding) = (Patience::new(client_timeout), Yielding::new(pressure));
         let body = body.into_data_stream();
-        Ok(Self { socket, patience, body, chunked, in_hand, step: Step::Asking, ignored })
+        Ok(Self { socket, patience, yielding, body, chunked, in_hand, step: Step::Asking, ignored })
     }
 
     /// Ready when the client is gone, or has sent too much behind its request, which is dropped.
@@ -118,12 +122,16 @@ impl Streaming {
             };
             IoSlice::advance_slices(&mut left, *written);
             let count = Pin::new(&mut self.socket).poll_write_vectored(context, left);
+            if count.is_pending() {
+                self.yielding.poll(context, *length)?;
+            }
             *written += match ready!(self.patience.bound(context, count))? {
                 0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 count => count,
             };
         }
         self.in_hand.clear();
+        self.yielding.done();
         Poll::Ready(Ok(()))
     }
 

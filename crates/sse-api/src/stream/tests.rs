@@ -185,3 +185,33 @@ async fn what_was_sent_is_counted_and_the_place_given_back() {
     assert_eq!(test.sample("fhir_tail_streams_ended_total{reason=\"client\"}"), 1.0);
     assert!(test.streams.open("system", peer).is_some());
 }
+
+/// Whatever would be said within it would be taken for data.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_said_within_a_frame_that_comes_in_pieces() {
+    let piece = |text: &'static str, open: bool| {
+        let tally = Arc::new([ResourceType::PATIENT].into_iter().filter(|_| !open).collect());
+        Item::Frames(feed::Frames { bytes: text.into(), tally, open })
+    };
+    let mut test = stream(15);
+    test.next().await;
+    test.feed.send(piece("id: x\ndata: {", true));
+    assert_eq!(test.next().await, "id: x\ndata: {");
+    assert!(tokio::time::timeout(Duration::from_secs(60), test.next()).await.is_err(), "a heartbeat");
+    test.feed.send(piece("}\n\n", false));
+    assert_eq!(test.next().await, "}\n\n");
+    assert_eq!(test.next().await, ": still here\n");
+    assert_eq!(test.sample("fhir_tail_events_sent_total{type=\"Patient\"}"), 1.0);
+
+    test.feed.send(piece("id: y\ndata: {", true));
+    test.next().await;
+    test.stopping.cancel();
+    assert!(test.is_over().await, "it ends without a word");
+
+    let mut test = stream(15);
+    test.next().await;
+    test.feed.send(piece("id: z\ndata: {", true));
+    test.next().await;
+    test.feed.fail(SourceError::Unavailable("x".into()));
+    assert!(test.is_over().await, "it ends without a word");
+}

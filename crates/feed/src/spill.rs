@@ -1,0 +1,138 @@
+//! Large rows of the tables on their way to replays: read once, kept in a file without a name, sent piece by piece.
+//!
+//! The database gives a row whole or not at all. Kept in memory for a client that is slow, a row of a gigabyte would be
+//! kept from all others; so it is written to the disk of the journal, by one replay at a time, and shared by all that want it.
+
+use crate::{LargeRow, Pressure, Source, SourceError};
+use fhir::ResourceType;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// No more files than this are open at once, and they have no more bytes, but for the last one ...
+const MOST_FILES: usize = 32;
+const MOST_BYTES: u64 = 4 << 30;
+/// ... and this often it is looked whether another has been sent.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The large rows that are being sent.
+pub(crate) struct Spills {
+    directory: PathBuf,
+    /// By the version of the row.
+    open: Mutex<HashMap<i64, Weak<Spill>>>,
+    /// One is read at a time.
+    turn: tokio::sync::Mutex<()>,
+    waiting: AtomicUsize,
+    pressure: Pressure,
+}
+
+/// A large row, in the form in which it is streamed.
+pub(crate) struct Spill {
+    file: File,
+    pub(crate) length: u64,
+}
+
+impl Spills {
+    /// Files are made in this directory. `pressure` is put on clients when there are too many.
+    pub(crate) fn new(directory: PathBuf, pressure: Pressure) -> Self {
+        Self {
+            pressure,
+            directory,
+            open: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// The row; `None` if it is gone or cannot be streamed.
+    pub(crate) async fn get(
+        &self,
+        source: &dyn Source,
+        resource_type: ResourceType,
+        row: &LargeRow,
+    ) -> Result<Option<Arc<Spill>>, SourceError> {
+        if let Some(spill) = self.find(row.version) {
+            return Ok(Some(spill));
+        }
+        let waiting = Waiting::new(&self.waiting);
+        let _turn = self.turn.lock().await;
+        while self.is_full() {
+            // What a client has in hand of a large row keeps its file: any bytes will do.
+            self.pressure.ask_for(1);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        drop(waiting);
+        if let Some(spill) = self.find(row.version) {
+            return Ok(Some(spill));
+        }
+        let Some(write) = source.large(resource_type, row.clone()).await? else { return Ok(None) };
+        let directory = self.directory.clone();
+        let spilled = tokio::task::spawn_blocking(move || {
+            let mut out = BufWriter::with_capacity(256 << 10, tempfile::tempfile_in(directory)?);
+            write(&mut out)?;
+            let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+            let length = file.metadata()?.len();
+            Ok::<_, io::Error>(Arc::new(Spill { file, length }))
+        });
+        let spill = match spilled.await {
+            Ok(Ok(spill)) => spill,
+            Ok(Err(error)) => {
+                let told = format!("a large row cannot be written to the data directory: {error}");
+                return Err(SourceError::Unavailable(told));
+            }
+            Err(_) => return Err(SourceError::Unavailable("the service is stopping".into())),
+        };
+        let mut open = self.open.lock();
+        open.retain(|_, spill| spill.strong_count() > 0);
+        open.insert(row.version, Arc::downgrade(&spill));
+        Ok(Some(spill))
+    }
+
+    /// Whether another file would be too many.
+    fn is_full(&self) -> bool {
+        let open = self.open.lock();
+        let open: Vec<_> = open.values().filter_map(Weak::upgrade).collect();
+        open.len() >= MOST_FILES || open.iter().map(|spill| spill.length).sum::<u64>() >= MOST_BYTES
+    }
+
+    fn find(&self, version: i64) -> Option<Arc<Spill>> {
+        self.open.lock().get(&version)?.upgrade()
+    }
+
+    /// Replays that wait for their turn.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+}
+
+impl Spill {
+    /// Up to so many bytes from an offset on; none at the end. Blocks.
+    pub(crate) fn read(&self, offset: u64, most: usize) -> io::Result<Vec<u8>> {
+        let left = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; left.min(most)];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+}
+
+/// One that waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

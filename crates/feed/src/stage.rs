@@ -1,0 +1,165 @@
+//! One stage of a replay: the rows of a type, or its deletions, page after page.
+
+use crate::feed::Shared;
+use crate::framed::Framed;
+use crate::id::{Cursor, Place, Replaying};
+use crate::large::LargeFrame;
+use crate::pace::Pace;
+use crate::pieces::{PIECE_BYTES, Pieces};
+use crate::replay::persist;
+use crate::subscription::Out;
+use crate::{EventId, Item, LargeRow, Page, PageRequest, Source, SourceError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant as Clock;
+use tokio_util::task::AbortOnDropHandle;
+
+/// One stage for one subscriber.
+pub(crate) struct Stage<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) out: &'a Out,
+    pub(crate) source: &'a Arc<dyn Source>,
+    /// The place before all its rows.
+    pub(crate) row: Replaying,
+}
+
+type Read = (Page, Pieces<EventId>);
+
+impl Stage<'_> {
+    /// Sends its pages; the id of the last row sent, or the one given.
+    pub(crate) async fn run(
+        &self,
+        mut request: PageRequest,
+        pace: &mut Pace,
+        mut passed: EventId,
+    ) -> Result<EventId, SourceError> {
+        let mut ahead: Option<AbortOnDropHandle<Result<Read, SourceError>>> = None;
+        loop {
+            // What failed ahead is tried again, with pauses.
+            let early = match ahead.take() {
+                Some(ahead) => ahead.await.ok().and_then(Result::ok),
+                None => None,
+            };
+            let (page, pieces) = match early {
+                Some(page) => page,
+                None => persist(self.out, || self.read(&request)).await?,
+            };
+            let more = page.next.is_some();
+            let (after, expected, bytes) = (page.next, page.expected, pace.bytes());
+            let next = PageRequest { after, expected, bytes, ..request.clone() };
+            let this = std::mem::replace(&mut request, next);
+            if more && pace.is_prompt() {
+                ahead = Some(AbortOnDropHandle::new(tokio::spawn(self.read(&request))));
+                // So that the database has it before we are busy with this one.
+                tokio::task::yield_now().await;
+            }
+            let begun = Clock::now();
+            let mut sent = None;
+            while let Some(piece) = pieces.take() {
+                sent = Some(piece.place.clone());
+                self.out.send(Item::Frames(piece.frames), piece.place).await;
+            }
+            passed = sent.clone().unwrap_or(passed);
+            if pieces.reclaimed() {
+                pace.reclaimed();
+                ahead = None;
+                // The rest of this page, from the last row that was sent.
+                let after = sent.as_ref().and_then(place_of).or_else(|| this.after.clone());
+                request = PageRequest { after, bytes: pace.bytes(), ..this };
+                continue;
+            }
+            if let Some(large) = &page.large {
+                passed = self.send_large(large, passed).await?;
+            }
+            pace.taken_within(begun.elapsed(), self.shared.page_budget.waiting() > 0);
+            request.bytes = pace.bytes();
+            if !more {
+                return Ok(passed);
+            }
+        }
+    }
+
+    /// Sends a large row, if it is still there; its id, or the one given.
+    async fn send_large(&self, large: &LargeRow, passed: EventId) -> Result<EventId, SourceError> {
+        let Replaying { cursor: Cursor { kind, resource_type, .. }, .. } = self.row;
+        let spills = &self.shared.spills;
+        let spill = persist(self.out, || spills.get(&**self.source, resource_type, large)).await?;
+        let Some(spill) = spill else { return Ok(passed) };
+        let cursor = Cursor { stamp: large.stamp, id: large.id.clone(), ..self.row.cursor.clone() };
+        let id = EventId(Place::Replay(Replaying { cursor, ..self.row.clone() }));
+        let frame = LargeFrame { shared: self.shared, out: self.out, budget: &self.shared.page_budget };
+        frame.begin(&id, kind.event(resource_type), &passed).await;
+        let mut offset = 0;
+        while offset < spill.length {
+            let spill = Arc::clone(&spill);
+            let sent = frame.piece(&passed, move || spill.read(offset, PIECE_BYTES)).await;
+            // In the middle of a frame nothing can be told: the stream ends, and the client resumes before it.
+            offset += sent.map_err(|error| SourceError::Unavailable(error.to_string()))? as u64;
+        }
+        frame.end(id.clone(), kind.event(resource_type)).await;
+        Ok(id)
+    }
+
+    /// A page, and its frames. First room, then a turn: whoever waits for room must not hold a turn that others could use;
+    /// and the turn ends with the page, however slow its reader is.
+    fn read(
+        &self,
+        request: &PageRequest,
+    ) -> impl Future<Output = Result<Read, SourceError>> + Send + 'static {
+        let (shared, source) = (self.shared.clone(), self.source.clone());
+        let (row, request) = (self.row.clone(), request.clone());
+        async move {
+            let held = shared.page_budget.take(request.bytes).await;
+            let _turn = shared.turns.take().await;
+            let mut rows = Framed::new(shared.framing.clone(), &shared.spare, row);
+            let page = source.page(request, &mut rows).await?;
+            Ok((page, rows.finish(&shared.page_budget, held)))
+        }
+    }
+}
+
+/// The row that an id of a replay names.
+fn place_of(id: &EventId) -> Option<(fhir::Instant, Box<str>)> {
+    match &id.0 {
+        Place::Replay(place) => Some((place.cursor.stamp, place.cursor.id.clone())),
+        Place::Beginning | Place::Live { .. } | Place::Split { .. } | Place::Old { .. } => None,
+    }
+}
+
+/// Turns at reading a page of the tables.
+pub(crate) struct Turns {
+    free: Semaphore,
+    waiting: AtomicUsize,
+}
+
+impl Turns {
+    /// So many at the same time.
+    pub(crate) fn new(turns: usize) -> Self {
+        Self { free: Semaphore::new(turns.max(1)), waiting: AtomicUsize::new(0) }
+    }
+
+    async fn take(&self) -> Option<SemaphorePermit<'_>> {
+        if let Ok(turn) = self.free.try_acquire() {
+            return Some(turn);
+        }
+        self.waiting.fetch_add(1, Relaxed);
+        let _waiting = Counted(&self.waiting);
+        // It is never closed.
+        self.free.acquire().await.ok()
+    }
+
+    /// How many pages wait for one.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+}
+
+/// One of those that are counted.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
