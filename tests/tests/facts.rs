@@ -15,6 +15,7 @@ pub(crate) fn cases() -> Vec<Case> {
         each each_fact_that_fails_is_noticed_and_mended,
         once a_resting_trigger_is_noticed_within_a_minute,
         each deletions_without_tombstones_reset_everybody,
+        once a_slot_that_nothing_is_read_from_does_not_fill_the_disk,
         once an_id_is_not_reset_while_a_fact_fails,
         once not_ready_before_a_replay_can_begin,
         once migrate_makes_right_what_a_restore_lacks,
@@ -298,6 +299,30 @@ async fn deletions_without_tombstones_reset_everybody(context: Context) -> Resul
         ensure!(has("kept") == (times == 0), "kept: {}", reader.tail());
     }
     site.ready().await
+}
+
+/// No epoch begins while a fact fails. What the slot holds meanwhile has its limit all the same.
+async fn a_slot_that_nothing_is_read_from_does_not_fill_the_disk(context: Context) -> Result<()> {
+    let mut site = Site::prepare(&context, &[], &["--max-wal-held", "16MiB"]).await?;
+    site.server.start().await?;
+    site.ready().await?;
+    site.put("Patient", "before").await?;
+    site.sql.batch_execute("alter table fhir.resource rename column content to document").await?;
+    let why = fails(&site, "columns").await?;
+    ensure!(why.contains("fhir.resource has no column content"), "{why}");
+    site.sql.batch_execute("create table noise (x text)").await?;
+    until("the slot to be given up", SOON, || async {
+        let noise = "insert into noise select repeat(md5(i::text), 30) from generate_series(1, 5000) i";
+        site.sql.batch_execute(noise).await?;
+        let slots: i64 =
+            site.sql.query_one("select count(*) from pg_replication_slots", &[]).await?.try_get(0)?;
+        Ok((slots == 0).then_some(()))
+    })
+    .await?;
+    site.sql.batch_execute("alter table fhir.resource rename column document to content").await?;
+    site.ready().await?;
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    reader.hear("before", SOON, |reader| reader.heard_of("before")).await
 }
 
 /// An id that cannot be continued: nobody is told to drop what he has while nothing could replace it.

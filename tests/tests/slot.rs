@@ -194,7 +194,7 @@ async fn a_column_that_is_gone_is_named(context: Context) -> Result<()> {
     site.server.terminate(SOON).await?;
     site.sql.batch_execute("alter table fhir.resource rename column content to document").await?;
     site.server.start().await?;
-    says(&site, "column \"content\" does not exist").await?;
+    says(&site, "fhir.resource has no column content").await?;
     site.sql.batch_execute("alter table fhir.resource rename column document to content").await?;
     ready(&site).await
 }

@@ -22,13 +22,13 @@ impl Rate {
 
     /// The bytes that are written in a time.
     pub fn amount(self, time: Duration) -> u64 {
-        let bytes = u128::from(self.bytes) * time.as_millis() / self.time.as_millis().max(1);
+        let bytes = u128::from(self.bytes).saturating_mul(time.as_millis()) / self.time.as_millis().max(1);
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     /// How long it takes to write so many bytes: a year at most.
     pub fn lasts(self, bytes: u64) -> Duration {
-        let millis = u128::from(bytes) * self.time.as_millis() / u128::from(self.bytes.max(1));
+        let millis = u128::from(bytes).saturating_mul(self.time.as_millis()) / u128::from(self.bytes.max(1));
         Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).min(MOST)
     }
 }

@@ -105,6 +105,11 @@ impl Session {
             prepared = prepare(&self.settings, &mut known, &self.status) => prepared,
         };
         self.forked = known.forked;
+        if matches!(prepared, Err(SessionError::FactsFail(_))) {
+            // The slot is ours, and nothing is read from it until somebody mends something: the disk comes first.
+            let held = self.status.borrow().wal_held_bytes;
+            self.give_up_slot |= held.is_some_and(|held| held > self.settings.max_wal_held);
+        }
         let prepared = prepared?;
         let Prepared { connected, connection, start: from, identity, epoch } = prepared;
         if let Some(epoch) = epoch {
