@@ -3,22 +3,26 @@
 /// A seeded mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Bug {
-    /// A row is stamped with the beginning of its transaction (`now()`), not with the clock.
-    StampIsTransactionStart,
+    /// A row is stamped with the clock, even if that time was closed.
+    StampIgnoresClosedTime,
     /// The clock is read for the stamp before the wait for a concurrent writer of the same key.
     StampBeforeLock,
     /// An insert that was stamped before it waited is told, although its key was deleted meanwhile.
     DeletedBehindStamp,
     /// A row is stamped before its transaction has an id, by which others see that it writes.
     StampBeforeTransactionId,
-    /// A mark looks who is writing first, and at the clock afterwards.
-    ActivityBeforeClock,
+    /// A mark looks who is writing first, and closes a time afterwards.
+    WritersBeforeClosing,
+    /// A time that was closed counts as safe at once, whoever was writing then.
+    ClosedIsSafe,
+    /// The closed time is not in the database's log, so that a crash forgets it.
+    ClosedTimeIsForgotten,
+    /// A journal begins at the clock, even if what is in the tables is stamped later.
+    JournalBeginsAtClock,
     /// Neither a mark nor a page waits for the log to come to the database's disk.
     NothingWaitsForDisk,
     /// A round is resumed with a mark that is taken anew.
     ResumeWithNewMark,
-    /// Another round is made although the clock has stepped back since the mark.
-    RoundAfterClockStep,
     /// A replay begins before W has passed the beginning of the journal.
     ReplayBeforeJournalBegins,
     /// The id of a live event has the W of the last sample, even if the feed has not passed its L.

@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 const LIBRARY: &str = "faketime/libfaketime.so.1";
 const PLACES: [&str; 3] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"];
 
+fn library() -> Option<PathBuf> {
+    PLACES.iter().map(|place| Path::new(place).join(LIBRARY)).find(|path| path.is_file())
+}
+
 /// What the database takes for the time: the real one and an offset.
 #[derive(Clone, Debug)]
 pub struct Clock {
@@ -15,11 +19,15 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// Whether the library is not installed here.
+    pub fn is_missing() -> bool {
+        library().is_none()
+    }
+
     /// A clock that is right at first, its offset kept in a file in this folder; `None` where the library is not
     /// installed.
     pub fn new(directory: &Path) -> Result<Option<Self>> {
-        let library = PLACES.iter().map(|place| Path::new(place).join(LIBRARY)).find(|path| path.is_file());
-        let Some(library) = library else { return Ok(None) };
+        let Some(library) = library() else { return Ok(None) };
         let clock = Self { library, file: directory.join("clock") };
         clock.step_to(0)?;
         Ok(Some(clock))

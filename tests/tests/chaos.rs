@@ -23,6 +23,8 @@ pub(crate) fn cases() -> Vec<Case> {
 /// How long it goes on if nobody says.
 const SECONDS: u64 = 20;
 const READERS: u32 = 10;
+/// They begin within this time.
+const READERS_BEGIN: Duration = Duration::from_secs(3);
 /// A round is not longer than this: what each reader heard is kept until it is judged.
 const ROUND: Duration = Duration::from_secs(60);
 /// The database's clock is at most this far ahead of the real time: beyond a minute stamps count as damaged.
@@ -90,9 +92,9 @@ async fn play(
     let crowd = Crowd {
         load: Load { writers: 4, pause: Duration::from_millis(25), restarts: true },
         readers,
+        spread: READERS_BEGIN,
         time,
         address: Address::fixed(clients.address()),
-        clock_steps_back: clock.is_some(),
     };
     let stalled = Vec::new();
     let faults = Faults { database, clients, clock, disk, stalled, injected: &mut totals.injected };

@@ -7,6 +7,7 @@ mod browser;
 mod chaos;
 mod check;
 mod clients;
+mod clock;
 mod contract;
 mod crowd;
 mod demo;
@@ -85,6 +86,7 @@ fn main() -> std::process::ExitCode {
             page_fits::cases(),
             page_tabs::cases(),
             random::cases(),
+            clock::cases(),
             chaos::cases(),
         ]
         .concat(),

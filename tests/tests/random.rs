@@ -77,9 +77,9 @@ async fn run(context: &Context, restarts: bool, disturbance: impl Disturbance) -
     let crowd = Crowd {
         load: Load { writers: 6, pause: Duration::from_millis(12), restarts },
         readers: 8,
+        spread: Duration::from_secs(3),
         time: Duration::from_secs(seconds()?.unwrap_or(SECONDS)),
         address: site.server.address(),
-        clock_steps_back: false,
     };
     let tally = crowd
         .run(&mut site, Rng::with_seed(seed), disturbance)

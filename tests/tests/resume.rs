@@ -200,14 +200,7 @@ async fn what_was_seen_before_a_crash_comes_once(context: Context) -> Result<()>
         reader.hear("the end", SOON, |reader| reader.heard_of("end")).await?;
         check(
             &reader.heard,
-            Expect {
-                history: &history,
-                table: &table,
-                types: &[],
-                since: None,
-                resets: false,
-                clock_stepped_back: false,
-            },
+            Expect { history: &history, table: &table, types: &[], since: None, resets: false },
         )
         .with_context(|| format!("seed {seed}, {}", reader.tail()))?;
     }

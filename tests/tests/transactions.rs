@@ -25,18 +25,8 @@ pub(crate) fn cases() -> Vec<Case> {
 /// Compares what a subscriber of everything has heard with what was committed.
 async fn judge(site: &Site, heard: &[Heard]) -> Result<()> {
     let (history, table) = (History::read(&site.sql).await?, Table::read(&site.sql).await?);
-    check(
-        heard,
-        Expect {
-            history: &history,
-            table: &table,
-            types: &[],
-            since: None,
-            resets: false,
-            clock_stepped_back: false,
-        },
-    )
-    .with_context(|| format!("it heard {heard:#?}"))
+    check(heard, Expect { history: &history, table: &table, types: &[], since: None, resets: false })
+        .with_context(|| format!("it heard {heard:#?}"))
 }
 
 /// How often something was said about a resource.

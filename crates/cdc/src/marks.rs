@@ -3,16 +3,18 @@
 //! One task samples them every second on a connection of its own, and at once when a replay asks. The steps
 //! of a sample, in this order, each a statement of its own outside any transaction:
 //!
-//! 1. the clock;
-//! 2. who is in a transaction that has written, and since when; then which transactions are prepared. What
-//!    stamped at or before `least(clock, oldest beginning) - 100 ms` has ended and is visible;
+//! 1. a time is closed (`fhir.close_time`): from then on no stamp is taken at or before it, whatever the clock does;
+//! 2. which transactions have an id; then which are prepared. When those have ended that had one after a time was
+//!    closed, all that is stamped at or before it is visible: it is a safe time;
 //! 3. the end of the log. The mark holds once the log is on disk up to there.
 //!
-//! W never falls: a time that was safe stays safe, even if a transaction that had only read since before
-//! then begins to write.
+//! To close a time writes to the database's log. So it is done when a replay asks, and with a tick only if changes have
+//! been published since, or half a minute has passed. W never falls, in the journal and in the database.
 
+mod closings;
 mod sample;
 mod sampler;
 
+pub(crate) use closings::{Open, Xid};
 pub(crate) use sample::{Holder, SampleError, holder};
 pub(crate) use sampler::Marks;

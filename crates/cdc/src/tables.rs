@@ -66,8 +66,7 @@ impl Tables {
         answer
     }
 
-    /// How often the database's clock was seen to step back by more than 100 ms. After such a step a version may
-    /// come twice within one replay, and `_since` may miss what is stamped in the repeated span.
+    /// How often the database's clock was seen to step back by more than 100 ms.
     pub fn clock_steps(&self) -> u64 {
         self.marks.clock_steps()
     }

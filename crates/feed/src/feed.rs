@@ -87,6 +87,9 @@ pub struct Status {
     pub journal_ok: bool,
     /// The newest W.
     pub w: Option<Instant>,
+    /// While the clock does not step, all that is stamped at or before it is visible: later than W if nothing has changed
+    /// since.
+    pub visible_until: Option<Instant>,
     /// Before W has passed this instant no replay begins: where the journal begins.
     pub journal_begins: Instant,
     /// Bytes held for subscribers.
@@ -136,6 +139,8 @@ pub(crate) struct Shared {
     freshness: Mutex<Freshness>,
     /// The greatest L of a mark that pages wait for, with the run that they are read in.
     paged: watch::Sender<(u64, Lsn)>,
+    /// See [`Feed::visible_until`]; with the epoch.
+    visible_until: Mutex<Option<(u64, Instant)>>,
     /// False while somebody else follows the database.
     follows: watch::Sender<bool>,
 }
@@ -147,6 +152,10 @@ pub struct Marking {
     pub floor: Option<Instant>,
     /// The epoch that it is taken in.
     pub epoch: u64,
+    /// The last change that was published.
+    pub head: Position,
+    /// A W at or beyond it lets replays begin, and leaves nothing that is in the journal to the feed.
+    pub reached: Instant,
 }
 
 impl Feed {
@@ -208,6 +217,7 @@ impl Feed {
             marks,
             paged,
             freshness: Mutex::new(Freshness::new(Clock::now())),
+            visible_until: Mutex::new(None),
             follows: watch::Sender::new(true),
         });
         tokio::spawn(keep_fresh(Arc::downgrade(&shared)));
@@ -242,8 +252,16 @@ impl Feed {
 
     /// To be asked before a mark is taken, and given back with it.
     pub fn marking(&self) -> Marking {
-        let head = self.shared.hub.head();
-        Marking { floor: head.mark.map(|mark| mark.w), epoch: head.epoch }
+        let (head, on_disk) = (self.shared.hub.head(), *self.shared.durable.borrow());
+        let floor = head.mark.map(|mark| mark.w);
+        let newest = if on_disk.known { on_disk.newest } else { Instant::MIN };
+        let reached = floor.unwrap_or(Instant::MIN).max(newest);
+        Marking { floor, epoch: head.epoch, head: head.last.position, reached }
+    }
+
+    /// Notes up to when all that is stamped is visible, as far as the clock does not step: how far behind replays are.
+    pub fn visible_until(&self, epoch: u64, until: Instant) {
+        *self.shared.visible_until.lock() = Some((epoch, until));
     }
 
     /// Notes a mark that was taken (every second): for the ids of live events and for retention. One that was begun in
@@ -284,6 +302,7 @@ impl Feed {
     pub fn status(&self) -> Status {
         let head = self.shared.hub.head();
         let on_disk = *self.shared.durable.borrow();
+        let visible = *self.shared.visible_until.lock();
         Status {
             head: head.last.position,
             received_lsn: head.received,
@@ -291,6 +310,7 @@ impl Feed {
             journal_bytes: on_disk.bytes,
             journal_ok: !on_disk.failing,
             w: head.mark.map(|mark| mark.w),
+            visible_until: visible.filter(|(epoch, _)| *epoch == head.epoch).map(|(_, until)| until),
             journal_begins: on_disk.floor.stamp,
             held_bytes: self.shared.budget.held() + self.shared.page_budget.held(),
             replays_waiting: self.shared.page_budget.waiting()

@@ -16,14 +16,12 @@ use std::time::Duration;
 
 /// A later round is worth its queries when W has moved on by more than this.
 const ROUND_WORTH: Duration = Duration::from_secs(5);
-/// The database's clock may fall behind ours by this much within a round before it counts as a step back.
-const CLOCK_MARGIN: Duration = Duration::from_millis(100);
 /// How often W is looked at while a replay waits for it to pass the beginning of the journal.
 const WAIT_FOR_W: Duration = Duration::from_millis(200);
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5);
 const PURGED: &str = "deletions that the client has not heard of were purged from the database";
 const FORKED: &str = "the database's history is another than the one that the client has seen";
-const STEPPED_BACK: &str = "the database's clock has stepped back behind what the client has";
+const STEPPED_BACK: &str = "the database's stamps have gone back behind what the client has";
 
 /// One replay for one subscriber.
 pub(crate) struct Replay<'a> {
@@ -73,8 +71,8 @@ impl Replay<'_> {
         if let Some(since) = since
             && since >= w
         {
-            // A client may ask for what is to come. But what an id says was safe has been, unless the clock stepped
-            // back: then what has changed since may be stamped before it.
+            // A client may ask for what is to come. But what an id says was safe has been, unless the database has
+            // forgotten which time was closed: then what has changed since may be stamped before it.
             if reset.is_some() && since > w {
                 return Ok(Paged::Impossible(id.clone(), STEPPED_BACK));
             }
@@ -92,7 +90,7 @@ impl Replay<'_> {
                 return self.done(&*source, round.hand_over()).await;
             }
             let next = persist(self.out, || source.mark()).await?;
-            if clock_fell_behind(&sample, &next) || !worth_a_round(&sample, &next) {
+            if !worth_a_round(&sample, &next) {
                 return self.done(&*source, round.hand_over()).await;
             }
             self.shared.paged(run, next.mark.l).await;
@@ -302,13 +300,6 @@ const REFERRED_TO: [&str; 12] = [
     "Group",
     "Encounter",
 ];
-
-fn clock_fell_behind(earlier: &Sample, later: &Sample) -> bool {
-    let ours = later.taken.duration_since(earlier.taken);
-    let theirs = later.clock.unix_micros().saturating_sub(earlier.clock.unix_micros());
-    let theirs = Duration::from_micros(u64::try_from(theirs).unwrap_or(0));
-    theirs + CLOCK_MARGIN < ours
-}
 
 fn worth_a_round(earlier: &Sample, later: &Sample) -> bool {
     let moved = later.mark.w.unix_micros().saturating_sub(earlier.mark.w.unix_micros());

@@ -31,9 +31,7 @@ impl Mark {
 pub struct Sample {
     /// The mark.
     pub mark: Mark,
-    /// The database's clock when the sample was begun.
-    pub clock: Instant,
-    /// Our own clock at the same moment.
+    /// Our own clock when the sample was begun.
     pub taken: tokio::time::Instant,
     /// The newest stamp of a tombstone that was purged: deletions up to it can no longer be told.
     pub tombstones_purged: Option<Instant>,

@@ -131,12 +131,12 @@ impl Metrics {
     }
 }
 
-/// How old W is by our clock; `None` while there is none.
+/// How far behind our clock replays are; `None` while there is no W. W itself stands still while nothing changes.
 pub(crate) fn w_age_seconds(feed: &Status) -> Option<f64> {
     let now = now();
     // A microsecond more or less is lost in a float of this size: never mind.
     #[allow(clippy::cast_precision_loss)]
-    feed.w.map(|w| now.unix_micros().saturating_sub(w.unix_micros()) as f64 / 1e6)
+    feed.visible_until.max(feed.w).map(|w| now.unix_micros().saturating_sub(w.unix_micros()) as f64 / 1e6)
 }
 
 /// Our clock.

@@ -121,6 +121,7 @@ pub(crate) fn status() -> Status {
         journal_bytes: 0,
         journal_ok: true,
         w: Some(Instant::MIN),
+        visible_until: None,
         journal_begins: Instant::MIN,
         held_bytes: 0,
         replays_waiting: 0,

@@ -25,7 +25,7 @@ struct OnePatient;
 impl Source for OnePatient {
     fn mark(&self) -> Answer<'_, Sample> {
         let taken = tokio::time::Instant::now();
-        Box::pin(async move { Ok(Sample { mark: MARK, clock: MARK.w, taken, tombstones_purged: None }) })
+        Box::pin(async move { Ok(Sample { mark: MARK, taken, tombstones_purged: None }) })
     }
 
     fn confirm(&self) -> Answer<'_, ()> {

@@ -1,8 +1,8 @@
 //! What each step does to a state, and which of the situations that scenarios are about it reaches.
 
-use super::clock::Instant;
+use super::clock::{BEGINNING, Instant};
 use super::database::{Database, Row, Transaction};
-use super::mark::{Mark, Sampler, oldest_writer, safe_time};
+use super::mark::{Closing, Closings, Mark, Sampler};
 use super::subscriber::{self, Server};
 use super::{History, Reached, State, Step};
 use crate::Bug;
@@ -11,42 +11,64 @@ impl History {
     fn write(&self, state: &mut State, number: usize, key: u8, deleted: bool) {
         let now = state.clock.now;
         let before = state.database.visible(key).map(|(_, row)| row.stamp);
-        let stamped = |clock: Instant| before.map_or(clock, |before| clock.max(before + 1));
+        let earliest = self.earliest(&state.database);
+        if earliest > now {
+            self.reach(Reached::StampAfterClock);
+        }
+        let stamp = now.max(earliest).max(before.map_or(now, |before| before + 1));
         let transaction = &mut state.database.transactions[number];
         *transaction = match *transaction {
-            Transaction::Stamped { start, row, .. } => Transaction::Written { start, row },
-            Transaction::Idle => {
-                Transaction::Written { start: now, row: Row { key, deleted, stamp: stamped(now) } }
-            }
-            Transaction::Identified { start } => {
-                let clock = if self.has_bug(Bug::StampIsTransactionStart) { start } else { now };
-                Transaction::Written { start, row: Row { key, deleted, stamp: stamped(clock) } }
+            Transaction::Stamped { row, .. } => Transaction::Written { row },
+            Transaction::Idle | Transaction::Identified => {
+                Transaction::Written { row: Row { key, deleted, stamp } }
             }
             other => other,
         };
     }
 
+    /// The earliest stamp that may be taken.
+    fn earliest(&self, database: &Database) -> Instant {
+        if self.has_bug(Bug::StampIgnoresClosedTime) { BEGINNING } else { database.closed.saturating_add(1) }
+    }
+
     fn sample(&self, state: &mut State, step: Step) {
-        let (clock, stepped) = (state.clock.now, state.clock.stepped);
+        let now = state.clock.now;
+        let reached = state.feed.begins.map_or(BEGINNING, |(_, since)| since);
         state.sampler = match (step, state.sampler) {
-            (Step::SampleClock, Sampler::Idle) => Sampler::Clock { clock, stepped },
-            (Step::SampleClock, Sampler::Activity { oldest }) => {
-                safe_time(&state.clock, clock, oldest, state.feed.mark, stepped)
+            (Step::CloseTime, Sampler::Idle) => Sampler::Closed { time: state.database.close(now, reached) },
+            (Step::CloseTime, Sampler::Writers { open }) => {
+                let time = state.database.close(now, reached);
+                state.closings.push(Closing { time, waits_for: open });
+                self.safe(state, open)
             }
-            (Step::SampleActivity, Sampler::Idle) => {
-                Sampler::Activity { oldest: oldest_writer(&state.database) }
+            (Step::SampleWriters, Sampler::Idle) if self.has_bug(Bug::WritersBeforeClosing) => {
+                Sampler::Writers { open: state.database.writers() }
             }
-            (Step::SampleActivity, Sampler::Clock { clock, stepped }) => {
-                safe_time(&state.clock, clock, oldest_writer(&state.database), state.feed.mark, stepped)
+            (Step::SampleWriters, Sampler::Idle) => self.safe(state, state.database.writers()),
+            (Step::SampleWriters, Sampler::Closed { time }) => {
+                let open = state.database.writers();
+                state.closings.push(Closing { time, waits_for: open });
+                self.safe(state, open)
             }
-            (Step::SamplePlace, Sampler::Safe { w, held, stepped }) => {
-                if held {
-                    self.reach(Reached::WHeld);
-                }
-                Sampler::Place { mark: Mark { w, l: state.database.insert }, stepped }
+            (Step::SamplePlace, Sampler::Safe { w }) => {
+                Sampler::Place { mark: Mark { w, l: state.database.insert } }
             }
             (_, other) => other,
         };
+    }
+
+    /// W, which never falls. If no time is known to be safe yet there is no mark.
+    fn safe(&self, state: &mut State, open: u8) -> Sampler {
+        let safe = state.closings.take_safe(open, self.bug);
+        let before = state.feed.mark.map(|mark| mark.w);
+        if !state.feed.settled && safe.is_some() {
+            let newest = state.database.newest().filter(|_| !self.has_bug(Bug::JournalBeginsAtClock));
+            state.feed.settle(newest);
+        }
+        if open != 0 && safe.is_none() && before.is_some() {
+            self.reach(Reached::WHeld);
+        }
+        safe.max(before).map_or(Sampler::Idle, |w| Sampler::Safe { w })
     }
 
     pub(super) fn apply(&self, state: &mut State, step: Step) {
@@ -56,27 +78,21 @@ impl History {
             Step::Tick => state.clock.tick(),
             Step::StepBack(by) => {
                 state.clock.step_back(by);
-                self.reach(if state.clock.beyond_margin() {
-                    Reached::ClockSteppedFar
-                } else {
-                    Reached::ClockStepped
-                });
+                self.reach(Reached::ClockStepped);
             }
-            Step::Begin(number) => state.database.transactions[number] = Transaction::Begun { start: now },
+            Step::Begin(number) => state.database.transactions[number] = Transaction::Begun,
             Step::Identify(number) => {
-                if let Transaction::Begun { start } = state.database.transactions[number] {
-                    state.database.transactions[number] = Transaction::Identified { start };
+                if state.database.transactions[number] == Transaction::Begun {
+                    state.database.transactions[number] = Transaction::Identified;
                 }
             }
             Step::Stamp(number, key, deleted) => {
-                let row = Row { key, deleted, stamp: now };
+                let row = Row { key, deleted, stamp: now.max(self.earliest(&state.database)) };
                 let transaction = &mut state.database.transactions[number];
                 *transaction = match *transaction {
-                    Transaction::Begun { start } => Transaction::Stamped { start, row, identified: false },
-                    Transaction::Identified { start } => {
-                        Transaction::Stamped { start, row, identified: true }
-                    }
-                    Transaction::Idle => Transaction::Stamped { start: now, row, identified: true },
+                    Transaction::Begun => Transaction::Stamped { row, identified: false },
+                    Transaction::Identified => Transaction::Stamped { row, identified: true },
+                    Transaction::Idle => Transaction::Stamped { row, identified: true },
                     other => other,
                 };
             }
@@ -90,9 +106,9 @@ impl History {
             }
             Step::Write(number, key, deleted) => self.write(state, number, key, deleted),
             Step::Commit(number) => {
-                if let Transaction::Written { start, row } = state.database.transactions[number] {
+                if let Transaction::Written { row } = state.database.transactions[number] {
                     let lsn = state.database.insert;
-                    state.database.transactions[number] = Transaction::Committed { start, row, lsn };
+                    state.database.transactions[number] = Transaction::Committed { row, lsn };
                     state.database.insert += 1;
                     if !self.asynchronous {
                         // Nobody sees it before it is on disk anyway.
@@ -104,7 +120,7 @@ impl History {
                 }
             }
             Step::Appear(number) => {
-                if let Transaction::Committed { row, lsn, .. } = state.database.transactions[number] {
+                if let Transaction::Committed { row, lsn } = state.database.transactions[number] {
                     state.database.transactions[number] = Transaction::Visible { row, lsn };
                 }
             }
@@ -119,15 +135,18 @@ impl History {
                 if visible(&state.database) < before {
                     self.reach(Reached::VisibleCommitLost);
                 }
-                state.sampler = Sampler::Idle;
+                (state.sampler, state.closings) = (Sampler::Idle, Closings::default());
                 state.subscriber.forget_page();
+                if self.has_bug(Bug::ClosedTimeIsForgotten) {
+                    state.database.closed = BEGINNING;
+                }
             }
-            Step::SampleClock | Step::SampleActivity | Step::SamplePlace => {
+            Step::CloseTime | Step::SampleWriters | Step::SamplePlace => {
                 if state.sampler == Sampler::Idle && !state.subscriber.waits_for_mark() {
                     state.marks -= 1;
                 }
                 self.sample(state, step);
-                if let Sampler::Place { mark, .. } = state.sampler
+                if let Sampler::Place { mark } = state.sampler
                     && state.database.flushed < mark.l
                 {
                     self.reach(Reached::MarkWaitedForDisk);
@@ -138,7 +157,7 @@ impl History {
             Step::LoseJournal => {
                 state.epochs -= 1;
                 state.feed.lose(&state.database);
-                state.sampler = Sampler::Idle;
+                (state.sampler, state.closings) = (Sampler::Idle, Closings::default());
             }
             Step::MakeSlot => {
                 // Its making writes to the log and waits for the disk.
@@ -178,17 +197,16 @@ impl History {
     }
 
     fn mark_holds(&self, state: &mut State) {
-        let Sampler::Place { mark, stepped } = std::mem::replace(&mut state.sampler, Sampler::Idle) else {
+        let Sampler::Place { mark } = std::mem::replace(&mut state.sampler, Sampler::Idle) else {
             return;
         };
         let unseen = |t: &Transaction| matches!(t, Transaction::Committed { lsn, .. } if *lsn < mark.l);
         if state.database.transactions.iter().any(unseen) {
             self.reach(Reached::CommitNotVisible);
-            state.unseen |= state.clock.beyond_margin();
         }
         state.feed.note(mark, self.bug);
         let second = matches!(state.subscriber.server, Server::NextMark { .. });
-        state.subscriber.mark(mark, stepped, self.rounds, &state.feed, self.bug);
+        state.subscriber.mark(mark, self.rounds, &state.feed, self.bug);
         if second && matches!(state.subscriber.server, Server::Pages { .. }) {
             self.reach(Reached::SecondRound);
         }

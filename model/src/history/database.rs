@@ -5,7 +5,7 @@
 //! nothing here; that a transaction arrives in pieces is what the delivery model is about. Transactions begin
 //! in the order of their numbers: they are alike, so another order is the same history under other names.
 
-use super::clock::Instant;
+use super::clock::{BEGINNING, Instant};
 
 /// The most transactions that a scenario has.
 pub const TRANSACTIONS: usize = 4;
@@ -30,19 +30,11 @@ pub enum Transaction {
     /// Not there yet.
     Idle,
     /// In a transaction that has only read so far.
-    Begun {
-        /// `xact_start`.
-        start: Instant,
-    },
+    Begun,
     /// It has an id: `backend_xid` is set.
-    Identified {
-        /// `xact_start`.
-        start: Instant,
-    },
+    Identified,
     /// Stamped and not written yet: an insert that waits behind its stamp, or a seeded mistake.
     Stamped {
-        /// `xact_start`.
-        start: Instant,
         /// What it is going to write.
         row: Row,
         /// Whether it has an id.
@@ -50,15 +42,11 @@ pub enum Transaction {
     },
     /// Stamped and written; the row is locked.
     Written {
-        /// `xact_start`.
-        start: Instant,
         /// What it wrote.
         row: Row,
     },
     /// Its commit is in the log. Others neither see it nor get at its locks: it may wait for a standby.
     Committed {
-        /// `xact_start`.
-        start: Instant,
         /// What it wrote.
         row: Row,
         /// Where its commit is.
@@ -76,23 +64,23 @@ pub enum Transaction {
 }
 
 impl Transaction {
-    /// `xact_start` of one that others see to have an id.
-    pub fn writing_since(&self) -> Option<Instant> {
-        match *self {
-            Self::Identified { start }
-            | Self::Stamped { start, identified: true, .. }
-            | Self::Written { start, .. }
-            | Self::Committed { start, .. } => Some(start),
-            _ => None,
-        }
+    /// Whether others see that it has an id.
+    pub fn has_id(&self) -> bool {
+        matches!(
+            self,
+            Self::Identified
+                | Self::Stamped { identified: true, .. }
+                | Self::Written { .. }
+                | Self::Committed { .. }
+        )
     }
 
     /// Begun and not over.
     pub fn is_open(&self) -> bool {
         matches!(
             self,
-            Self::Begun { .. }
-                | Self::Identified { .. }
+            Self::Begun
+                | Self::Identified
                 | Self::Stamped { .. }
                 | Self::Written { .. }
                 | Self::Committed { .. }
@@ -109,7 +97,7 @@ impl Transaction {
     /// Its row and its commit, once that is in the log.
     pub fn committed(&self) -> Option<(Row, Lsn)> {
         match *self {
-            Self::Committed { row, lsn, .. } | Self::Visible { row, lsn } => Some((row, lsn)),
+            Self::Committed { row, lsn } | Self::Visible { row, lsn } => Some((row, lsn)),
             _ => None,
         }
     }
@@ -124,11 +112,31 @@ pub struct Database {
     pub insert: Lsn,
     /// What is on its disk: `pg_current_wal_flush_lsn`.
     pub flushed: Lsn,
+    /// The closed time: every stamp that is taken is later. In a sequence, so that a writer sees it at once.
+    pub closed: Instant,
 }
 
 impl Database {
     pub(crate) fn new() -> Self {
-        Self { transactions: [Transaction::Idle; TRANSACTIONS], insert: 0, flushed: 0 }
+        Self { transactions: [Transaction::Idle; TRANSACTIONS], insert: 0, flushed: 0, closed: BEGINNING }
+    }
+
+    /// Closes a time: the clock's, or one that it has reached before, or must be passed. It is on disk with all before it.
+    pub(crate) fn close(&mut self, now: Instant, reached: Instant) -> Instant {
+        self.closed = self.closed.max(now).max(reached);
+        self.flushed = self.insert;
+        self.closed
+    }
+
+    /// Those that have an id, by their bits.
+    pub(crate) fn writers(&self) -> u8 {
+        let bits = self.transactions.iter().enumerate();
+        bits.filter(|(_, transaction)| transaction.has_id()).fold(0, |bits, (n, _)| bits | 1 << n)
+    }
+
+    /// The newest stamp that others see.
+    pub(crate) fn newest(&self) -> Option<Instant> {
+        self.rows().map(|(_, row, _)| row.stamp).max()
     }
 
     /// Whether nobody holds the row of a key.
@@ -167,6 +175,11 @@ impl Database {
             .min_by_key(|(_, row)| (row.stamp, row.key))
     }
 
+    /// Where a version was committed.
+    pub fn place(&self, version: usize) -> Option<Lsn> {
+        self.transactions[version].committed().map(|(_, lsn)| lsn)
+    }
+
     /// What was committed at a place in the log.
     pub fn at(&self, lsn: Lsn) -> Option<(usize, Row)> {
         self.transactions.iter().enumerate().find_map(|(number, transaction)| {
@@ -180,7 +193,7 @@ impl Database {
         for transaction in &mut self.transactions {
             *transaction = match *transaction {
                 Transaction::Idle => Transaction::Idle,
-                Transaction::Committed { row, lsn, .. } | Transaction::Visible { row, lsn }
+                Transaction::Committed { row, lsn } | Transaction::Visible { row, lsn }
                     if lsn < self.flushed =>
                 {
                     Transaction::Visible { row, lsn }

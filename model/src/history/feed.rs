@@ -20,6 +20,9 @@ pub struct Feed {
     pub waits_for: u8,
     /// Where the new slot begins, before the clock was read for it.
     pub slot: Option<Lsn>,
+    /// Whether no commit from before the slot was made can be stamped later than W has to pass. Known when a time is safe
+    /// that was closed after it was made.
+    pub settled: bool,
     /// Everything committed before it is in the journal.
     pub published: Lsn,
     /// What the id of each entry carries: W of the newest mark whose L lies at or before it.
@@ -40,6 +43,7 @@ impl Feed {
             begins: Some((0, BEGINNING)),
             waits_for: 0,
             slot: None,
+            settled: true,
             published: 0,
             entry_w: [BEGINNING; TRANSACTIONS],
             head_w: BEGINNING,
@@ -85,12 +89,12 @@ impl Feed {
     /// The journal is lost, or the slot: another slot has to be made, which waits for who is writing.
     pub(crate) fn lose(&mut self, database: &Database) {
         let epoch = self.epoch + 1;
-        *self = Self { epoch, begins: None, waits_for: writing(database), ..Self::new() };
+        *self = Self { epoch, begins: None, settled: false, waits_for: database.writers(), ..Self::new() };
     }
 
     /// Whether those have ended that the slot waits for.
     pub(crate) fn slot_is_ready(&self, database: &Database) -> bool {
-        self.begins.is_none() && self.slot.is_none() && self.waits_for & writing(database) == 0
+        self.begins.is_none() && self.slot.is_none() && self.waits_for & database.writers() == 0
     }
 
     pub(crate) fn make_slot(&mut self, database: &Database) {
@@ -99,16 +103,19 @@ impl Feed {
     }
 
     /// After the slot was made the clock is read: no replay begins before W has passed it.
+    ///
+    /// That is not all: a commit that lies before the slot may be invisible still, and stamped later than the clock, since
+    /// that time had been closed. See [`settle`](Self::settle).
     pub(crate) fn begin(&mut self, slot: Lsn, since: Instant) {
         self.slot = None;
         self.begins = Some((slot, since));
         self.published = slot;
         self.head_w = since;
     }
-}
 
-fn writing(database: &Database) -> u8 {
-    let bits = database.transactions.iter().enumerate();
-    bits.filter(|(_, transaction)| transaction.writing_since().is_some())
-        .fold(0, |bits, (n, _)| bits | 1 << n)
+    /// All that was committed before the slot was made is visible. W has to pass the newest stamp of it.
+    pub(crate) fn settle(&mut self, newest: Option<Instant>) {
+        self.settled = true;
+        self.begins = self.begins.map(|(slot, since)| (slot, since.max(newest.unwrap_or(since))));
+    }
 }

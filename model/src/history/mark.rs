@@ -1,7 +1,7 @@
-//! The mark (W, L), taken in the three steps of the sampler and used when the log is on disk.
+//! The mark (W, L), taken in the steps of the sampler and used when the log is on disk.
 
-use super::clock::{Clock, Instant};
-use super::database::{Database, Lsn};
+use super::clock::Instant;
+use super::database::Lsn;
 use crate::Bug;
 
 /// One split of history into tables and feed.
@@ -21,57 +21,63 @@ impl Mark {
     }
 }
 
+/// A time that was closed, and who had an id right after that: they may have stamped before it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Closing {
+    /// The time.
+    pub time: Instant,
+    /// The transactions, by their bits.
+    pub waits_for: u8,
+}
+
+/// Closings that are kept while transactions are open.
+const CLOSINGS: usize = 2;
+
+/// The closings that are not safe yet, oldest first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Closings([Option<Closing>; CLOSINGS]);
+
+impl Closings {
+    /// One more. If there is no room the newest makes it: the older ones are nearer to being safe.
+    pub(crate) fn push(&mut self, closing: Closing) {
+        let free = self.0.iter().position(Option::is_none).unwrap_or(CLOSINGS - 1);
+        self.0[free] = Some(closing);
+    }
+
+    /// The newest time that is safe now that only these transactions are open. It and what is older is forgotten.
+    pub(crate) fn take_safe(&mut self, open: u8, bug: Option<Bug>) -> Option<Instant> {
+        let safe = |closing: &Closing| closing.waits_for & open == 0 || bug == Some(Bug::ClosedIsSafe);
+        let newest =
+            self.0.iter().flatten().filter(|closing| safe(closing)).map(|closing| closing.time).max()?;
+        let mut left = self.0.iter().flatten().copied().filter(|closing| closing.time > newest);
+        self.0 = std::array::from_fn(|_| left.next());
+        Some(newest)
+    }
+}
+
 /// A mark that is being taken.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Sampler {
     /// None.
     Idle,
-    /// The clock was read.
-    Clock {
-        /// What it showed.
-        clock: Instant,
-        /// The steps that it had made by then.
-        stepped: Instant,
+    /// A time was closed.
+    Closed {
+        /// The time.
+        time: Instant,
     },
-    /// Who is writing was looked up first (a seeded mistake).
-    Activity {
-        /// The oldest beginning.
-        oldest: Option<Instant>,
+    /// Who has an id was looked up first (a seeded mistake).
+    Writers {
+        /// By their bits.
+        open: u8,
     },
-    /// Both.
+    /// W is known.
     Safe {
         /// W.
         w: Instant,
-        /// Whether it is where it was only because it never falls.
-        held: bool,
-        /// See `Clock`.
-        stepped: Instant,
     },
     /// L was read: it holds when the log is on disk.
     Place {
         /// The mark.
         mark: Mark,
-        /// See `Clock`.
-        stepped: Instant,
     },
-}
-
-/// W never falls below the newest mark's.
-pub(crate) fn safe_time(
-    clock: &Clock,
-    read: Instant,
-    oldest: Option<Instant>,
-    newest: Option<Mark>,
-    stepped: Instant,
-) -> Sampler {
-    let w = clock.safe(oldest.map_or(read, |oldest| oldest.min(read)));
-    match newest {
-        Some(newest) if newest.w > w => Sampler::Safe { w: newest.w, held: true, stepped },
-        _ => Sampler::Safe { w, held: false, stepped },
-    }
-}
-
-/// The oldest beginning of those who write.
-pub(crate) fn oldest_writer(database: &Database) -> Option<Instant> {
-    database.transactions.iter().filter_map(|transaction| transaction.writing_since()).min()
 }

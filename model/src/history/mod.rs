@@ -21,10 +21,10 @@ pub mod scenarios;
 pub mod subscriber;
 
 use crate::{Bug, Coverage};
-use clock::{Clock, Instant};
+use clock::{BEGINNING, Clock, FAR_AHEAD, Instant};
 use database::{Database, TRANSACTIONS};
 use feed::Feed;
-use mark::Sampler;
+use mark::{Closings, Sampler};
 use stateright::{Model, Property};
 use subscriber::Subscriber;
 
@@ -47,8 +47,10 @@ pub struct History {
     pub asynchronous: bool,
     /// How far the clock goes.
     pub ticks: u8,
-    /// How far it steps back at most, once.
-    pub steps: Instant,
+    /// How often it steps back ...
+    pub steps: u8,
+    /// ... and by how many ticks at most.
+    pub far: Instant,
     /// How often the database loses its power.
     pub crashes: u8,
     /// How often the connection is lost.
@@ -59,8 +61,12 @@ pub struct History {
     pub marks: u8,
     /// Rounds after the first.
     pub rounds: u8,
+    /// Whether a mark may be taken without closing a time: W stays where it was, unless a transaction has ended.
+    pub lazy: bool,
     /// Whether the client comes back with `_since`, too.
     pub since: bool,
+    /// Whether its first `_since` is far ahead: it asks for what is committed from now on.
+    pub ahead: bool,
     /// The seeded mistake.
     pub bug: Option<Bug>,
     /// What has to happen in some order of the steps: a run in which it does not shows nothing.
@@ -86,10 +92,10 @@ pub enum Reached {
     VisibleCommitLost,
     /// The place of a lost commit was used again.
     PlaceUsedAgain,
-    /// The clock stepped back within the margin.
+    /// The clock stepped back.
     ClockStepped,
-    /// The clock stepped back beyond the margin.
-    ClockSteppedFar,
+    /// A stamp was later than the clock because that time was closed.
+    StampAfterClock,
     /// An entry was dropped because the pages had it.
     EntryDropped,
     /// A commit that was in the log was not visible to a mark that had been taken after it.
@@ -117,6 +123,8 @@ pub struct State {
     pub database: Database,
     /// The mark that is being taken.
     pub sampler: Sampler,
+    /// The times that were closed and are not safe yet.
+    pub closings: Closings,
     /// The feed.
     pub feed: Feed,
     /// The subscriber.
@@ -125,8 +133,6 @@ pub struct State {
     cuts: u8,
     epochs: u8,
     marks: u8,
-    /// After the clock stepped back beyond the margin there was a commit before a mark's L that others could not see.
-    unseen: bool,
 }
 
 /// A step.
@@ -154,10 +160,10 @@ pub enum Step {
     Flush,
     /// The database loses its power.
     Crash,
-    /// A mark: the clock.
-    SampleClock,
-    /// A mark: who is writing.
-    SampleActivity,
+    /// A mark: a time is closed.
+    CloseTime,
+    /// A mark: who has an id.
+    SampleWriters,
     /// A mark: L.
     SamplePlace,
     /// A mark holds.
@@ -201,16 +207,16 @@ impl Model for History {
     fn init_states(&self) -> Vec<State> {
         debug_assert!(self.transactions <= TRANSACTIONS);
         vec![State {
-            clock: Clock { now: 0, stepped: 0, ticks: self.ticks, steps: self.steps },
+            clock: Clock { now: 0, ticks: self.ticks, steps: self.steps },
             database: Database::new(),
             sampler: Sampler::Idle,
+            closings: Closings::default(),
             feed: Feed::new(),
-            subscriber: Subscriber::new(),
+            subscriber: Subscriber::new(if self.ahead { FAR_AHEAD } else { BEGINNING }),
             crashes: self.crashes,
             cuts: self.cuts,
             epochs: self.epochs,
             marks: self.marks,
-            unseen: false,
         }]
     }
 
@@ -218,7 +224,9 @@ impl Model for History {
         if state.clock.ticks > 0 {
             steps.push(Step::Tick);
         }
-        steps.extend((1..=state.clock.steps).map(Step::StepBack));
+        if state.clock.steps > 0 {
+            steps.extend((1..=self.far).map(Step::StepBack));
+        }
         self.transaction_steps(state, steps);
         if state.database.flushed < state.database.insert {
             steps.push(Step::Flush);

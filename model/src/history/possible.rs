@@ -42,14 +42,14 @@ impl History {
                         steps.extend((0..self.keys).map(|key| Step::Stamp(number, key, false)));
                     }
                 }
-                Transaction::Begun { .. } if self.has_bug(Bug::StampBeforeTransactionId) => {
+                Transaction::Begun if self.has_bug(Bug::StampBeforeTransactionId) => {
                     writes(steps, Step::Stamp, true);
                 }
-                Transaction::Begun { .. } => steps.push(Step::Identify(number)),
-                Transaction::Identified { .. } if self.has_bug(Bug::StampBeforeLock) => {
+                Transaction::Begun => steps.push(Step::Identify(number)),
+                Transaction::Identified if self.has_bug(Bug::StampBeforeLock) => {
                     writes(steps, Step::Stamp, true);
                 }
-                Transaction::Identified { .. } => writes(steps, Step::Write, false),
+                Transaction::Identified => writes(steps, Step::Write, false),
                 Transaction::Stamped { row, .. } if free(row.key) && self.refuses(state, *row) => {
                     steps.push(Step::Refuse(number));
                 }
@@ -71,17 +71,21 @@ impl History {
         match state.sampler {
             Sampler::Idle => {
                 if state.feed.begins.is_some() && (state.marks > 0 || state.subscriber.waits_for_mark()) {
-                    steps.push(if self.has_bug(Bug::ActivityBeforeClock) {
-                        Step::SampleActivity
+                    let first = if self.has_bug(Bug::WritersBeforeClosing) {
+                        Step::SampleWriters
                     } else {
-                        Step::SampleClock
-                    });
+                        Step::CloseTime
+                    };
+                    steps.push(first);
+                    if self.lazy && state.feed.mark.is_some() {
+                        steps.push(Step::SampleWriters);
+                    }
                 }
             }
-            Sampler::Clock { .. } => steps.push(Step::SampleActivity),
-            Sampler::Activity { .. } => steps.push(Step::SampleClock),
+            Sampler::Closed { .. } => steps.push(Step::SampleWriters),
+            Sampler::Writers { .. } => steps.push(Step::CloseTime),
             Sampler::Safe { .. } => steps.push(Step::SamplePlace),
-            Sampler::Place { mark, .. } => {
+            Sampler::Place { mark } => {
                 if state.database.flushed >= mark.l || self.has_bug(Bug::NothingWaitsForDisk) {
                     steps.push(Step::MarkHolds);
                 }
@@ -99,9 +103,9 @@ impl History {
                 }
             }
             Server::Pages { page: None, .. } => steps.push(Step::ReadPage),
-            Server::Pages { page: Some(page), rounds, stepped, .. } if self.page_holds(state, page) => {
+            Server::Pages { page: Some(page), rounds, .. } if self.page_holds(state, page) => {
                 steps.push(Step::SendPage(false));
-                if page.row.is_none() && rounds > 0 && stepped.is_some() {
+                if page.row.is_none() && rounds > 0 {
                     steps.push(Step::SendPage(true));
                 }
             }

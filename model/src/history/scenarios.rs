@@ -1,6 +1,6 @@
 //! The scenarios: each has few transactions and few faults, and is visited in every order.
 
-use super::properties::{NEVER_BACKWARDS, NEVER_LOST, NEVER_UNDONE};
+use super::properties::{NEVER_BACKWARDS, NEVER_LOST, NEVER_TWICE, NEVER_UNDONE};
 use super::{History, Reached};
 use crate::{Bug, Coverage};
 
@@ -81,19 +81,74 @@ pub fn all() -> Vec<History> {
             ..History::plain()
         },
         History {
-            name: "the clock steps back within the margin",
-            ticks: 4,
+            name: "the clock steps: rounds",
             steps: 1,
+            far: 3,
             rounds: 1,
-            reached: &[Reached::ClockStepped, Reached::SecondRound, Reached::PagesThenLive],
+            reached: &[
+                Reached::ClockStepped,
+                Reached::StampAfterClock,
+                Reached::SecondRound,
+                Reached::CommitNotVisible,
+            ],
             ..History::plain()
         },
         History {
-            name: "the clock steps back beyond the margin",
-            ticks: 4,
+            name: "the clock steps twice: deletions, cuts, _since",
+            ticks: 2,
             steps: 2,
-            rounds: 1,
-            reached: &[Reached::ClockSteppedFar, Reached::SecondRound, Reached::CommitNotVisible],
+            far: 1,
+            deletions: true,
+            since: true,
+            cuts: 1,
+            reached: &[
+                Reached::StampAfterClock,
+                Reached::RoundResumed,
+                Reached::SplitResumed,
+                Reached::TombstoneSent,
+                Reached::CommitNotVisible,
+            ],
+            ..History::plain()
+        },
+        History {
+            name: "the clock steps: slow writers, _since, lazy marks",
+            ticks: 2,
+            steps: 1,
+            far: 2,
+            slow: true,
+            since: true,
+            lazy: true,
+            cuts: 1,
+            reached: &[Reached::StampAfterClock, Reached::CommitNotVisible, Reached::WHeld],
+            ..History::plain()
+        },
+        History {
+            name: "the clock steps while the journal is lost",
+            ticks: 2,
+            steps: 1,
+            far: 2,
+            since: true,
+            epochs: 1,
+            reached: &[Reached::StampAfterClock, Reached::ResetThenLive, Reached::CommitNotVisible],
+            ..History::plain()
+        },
+        History {
+            name: "the clock steps and the power fails",
+            ticks: 2,
+            steps: 1,
+            far: 2,
+            asynchronous: true,
+            crashes: 1,
+            marks: 1,
+            reached: &[Reached::StampAfterClock, Reached::VisibleCommitLost, Reached::PagesThenLive],
+            ..History::plain()
+        },
+        History {
+            name: "only what is committed from now on",
+            ticks: 2,
+            ahead: true,
+            cuts: 1,
+            reached: &[Reached::LiveDelivery, Reached::EntryDropped, Reached::SplitResumed],
             ..History::plain()
         },
         History {
@@ -111,22 +166,27 @@ pub fn all() -> Vec<History> {
 pub fn mistakes() -> Vec<(&'static str, History)> {
     let slow = History { slow: true, rounds: 1, ..History::plain() };
     let crash = History { asynchronous: true, crashes: 1, ticks: 2, ..History::plain() };
-    let far = History { ticks: 3, steps: 2, rounds: 1, ..History::plain() };
+    let steps = History { ticks: 2, steps: 1, far: 2, marks: 1, ..History::plain() };
+    let steps_and_crash = History { crashes: 1, ..steps.clone() };
+    let steps_and_reset = History { epochs: 1, ..steps.clone() };
+    let ahead = History { ahead: true, ..History::plain() };
     let reset = History { ticks: 2, epochs: 1, marks: 1, ..History::plain() };
     let since = History { ticks: 2, since: true, marks: 1, cuts: 1, ..History::plain() };
     let early = History { transactions: 3, ticks: 1, deletions: true, early: true, ..History::plain() };
     let cut = History { deletions: true, cuts: 1, ..History::plain() };
     [
-        (Bug::StampIsTransactionStart, &slow, NEVER_LOST),
-        (Bug::ActivityBeforeClock, &slow, NEVER_LOST),
+        (Bug::StampIgnoresClosedTime, &steps, NEVER_LOST),
+        (Bug::WritersBeforeClosing, &slow, NEVER_LOST),
+        (Bug::ClosedIsSafe, &slow, NEVER_LOST),
+        (Bug::ClosedTimeIsForgotten, &steps_and_crash, NEVER_TWICE),
+        (Bug::JournalBeginsAtClock, &steps_and_reset, NEVER_LOST),
         (Bug::StampBeforeTransactionId, &slow, NEVER_LOST),
         (Bug::StampBeforeLock, &slow, NEVER_BACKWARDS),
         (Bug::DeletedBehindStamp, &early, NEVER_BACKWARDS),
         (Bug::NothingWaitsForDisk, &crash, NEVER_UNDONE),
         (Bug::PageBeforeLogIsOnDisk, &crash, NEVER_LOST),
         (Bug::ResumeWithNewMark, &cut, NEVER_LOST),
-        (Bug::RoundAfterClockStep, &far, NEVER_LOST),
-        (Bug::CommitAtLIsBefore, &far, NEVER_LOST),
+        (Bug::CommitAtLIsBefore, &ahead, NEVER_LOST),
         (Bug::ReplayBeforeJournalBegins, &reset, NEVER_LOST),
         (Bug::IdHasNewestW, &reset, NEVER_LOST),
         (Bug::PositionHasNewestW, &since, NEVER_LOST),
@@ -149,12 +209,15 @@ impl History {
             asynchronous: false,
             ticks: 3,
             steps: 0,
+            far: 0,
             crashes: 0,
             cuts: 0,
             epochs: 0,
             marks: 0,
             rounds: 0,
+            lazy: false,
             since: false,
+            ahead: false,
             bug: None,
             reached: &[],
             coverage: Coverage::default(),

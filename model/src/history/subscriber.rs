@@ -3,7 +3,7 @@
 //! The service keeps nothing of a subscriber beyond its connection, so what was sent and is still on its way when the
 //! connection is lost is as if it had not been sent: an event and its arrival are one step.
 
-use super::clock::{BEGINNING, Instant, beyond_margin};
+use super::clock::{BEGINNING, FAR_AHEAD, Instant};
 use super::database::{Database, Lsn, Row, TRANSACTIONS};
 use super::feed::Feed;
 use super::mark::Mark;
@@ -86,9 +86,7 @@ pub enum Server {
         round: Round,
         /// From here on.
         cursor: Cursor,
-        /// The clock's steps when the mark was taken; `None`: resumed, which makes no further round.
-        stepped: Option<Instant>,
-        /// Rounds that may follow.
+        /// Rounds that may follow: none one that was resumed.
         rounds: u8,
         /// A page that was read and is not sent yet.
         page: Option<Page>,
@@ -97,8 +95,6 @@ pub enum Server {
     NextMark {
         /// The round before.
         round: Round,
-        /// See `Pages`.
-        stepped: Instant,
         /// See `Pages`.
         rounds: u8,
     },
@@ -127,6 +123,8 @@ pub struct Subscriber {
     pub id: Id,
     /// The request's `_since`.
     pub since: Instant,
+    /// If that was far ahead: only what was committed from this place on was asked for.
+    pub from: Option<Lsn>,
     /// What `live`, or `position` after it, said to use as the next `_since`.
     pub time: Option<Instant>,
     /// What it heard since it began or was reset, as bits.
@@ -140,11 +138,12 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(since: Instant) -> Self {
         Self {
             server: Server::Away,
             id: Id::Beginning,
-            since: BEGINNING,
+            since,
+            from: None,
             time: None,
             heard: 0,
             has: [None; KEYS],
@@ -166,16 +165,14 @@ impl Subscriber {
             Id::Replay { round, cursor } if bug == Some(Bug::ResumeWithNewMark) => {
                 Server::OtherMark { round, cursor }
             }
-            Id::Replay { round, cursor } => {
-                Server::Pages { round, cursor, stepped: None, rounds: 0, page: None }
-            }
+            Id::Replay { round, cursor } => Server::Pages { round, cursor, rounds: 0, page: None },
             Id::Feed(standing) => self.follow(standing, feed),
         };
     }
 
     /// Begins anew, with `_since` as `live` told it.
     pub(crate) fn connect_since(&mut self, since: Instant) {
-        (self.id, self.since, self.heard) = (Id::Beginning, since, 0);
+        (self.id, self.since, self.from, self.heard) = (Id::Beginning, since, None, 0);
         self.server = Server::FirstMark { since };
     }
 
@@ -194,7 +191,7 @@ impl Subscriber {
     }
 
     /// A mark that holds, while one is waited for.
-    pub(crate) fn mark(&mut self, mark: Mark, stepped: Instant, rounds: u8, feed: &Feed, bug: Option<Bug>) {
+    pub(crate) fn mark(&mut self, mark: Mark, rounds: u8, feed: &Feed, bug: Option<Bug>) {
         let epoch = feed.epoch;
         let rows = Cursor { tombstones: false, after: None };
         match self.server {
@@ -205,26 +202,24 @@ impl Subscriber {
                 }
                 if since != BEGINNING && since >= mark.w {
                     let split = Mark { w: since, l: mark.l };
+                    self.from = (since == FAR_AHEAD).then_some(mark.l);
                     self.hand_over(epoch, split, mark.w, feed, bug);
                 } else {
                     let round = Round { epoch, since, mark };
-                    self.server =
-                        Server::Pages { round, cursor: rows, stepped: Some(stepped), rounds, page: None };
+                    self.server = Server::Pages { round, cursor: rows, rounds, page: None };
                 }
             }
-            Server::NextMark { round, stepped: before, rounds } => {
-                let fell_behind = beyond_margin(stepped - before);
-                if (fell_behind && bug != Some(Bug::RoundAfterClockStep)) || mark.w <= round.mark.w {
+            Server::NextMark { round, rounds } => {
+                if mark.w <= round.mark.w {
                     self.hand_over(round.epoch, round.mark, round.mark.w, feed, bug);
                 } else {
                     let round = Round { since: round.mark.w, mark, ..round };
-                    let (stepped, rounds) = (Some(stepped), rounds - 1);
-                    self.server = Server::Pages { round, cursor: rows, stepped, rounds, page: None };
+                    self.server = Server::Pages { round, cursor: rows, rounds: rounds - 1, page: None };
                 }
             }
             Server::OtherMark { round, cursor } => {
                 let round = Round { mark, ..round };
-                self.server = Server::Pages { round, cursor, stepped: None, rounds: 0, page: None };
+                self.server = Server::Pages { round, cursor, rounds: 0, page: None };
             }
             Server::Away | Server::Pages { .. } | Server::Follows { .. } => {}
         }
@@ -261,7 +256,7 @@ impl Subscriber {
         another_round: bool,
         bug: Option<Bug>,
     ) {
-        let Server::Pages { round, cursor, stepped, rounds, page: Some(page) } = self.server else { return };
+        let Server::Pages { round, cursor, rounds, page: Some(page) } = self.server else { return };
         let cursor = match page.row {
             Some((version, row)) => {
                 let cursor = Cursor { after: Some((row.stamp, row.key)), ..cursor };
@@ -273,16 +268,15 @@ impl Subscriber {
                 Cursor { tombstones: true, after: None }
             }
             None => {
-                match stepped {
-                    Some(stepped) if another_round => {
-                        self.server = Server::NextMark { round, stepped, rounds }
-                    }
-                    _ => self.hand_over(round.epoch, round.mark, round.mark.w, feed, bug),
+                if another_round {
+                    self.server = Server::NextMark { round, rounds };
+                } else {
+                    self.hand_over(round.epoch, round.mark, round.mark.w, feed, bug);
                 }
                 return;
             }
         };
-        self.server = Server::Pages { round, cursor, stepped, rounds, page: None };
+        self.server = Server::Pages { round, cursor, rounds, page: None };
     }
 
     /// Over to the feed. It is read from the beginning of the journal on: what lies before the first entry on the feed's
@@ -368,13 +362,12 @@ impl Subscriber {
     fn hear(&mut self, version: usize, key: u8, database: &Database) {
         debug_assert!(version < TRANSACTIONS);
         // Versions are numbered as they are stamped, and told as they are committed.
-        let place = |version: usize| database.transactions[version].committed().map(|(_, lsn)| lsn);
         let stamp = |version: usize| database.transactions[version].committed().map(|(row, _)| row.stamp);
         let before = self.has[usize::from(key)].map(usize::from);
         if let Some(before) = before
             && self.heard & 1 << before != 0
             && before != version
-            && (place(before) > place(version) || stamp(before) >= stamp(version))
+            && (database.place(before) > database.place(version) || stamp(before) >= stamp(version))
         {
             self.backwards = true;
         }

@@ -25,9 +25,6 @@ pub struct Expect<'a> {
     pub since: Option<i64>,
     /// Whether a `reset` is in order (the service lost its journal, say).
     pub resets: bool,
-    /// Whether the database's clock was stepped back by more than the margin: what a replay shows of the repeated span
-    /// may come again.
-    pub clock_stepped_back: bool,
 }
 
 /// Judges a subscriber that has heard everything up to the last commit.
@@ -45,7 +42,7 @@ pub fn check(heard: &[Heard], expect: Expect<'_>) -> Result<()> {
     }
     let w = transaction_time(heard)?;
     filtered(&placed, w, expect)?;
-    rising(heard, &placed, w, expect)?;
+    rising(heard, &placed, expect)?;
     in_commit_order_when_live(heard, &placed)?;
     whole_after_transaction_time(heard, &placed, w, expect)?;
     ends_as_the_table(&placed, expect)
@@ -92,7 +89,7 @@ fn filtered(placed: &[Placed<'_>], w: i64, expect: Expect<'_>) -> Result<()> {
 }
 
 /// Of each resource, later versions only; the same once more only after a reset.
-fn rising(heard: &[Heard], placed: &[Placed<'_>], w: i64, expect: Expect<'_>) -> Result<()> {
+fn rising(heard: &[Heard], placed: &[Placed<'_>], expect: Expect<'_>) -> Result<()> {
     let mut newest: HashMap<&Key, (usize, u32)> = HashMap::new();
     let mut resets = 0;
     for (at, (heard, placed)) in heard.iter().zip(placed).enumerate() {
@@ -102,8 +99,7 @@ fn rising(heard: &[Heard], placed: &[Placed<'_>], w: i64, expect: Expect<'_>) ->
         }
         let Some((index, entry)) = placed else { continue };
         if let Some((before, then)) = newest.insert(&entry.key, (*index, resets)) {
-            let repeated = expect.clock_stepped_back && entry.stamp <= w;
-            let fine = repeated || if then == resets { before < *index } else { before <= *index };
+            let fine = if then == resets { before < *index } else { before <= *index };
             ensure!(
                 fine,
                 "event {at} in connection {} takes {} from entry {before} of the history to entry {index} ({}): {heard:?}",

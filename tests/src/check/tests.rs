@@ -65,7 +65,7 @@ fn correct(history: &History, since: Option<i64>, w: i64) -> Vec<What> {
 }
 
 fn expect<'a>(history: &'a History, table: &'a Table, since: Option<i64>) -> Expect<'a> {
-    Expect { history, table, types: &[], since, resets: false, clock_stepped_back: false }
+    Expect { history, table, types: &[], since, resets: false }
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub(crate) struct Role {
     bypasses_policies: bool,
     /// `usage` on the schema; `None`: there is no schema.
     schema: Option<bool>,
+    /// Whether it may close a time; `None`: there is no function for that.
+    closes_time: Option<bool>,
 }
 
 impl Role {
@@ -41,7 +43,10 @@ impl Role {
             .query_one(
                 "select r.oid, r.rolname::text, r.rolname = current_user, r.rolsuper, r.rolcanlogin, \
                         r.rolreplication, pg_has_role(r.oid, 'pg_read_all_stats', 'usage'), r.rolbypassrls, \
-                        (select has_schema_privilege(r.oid, n.oid, 'usage') from pg_namespace n where n.nspname = 'fhir') \
+                        (select has_schema_privilege(r.oid, n.oid, 'usage') from pg_namespace n where n.nspname = 'fhir'), \
+                        (select has_function_privilege(r.oid, p.oid, 'execute') \
+                           from pg_proc p join pg_namespace n on n.oid = p.pronamespace \
+                          where n.nspname = 'fhir' and p.proname = 'close_time' limit 1) \
                    from pg_roles r, pg_roles me \
                   where me.rolname = current_user \
                     and (r.oid = me.oid or $2::bool and me.rolsuper and r.rolname = $1::text) \
@@ -59,6 +64,7 @@ impl Role {
             reads_stats: row.try_get(6)?,
             bypasses_policies: row.try_get(7)?,
             schema: row.try_get(8)?,
+            closes_time: row.try_get(9)?,
         })
     }
 }
@@ -112,6 +118,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     if facts.role.schema.is_some() {
         findings.push(select(facts));
         findings.push(policies(facts));
+        findings.extend(facts.role.closes_time.map(|may| closed_time(&facts.role, may)));
     }
     findings
 }
@@ -151,6 +158,17 @@ fn select(facts: &Facts) -> Finding {
     }
 }
 
+fn closed_time(role: &Role, may_close: bool) -> Finding {
+    const SUBJECT: &str = "closed time";
+    let name = &role.name;
+    if may_close {
+        Finding::pass(SUBJECT, format!("{name} may close a time"))
+    } else {
+        Finding::failure(SUBJECT, format!("{name} may not close a time: no replay begins"))
+            .mended_by(format!("grant execute on function fhir.close_time(timestamptz) to {};", quoted(name)))
+    }
+}
+
 fn policies(facts: &Facts) -> Finding {
     const SUBJECT: &str = "row security";
     let Role { name, superuser, bypasses_policies, .. } = &facts.role;
@@ -187,6 +205,7 @@ mod tests {
             reads_stats: true,
             bypasses_policies: false,
             schema: Some(true),
+            closes_time: Some(true),
         };
         Facts { role, tables: TABLES.map(table).to_vec() }
     }
@@ -205,6 +224,10 @@ mod tests {
         let mut blind = well();
         blind.role.reads_stats = false;
         assert_eq!(bad(&blind).sql.unwrap(), r#"grant pg_read_all_stats to "service";"#);
+        let mut idle = well();
+        idle.role.closes_time = Some(false);
+        let sql = bad(&idle).sql.unwrap();
+        assert_eq!(sql, r#"grant execute on function fhir.close_time(timestamptz) to "service";"#);
         let mut shut_out = well();
         shut_out.role.schema = Some(false);
         shut_out.tables[0].select = false;

@@ -11,7 +11,6 @@ use crate::publication;
 use crate::replication::{self, Channel, Connection, System};
 use crate::sink::{Epoch, Sink};
 use crate::slot::{self, Slot};
-use crate::stamps;
 use crate::{Session, SourceStatus};
 use feed::{Lsn, Origin};
 use fhir::Instant;
@@ -137,10 +136,8 @@ pub(super) async fn prepare(
         Some(reason) => {
             tracing::info!(reason, %start, fork, "a new epoch begins");
             let origin = Origin { system: system.id, timeline: system.timeline, identity: identity.text() };
-            // After the slot was made: what was stamped before is in the tables when W has passed it. If the clock has
-            // stepped back, what is there may be stamped after it.
-            let clock = clock(client).await?;
-            let since = stamps::newest(client).await?.map_or(clock, |newest| newest.max(clock));
+            // After the slot was made: no replay begins before W has passed it.
+            let since = clock(client).await?;
             Some(Epoch { origin, start, since, fork })
         }
     };

@@ -1,5 +1,7 @@
 //! One sample: the statements, and what follows from their answers.
 
+use super::closings::Closings;
+use super::{Open, Xid};
 use crate::lossy::Lossy;
 use crate::timestamptz::Timestamptz;
 use feed::{Lsn, Mark, Sample};
@@ -9,33 +11,58 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::PgLsn;
 
-/// What is taken off, against clocks that step a little.
+/// The clock may fall behind ours by this much before that counts as a step back.
 const MARGIN_MICROS: i64 = 100_000;
 
-/// The oldest transaction that has written, if there is one. A row without a beginning (`track_activities`
-/// is off there) comes first. The privilege is asked for with every sample: without it the others' rows
-/// would be silently incomplete.
+/// The transaction that got its id first, if any has one, and the id that was given last. The privilege is
+/// asked for with every sample: without it the others' rows would be silently incomplete.
 const WRITERS: &str = "
     select pg_has_role(current_user, 'pg_read_all_stats', 'usage'),
-           a.pid, a.application_name, a.state, a.xact_start
+           a.pid, a.application_name, a.state, a.xact_start, a.oldest, a.newest
       from (select 1) always
       left join lateral (
-            select pid, application_name, state, xact_start from pg_stat_activity
+            select pid, application_name, state, xact_start, backend_xid::text oldest,
+                   first_value(backend_xid::text) over (order by age(backend_xid)) newest
+              from pg_stat_activity
              where datname = current_database() and backend_xid is not null
-             order by xact_start nulls first limit 1) a on true";
+             order by age(backend_xid) desc limit 1) a on true";
 
 const PREPARED: &str = "
-    select transaction::text, owner::text, prepared, gid from pg_prepared_xacts
-     where database = current_database() order by prepared limit 1";
+    select transaction::text, owner::text, prepared, gid,
+           first_value(transaction::text) over (order by age(transaction)) newest
+      from pg_prepared_xacts
+     where database = current_database() order by age(transaction) desc limit 1";
 
 /// A sample whose mark may not hold yet.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     pub(super) sample: Sample,
+    /// The database's clock when it was begun.
+    pub(super) clock: Instant,
     /// Our clock when the database's had been read.
     pub(super) read: tokio::time::Instant,
     /// Who holds W back.
     pub(super) holder: Option<Holder>,
+    /// While the clock does not step, nothing stamped at or before this is still invisible. W may be older, as no time is
+    /// closed while nothing changes: this is what says how far behind it is.
+    pub(super) visible_until: Instant,
+    /// Whether a time was closed for it.
+    pub(super) closed: bool,
+}
+
+/// What a sample is taken with.
+pub(super) struct Request<'a> {
+    /// W of the sample before.
+    pub(super) floor: Option<Instant>,
+    /// Whether a time is to be closed if anything was written to the log since `l`.
+    pub(super) close: bool,
+    /// Whether one is to be closed even if nothing was.
+    pub(super) must_close: bool,
+    /// L of the sample before.
+    pub(super) l: Option<Lsn>,
+    /// What a closed time has to reach, if the clock is a little behind it.
+    pub(super) reached: Instant,
+    pub(super) closings: &'a mut Closings,
 }
 
 /// Who keeps W from moving on.
@@ -87,13 +114,25 @@ pub(crate) enum SampleError {
     NotPermitted,
     #[error("the database is a standby: marks are taken on the primary")]
     Standby,
-    #[error("the database has no table fhir.purged: run fhir-tail migrate")]
+    #[error("the database's layout is older than this program: run fhir-tail migrate")]
     NotMigrated,
+    #[error(
+        "the role of this service may not close a time, so that none would stay safe: \
+         grant execute on function fhir.close_time(timestamptz) to it"
+    )]
+    MayNotClose,
     /// The first of the facts that fail.
     #[error("{0}")]
     FactsFail(String),
     #[error("no time is known to be safe yet: {0}")]
     Held(String),
+    #[error(
+        "the database has forgotten which time was closed, so that stamps may repeat what clients were told of: \
+         no replay begins until its clock has passed {0}, or the journal is begun anew"
+    )]
+    Reopened(Instant),
+    #[error("the database shows '{0}' as the id of a transaction")]
+    NoXid(String),
     #[error("the database does not answer")]
     Silent,
 }
@@ -101,7 +140,15 @@ pub(crate) enum SampleError {
 impl SampleError {
     /// Refused until somebody mends it; else it passes.
     pub(super) const fn is_refusal(&self) -> bool {
-        matches!(self, Self::NotPermitted | Self::Standby | Self::NotMigrated | Self::FactsFail(_))
+        matches!(
+            self,
+            Self::NotPermitted
+                | Self::MayNotClose
+                | Self::Standby
+                | Self::NotMigrated
+                | Self::Reopened(_)
+                | Self::FactsFail(_)
+        )
     }
 
     /// Whether another connection would help.
@@ -110,28 +157,71 @@ impl SampleError {
     }
 }
 
-/// Takes a sample. `floor` is the W of the one before.
-pub(super) async fn take(client: &Client, floor: Option<Instant>) -> Result<Draft, SampleError> {
+/// Takes a sample.
+pub(super) async fn take(client: &Client, request: Request<'_>) -> Result<Draft, SampleError> {
+    let Request { floor, close, must_close, l, reached, closings } = request;
     let taken = tokio::time::Instant::now();
-    let Timestamptz(clock) = client.query_one("select clock_timestamp()", &[]).await?.try_get(0)?;
+    let now = "select clock_timestamp(), pg_current_wal_insert_lsn()";
+    let row = client.query_one(now, &[]).await.map_err(standby)?;
     let read = tokio::time::Instant::now();
+    let (Timestamptz(clock), end) = (row.try_get(0)?, lsn(&row, 1)?);
 
-    let holder = holder(client).await?;
-    let w = safe_time(clock, holder.as_ref(), floor)
+    let closed = if must_close || (close && l != Some(end)) {
+        let reached = Timestamptz::within_calendar(reached);
+        let row = client.query_one("select fhir.close_time($1)", &[&reached]).await;
+        let Timestamptz(closed) = row.map_err(not_migrated)?.try_get(0)?;
+        if let Some(floor) = floor
+            && closed < floor
+        {
+            return Err(SampleError::Reopened(floor));
+        }
+        Some(closed)
+    } else {
+        None
+    };
+
+    let Writers { holder, open } = writers(client).await?;
+    if let Some(closed) = closed {
+        closings.push(closed, open);
+    }
+    let w = floor
+        .max(closings.take_safe(open))
         .ok_or_else(|| SampleError::Held(holder.as_ref().map(|h| h.describe(clock)).unwrap_or_default()))?;
 
     let row = client.query_one("select pg_current_wal_insert_lsn()", &[]).await.map_err(standby)?;
-    let l = Lsn::new(u64::from(row.try_get::<_, PgLsn>(0)?));
+    let l = lsn(&row, 0)?;
     let purged = client.query_opt("select last_updated from fhir.purged", &[]).await.map_err(not_migrated)?;
     let tombstones_purged = match purged {
         None => None,
         Some(row) => Some(row.try_get::<_, Timestamptz>(0)?.0),
     };
-    Ok(Draft { sample: Sample { mark: Mark { w, l }, clock, taken, tombstones_purged }, read, holder })
+    let visible_until = match &holder {
+        None => clock.max(w),
+        Some(Holder::Backend { since, .. } | Holder::Prepared { since, .. }) => clock.min(*since).max(w),
+        Some(Holder::Unknown { .. }) => w,
+    };
+    let sample = Sample { mark: Mark { w, l }, taken, tombstones_purged };
+    Ok(Draft { sample, clock, read, holder, visible_until, closed: closed.is_some() })
 }
 
-/// Who keeps W from moving on to the clock. To be asked after the clock was read.
+fn lsn(row: &tokio_postgres::Row, column: usize) -> Result<Lsn, tokio_postgres::Error> {
+    Ok(Lsn::new(u64::from(row.try_get::<_, PgLsn>(column)?)))
+}
+
+/// Who has written and is not done.
+struct Writers {
+    /// The one that has been for longest.
+    holder: Option<Holder>,
+    open: Option<Open>,
+}
+
+/// Who keeps W from moving on.
 pub(crate) async fn holder(client: &Client) -> Result<Option<Holder>, SampleError> {
+    Ok(writers(client).await?.holder)
+}
+
+/// Who has an id. To be asked after a time was closed.
+async fn writers(client: &Client) -> Result<Writers, SampleError> {
     let row = client.query_one(WRITERS, &[]).await?;
     if !row.try_get::<_, bool>(0)? {
         return Err(SampleError::NotPermitted);
@@ -141,10 +231,11 @@ pub(crate) async fn holder(client: &Client) -> Result<Option<Holder>, SampleErro
         Some(pid) => {
             let application = row.try_get::<_, Option<Lossy>>(2)?.map(|Lossy(name)| name).unwrap_or_default();
             let state = row.try_get::<_, Option<String>>(3)?.unwrap_or_else(|| "state unknown".into());
-            Some(match row.try_get::<_, Option<Timestamptz>>(4)? {
+            let holder = match row.try_get::<_, Option<Timestamptz>>(4)? {
                 Some(Timestamptz(since)) => Holder::Backend { pid, application, state, since },
                 None => Holder::Unknown { pid, application, state },
-            })
+            };
+            Some((holder, Open { oldest: xid(row.try_get(5)?)?, newest: xid(row.try_get(6)?)? }))
         }
     };
     // After the writers: one that is prepared in between is seen by the first statement or by this one.
@@ -153,21 +244,24 @@ pub(crate) async fn holder(client: &Client) -> Result<Option<Holder>, SampleErro
         Some(row) => {
             let Timestamptz(since) = row.try_get(2)?;
             let (Lossy(owner), Lossy(gid)) = (row.try_get(1)?, row.try_get(3)?);
-            Some(Holder::Prepared { xid: row.try_get(0)?, gid, owner, since })
+            let holder = Holder::Prepared { xid: row.try_get(0)?, gid, owner, since };
+            Some((holder, Open { oldest: xid(row.try_get(0)?)?, newest: xid(row.try_get(4)?)? }))
         }
     };
-    Ok(prepared.or(writer))
+    Ok(match (writer, prepared) {
+        (None, None) => Writers { holder: None, open: None },
+        (Some((holder, open)), None) | (None, Some((holder, open))) => {
+            Writers { holder: Some(holder), open: Some(open) }
+        }
+        (Some((writer, open)), Some((prepared, others))) => Writers {
+            holder: Some(if open.oldest.is_before(others.oldest) { writer } else { prepared }),
+            open: Some(open.and(others)),
+        },
+    })
 }
 
-/// W. What does not say when it began holds W where it was; `None` if it was nowhere yet.
-fn safe_time(clock: Instant, holder: Option<&Holder>, floor: Option<Instant>) -> Option<Instant> {
-    let oldest = match holder {
-        None => clock,
-        Some(Holder::Backend { since, .. }) => clock.min(*since),
-        Some(Holder::Unknown { .. } | Holder::Prepared { .. }) => return floor,
-    };
-    let safe = Instant::from_unix_micros(oldest.unix_micros().saturating_sub(MARGIN_MICROS));
-    Some(floor.map_or(safe, |floor| floor.max(safe)))
+fn xid(text: &str) -> Result<Xid, SampleError> {
+    text.parse().map(Xid).map_err(|_| SampleError::NoXid(text.into()))
 }
 
 /// An error of a function of the log, which a standby has none of its own of.
@@ -181,13 +275,17 @@ pub(super) fn standby(error: tokio_postgres::Error) -> SampleError {
 }
 
 fn not_migrated(error: tokio_postgres::Error) -> SampleError {
-    if error.code() == Some(&SqlState::UNDEFINED_TABLE) { SampleError::NotMigrated } else { error.into() }
+    match error.code() {
+        Some(&SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_FUNCTION) => SampleError::NotMigrated,
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => SampleError::MayNotClose,
+        _ => error.into(),
+    }
 }
 
 /// Whether the database's clock has stepped back between two samples by more than the margin, as far as
 /// our own clock can tell.
 pub(super) fn stepped_back(before: &Draft, after: &Draft) -> bool {
-    let theirs = after.sample.clock.unix_micros().saturating_sub(before.sample.clock.unix_micros());
+    let theirs = after.clock.unix_micros().saturating_sub(before.clock.unix_micros());
     // The least time that can have passed between the two readings.
     let ours = after.sample.taken.saturating_duration_since(before.read).as_micros();
     theirs.saturating_add(MARGIN_MICROS) < i64::try_from(ours).unwrap_or(i64::MAX)
@@ -197,40 +295,12 @@ pub(super) fn stepped_back(before: &Draft, after: &Draft) -> bool {
 mod tests {
     use super::*;
 
-    const fn at(seconds: i64) -> Instant {
-        Instant::from_unix_micros(seconds * 1_000_000)
-    }
-
-    fn backend(since: Instant) -> Holder {
-        Holder::Backend { pid: 1, application: String::new(), state: String::new(), since }
-    }
-
-    #[test]
-    fn w_is_before_the_oldest_writer_and_never_falls() {
-        let less = |seconds: i64| Instant::from_unix_micros(seconds * 1_000_000 - MARGIN_MICROS);
-        assert_eq!(safe_time(at(50), None, None), Some(less(50)));
-        assert_eq!(safe_time(at(50), Some(&backend(at(20))), None), Some(less(20)));
-        assert_eq!(safe_time(at(50), Some(&backend(at(60))), None), Some(less(50)));
-        assert_eq!(safe_time(at(50), Some(&backend(at(20))), Some(at(40))), Some(at(40)));
-        assert_eq!(safe_time(at(50), None, Some(at(60))), Some(at(60)));
-    }
-
-    #[test]
-    fn who_does_not_say_since_when_holds_w_where_it_was() {
-        let unknown = Holder::Unknown { pid: 1, application: String::new(), state: String::new() };
-        let prepared =
-            Holder::Prepared { xid: "7".into(), gid: "g".into(), owner: "o".into(), since: at(45) };
-        for holder in [unknown, prepared] {
-            assert_eq!(safe_time(at(50), Some(&holder), Some(at(30))), Some(at(30)));
-            assert_eq!(safe_time(at(50), Some(&holder), None), None);
-        }
-    }
-
     fn draft(clock_micros: i64, taken: tokio::time::Instant) -> Draft {
         let mark = Mark { w: Instant::MIN, l: Lsn::ZERO };
         let clock = Instant::from_unix_micros(clock_micros);
-        let sample = Sample { mark, clock, taken, tombstones_purged: None };
-        Draft { sample, read: taken + Duration::from_millis(20), holder: None }
+        let sample = Sample { mark, taken, tombstones_purged: None };
+        let read = taken + Duration::from_millis(20);
+        Draft { sample, clock, read, holder: None, visible_until: clock, closed: false }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,12 +1,15 @@
 //! The task that samples, and how replays ask it.
 
-use super::sample::{self, Draft, SampleError};
+use super::closings::Closings;
+use super::sample::{self, Draft, Request, SampleError};
 use crate::check::Finding;
 use crate::facts;
 use crate::on_disk::{OnDisk, is_durable};
 use crate::retry::{Backoff, Retry};
+use crate::stamps;
 use crate::{ConnectError, Session, Settings};
-use feed::{Marking, Sample, SourceError};
+use feed::{Marking, Position, Sample, SourceError};
+use fhir::Instant;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +19,8 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 const EVERY: Duration = Duration::from_secs(1);
+/// How often a time is closed while no changes are published: a quiet stream is told once a minute up to when it has all.
+const CLOSE_WHILE_IDLE: Duration = Duration::from_secs(30);
 /// How long a replay waits for a mark before it is told that the database is away.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long each statement of a sample may take, and how long its mark may take to hold.
@@ -75,6 +80,9 @@ impl Marks {
             waiting: Vec::new(),
             state: Arc::clone(&state),
             last: None,
+            closings: (0, Closings::default()),
+            closed_at: None,
+            begins: None,
             unproven: None,
             on_disk,
             looked: None,
@@ -150,6 +158,12 @@ struct Sampler {
     state: Arc<State>,
     /// The sample before, to compare the clocks.
     last: Option<Draft>,
+    /// Times that were closed in the epoch named, over this connection.
+    closings: (u64, Closings),
+    /// The head when a time was last closed, and when that was: while it does not move, no other one need be for a while.
+    closed_at: Option<(Position, Clock)>,
+    /// What W has to reach in an epoch that has no mark yet.
+    begins: Option<(u64, Instant)>,
     /// A mark of the clock's tick that did not hold at once: looked at again with the next tick.
     unproven: Option<(Marking, Draft)>,
     on_disk: OnDisk,
@@ -173,6 +187,10 @@ impl Sampler {
             tracing::warn!(%failure, "no mark can be taken");
             set(&self.state.failure, Some(failure));
             self.last = None;
+            // What was closed may be lost, if the server is another one now.
+            self.closings.1.clear();
+            self.closed_at = None;
+            self.begins = None;
             self.unproven = None;
             self.looked = None;
             // Who asks meanwhile waits for the next connection, and is forgotten when it waits no longer.
@@ -252,7 +270,7 @@ impl Sampler {
 
     /// A sample that nobody waits for: neither does it wait for the disk.
     async fn tick(&mut self, client: &Client) -> Result<(), SampleError> {
-        let (marking, draft) = self.sample(client).await?;
+        let (marking, draft) = self.sample(client, false).await?;
         let older = self.unproven.take();
         if holds(client, &draft).await? {
             self.feed.mark(marking, draft.sample.mark);
@@ -272,7 +290,7 @@ impl Sampler {
 
     /// A sample that a replay waits for.
     async fn answer(&mut self, client: &Client) -> Result<Sample, SampleError> {
-        let (marking, draft) = self.sample(client).await?;
+        let (marking, draft) = self.sample(client, true).await?;
         let on_disk = self.on_disk.wait(client, draft.sample.mark.l);
         bounded_sample(async { on_disk.await.map_err(sample::standby) }).await?;
         self.feed.mark(marking, draft.sample.mark);
@@ -306,14 +324,30 @@ impl Sampler {
         }
     }
 
-    async fn sample(&mut self, client: &Client) -> Result<(Marking, Draft), SampleError> {
+    async fn sample(&mut self, client: &Client, asked: bool) -> Result<(Marking, Draft), SampleError> {
         self.look_at_facts(client).await?;
         let marking = self.feed.marking();
         // Every mark that held was fed. One that does not hold yet is not, but its W is safe all the same.
         self.unproven.take_if(|(marked, _)| marked.epoch != marking.epoch);
         let unproven = self.unproven.as_ref().map(|(_, draft)| draft.sample.mark.w);
         let floor = marking.floor.max(unproven);
-        let sampled = bounded_sample(sample::take(client, floor)).await;
+        if self.closings.0 != marking.epoch {
+            self.closings = (marking.epoch, Closings::default());
+            self.closed_at = None;
+        }
+        let due = self
+            .closed_at
+            .is_none_or(|(head, closed)| head != marking.head || closed.elapsed() >= CLOSE_WHILE_IDLE);
+        let begins = self.begins.filter(|(epoch, _)| *epoch == marking.epoch).map(|(_, newest)| newest);
+        let request = Request {
+            floor,
+            close: asked,
+            must_close: due || (floor.is_none() && self.closings.1.is_empty()),
+            l: self.last.as_ref().map(|last| last.sample.mark.l),
+            reached: begins.map_or(marking.reached, |newest| newest.max(marking.reached)),
+            closings: &mut self.closings.1,
+        };
+        let sampled = bounded_sample(sample::take(client, request)).await;
         let draft = match sampled {
             Ok(draft) => draft,
             Err(error) => {
@@ -327,8 +361,15 @@ impl Sampler {
             self.state.clock_steps.fetch_add(1, Ordering::Relaxed);
             tracing::warn!("the database's clock has stepped back");
         }
-        let clock = draft.sample.clock;
-        let behind = clock.unix_micros().saturating_sub(draft.sample.mark.w.unix_micros());
+        if draft.closed {
+            self.closed_at = Some((marking.head, draft.read));
+        }
+        if floor.is_none() {
+            self.reach_what_was_there(client, marking.epoch, draft.sample.mark.w).await?;
+        }
+        let clock = draft.clock;
+        self.feed.visible_until(marking.epoch, draft.visible_until);
+        let behind = clock.unix_micros().saturating_sub(draft.visible_until.unix_micros());
         // While no replay can begin, every moment is.
         let holds = draft.sample.mark.w < self.feed.status().journal_begins
             || u128::try_from(behind).is_ok_and(|behind| behind > BEHIND.as_micros());
@@ -336,6 +377,30 @@ impl Sampler {
         set(&self.state.holding_back, holder);
         self.last = Some(draft.clone());
         Ok((marking, draft))
+    }
+
+    /// The first W of an epoch has to reach the newest stamp that is there by then: what was committed before the slot was
+    /// made does not come through the log. If it was still invisible when the slot was made it is visible now, and it may
+    /// be stamped later than the clock, if a later time had been closed.
+    async fn reach_what_was_there(
+        &mut self,
+        client: &Client,
+        epoch: u64,
+        w: Instant,
+    ) -> Result<(), SampleError> {
+        let newest = match self.begins {
+            Some((of, newest)) if of == epoch => newest,
+            _ => {
+                let newest = bounded_sample(async { Ok(stamps::newest(client).await?) }).await?;
+                let newest = newest.unwrap_or(Instant::MIN);
+                self.begins = Some((epoch, newest));
+                newest
+            }
+        };
+        if w < newest {
+            return Err(SampleError::Held(format!("stamps go up to {newest}")));
+        }
+        Ok(())
     }
 }
 

@@ -100,7 +100,7 @@ struct Empty;
 impl Source for Empty {
     fn mark(&self) -> Answer<'_, Sample> {
         let (mark, taken) = (Mark { w: instant(500), l: Lsn::new(10) }, tokio::time::Instant::now());
-        Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged: None }) })
+        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
     }
 
     fn confirm(&self) -> Answer<'_, ()> {

@@ -65,6 +65,8 @@ pub(crate) struct Durable {
     pub(crate) floor: Floor,
     /// The newest W.
     pub(crate) w: Option<Instant>,
+    /// The newest stamp of all entries, and no older than the floor's.
+    pub(crate) newest: Instant,
     /// Bytes of entries kept.
     pub(crate) bytes: u64,
     /// Counts the times that the journal was opened again after a failure.
@@ -147,6 +149,7 @@ impl Durable {
             lsn: state.durable_lsn,
             floor: state.floor,
             w: state.mark.map(|mark| mark.w),
+            newest: state.running_max.max(state.floor.stamp),
             bytes,
             generation,
             failing,

@@ -29,8 +29,8 @@ pub(crate) struct Empty {
 
 impl Source for Empty {
     fn mark(&self) -> Answer<'_, Sample> {
-        let (mark, clock, taken) = (self.mark, self.mark.w, tokio::time::Instant::now());
-        Box::pin(async move { Ok(Sample { mark, clock, taken, tombstones_purged: self.purged }) })
+        let (mark, taken) = (self.mark, tokio::time::Instant::now());
+        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: self.purged }) })
     }
 
     fn confirm(&self) -> Answer<'_, ()> {

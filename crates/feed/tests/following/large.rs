@@ -94,7 +94,7 @@ impl Source for Tables {
     fn mark(&self) -> Answer<'_, Sample> {
         let mark = Mark { w: instant(200), l: Lsn::new(10) };
         let taken = tokio::time::Instant::now();
-        Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged: None }) })
+        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
     }
 
     fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {

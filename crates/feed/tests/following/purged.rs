@@ -45,7 +45,7 @@ impl Source for TwoPages {
     fn mark(&self) -> Answer<'_, Sample> {
         let mark = Mark { w: instant(500), l: self.l };
         let (taken, tombstones_purged) = (tokio::time::Instant::now(), *self.purged.lock().unwrap());
-        Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged }) })
+        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged }) })
     }
 
     fn confirm(&self) -> Answer<'_, ()> {

@@ -140,7 +140,7 @@ impl Source for Rows {
 fn sample() -> Answer<'static, Sample> {
     let mark = Mark { w: instant(200), l: Lsn::new(10) };
     let taken = tokio::time::Instant::now();
-    Box::pin(async move { Ok(Sample { mark, clock: mark.w, taken, tombstones_purged: None }) })
+    Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
 }
 
 /// Many more subscribers than there is room for have taken something and read no more: others get all there is, from the

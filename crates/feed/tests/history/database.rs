@@ -235,9 +235,9 @@ fn data(version: &Version) -> bytes::Bytes {
 impl Source for Database {
     fn mark(&self) -> Answer<'_, Sample> {
         let state = self.0.lock().unwrap();
-        let (mark, clock) = (state.mark(), Instant::from_unix_micros(state.clock));
+        let mark = state.mark();
         let taken = tokio::time::Instant::now();
-        Box::pin(async move { Ok(Sample { mark, clock, taken, tombstones_purged: None }) })
+        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
     }
 
     fn confirm(&self) -> Answer<'_, ()> {
