@@ -168,8 +168,7 @@ const MARK: Mark = Mark { w: STAMP, l: Lsn::new(1) };
 
 impl Source for Empty {
     fn mark(&self) -> Answer<'_, Sample> {
-        let sample =
-            Sample { mark: MARK, taken: tokio::time::Instant::now(), tombstones_purged: None };
+        let sample = Sample { mark: MARK, taken: tokio::time::Instant::now(), tombstones_purged: None };
         Box::pin(async move { Ok(sample) })
     }
 
