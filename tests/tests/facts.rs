@@ -416,8 +416,13 @@ async fn migrate_makes_right_what_a_restore_lacks(context: Context) -> Result<()
     run("psql", &["-q", "-f", &dump.display().to_string(), "fhir"])?;
     let migrate = Binary::find()?.succeed(&["migrate", "--database-url", &url])?;
     let said = String::from_utf8(migrate.stdout)?;
-    for part in ["create role", "grant usage on schema fhir", "grant pg_read_all_stats", "create publication"]
-    {
+    for part in [
+        "create role",
+        "grant usage on schema fhir",
+        "grant execute on function fhir.close_time",
+        "grant pg_read_all_stats",
+        "create publication",
+    ] {
         ensure!(said.contains(part), "no '{part}': {said}");
     }
     let sql = cluster.connect().await?;

@@ -118,7 +118,9 @@ async fn grants(client: &Client) -> Result<Vec<String>, Error> {
                     coalesce(pg_has_role(r.oid, 'pg_read_all_stats', 'usage'), false), \
                     (select coalesce(array_agg(c.relname::text order by c.relname), '{}') from pg_class c \
                       where c.relnamespace = n.oid and c.relname::text = any($2) \
-                        and not coalesce(has_table_privilege(r.oid, c.oid, 'select'), false)) \
+                        and not coalesce(has_table_privilege(r.oid, c.oid, 'select'), false)), \
+                    exists (select from pg_proc p where p.pronamespace = n.oid and p.proname = 'close_time' \
+                               and not coalesce(has_function_privilege(r.oid, p.oid, 'execute'), false)) \
                from pg_namespace n left join pg_roles r on r.rolname = $1::text where n.nspname = 'fhir'",
             &[&SERVICE_ROLE, &facts::READ.as_slice()],
         )
@@ -132,6 +134,9 @@ async fn grants(client: &Client) -> Result<Vec<String>, Error> {
     if !unread.is_empty() {
         let tables: Vec<_> = unread.iter().map(|name| format!("fhir.{}", quoted(name))).collect();
         wanted.push(format!("grant select on {} to {role};", tables.join(", ")));
+    }
+    if row.try_get(3)? {
+        wanted.push(format!("grant execute on function fhir.close_time(timestamptz) to {role};"));
     }
     if !row.try_get::<_, bool>(1)? {
         wanted.push(format!("grant pg_read_all_stats to {role};"));
