@@ -25,7 +25,12 @@ fn unusual() -> Vec<(&'static str, &'static str, String, String)> {
         let written = format!("{{\"resourceType\":\"{resource_type}\"{rest}");
         let comes =
             format!("{{\"resourceType\":\"{resource_type}\",\"id\":\"{id}\",\"meta\":{{{META}}}{rest}");
-        (written, comes.replace(['\r', '\n'], " "))
+        // Line ends between tokens are blanks, and what other readers take for a line end is an escape.
+        let comes = comes.replace(['\r', '\n'], " ");
+        let comes = [('\u{85}', "\\u0085"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")]
+            .iter()
+            .fold(comes, |comes, (mark, escape)| comes.replace(*mark, escape));
+        (written, comes)
     };
     let nested = |depth: usize| format!(",\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
     let narrative = format!(

@@ -112,14 +112,18 @@ impl Reader {
         true
     }
 
-    /// What a `_since` of this instant leaves out was heard, or something newer of the same key.
+    /// What a `_since` of this instant leaves out was heard, or something newer of the same key. A key that
+    /// has a version after the instant is not left out: pages may have skipped the earlier one for it.
     fn has_all(&self, until: Instant, database: &Database) {
-        let mut newest = BTreeMap::new();
+        let mut newest: BTreeMap<Key, Version> = BTreeMap::new();
         for version in database.0.lock().unwrap().log() {
-            if version.stamp <= until.unix_micros() && self.filter.matches(version.key.0) {
+            if self.filter.matches(version.key.0)
+                && newest.get(&version.key).is_none_or(|known| known.number < version.number)
+            {
                 newest.insert(version.key, version);
             }
         }
+        newest.retain(|_, version| version.stamp <= until.unix_micros());
         for (key, version) in newest {
             let heard = self.heard.get(&key).map(|(number, _)| *number);
             // Of what was gone before it began a reader hears nothing.
