@@ -160,8 +160,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-#[cfg(any(test, fuzzing))]
-pub(crate) mod oracle;
+#[cfg(test)]
+mod oracle;
 
 #[cfg(test)]
 mod tests;

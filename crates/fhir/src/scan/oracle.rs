@@ -1,10 +1,10 @@
-//! The same question, answered slowly and by other means: for property tests and fuzzing.
+//! The same question, answered slowly and by other means: for property tests.
 
 use super::Paths;
 use serde_json::Value;
 
 /// Whether [`Paths::find`] finds what a JSON parser finds.
-pub(crate) fn holds(text: &[u8], paths: &[&str]) {
+pub(super) fn holds(text: &[u8], paths: &[&str]) {
     let mut found = Vec::new();
     let answer = Paths::new(paths.iter().copied()).find(text, |value| found.push(value));
     let Ok(tree) = serde_json::from_slice::<Value>(text) else {
