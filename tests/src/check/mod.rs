@@ -41,7 +41,7 @@ pub fn check(heard: &[Heard], expect: Expect<'_>) -> Result<()> {
         placed.push(place(&heard.what, expect.history).with_context(describe)?);
     }
     let w = transaction_time(heard)?;
-    filtered(&placed, w, expect)?;
+    filtered(heard, &placed, w, expect)?;
     rising(heard, &placed, expect)?;
     in_commit_order_when_live(heard, &placed)?;
     whole_after_transaction_time(heard, &placed, w, expect)?;
@@ -78,9 +78,10 @@ impl Expect<'_> {
 }
 
 /// Nothing that was not asked for. (A `_since` beyond transactionTime: what commits from then on comes too, though it was
-/// stamped before.)
-fn filtered(placed: &[Placed<'_>], w: i64, expect: Expect<'_>) -> Result<()> {
-    let since = expect.since.map(|since| since.min(w));
+/// stamped before. And `reset-all` is followed by everything.)
+fn filtered(heard: &[Heard], placed: &[Placed<'_>], w: i64, expect: Expect<'_>) -> Result<()> {
+    let everything = expect.resets && heard.iter().any(|heard| heard.what.code() == Some("reset-all"));
+    let since = expect.since.filter(|_| !everything).map(|since| since.min(w));
     for (_, entry) in placed.iter().flatten() {
         let asked = expect.wants_type(&entry.key) && since.is_none_or(|since| entry.stamp > since);
         ensure!(asked, "this was not asked for: {entry:?}");

@@ -23,7 +23,10 @@ pub(crate) fn holds(content: &[u8]) {
             if let Ok(text) = std::str::from_utf8(&out) {
                 assert!(!text.contains(['\u{85}', '\u{2028}', '\u{2029}']), "it is more than a line to some");
             }
-            assert_eq!(write(&out).as_ref(), Ok(&out), "it changes when it is written again");
+            // Outside strings, where no JSON has one, the escape of a line break is not JSON either.
+            if read.is_some() || !has_line_breaks(content) {
+                assert_eq!(write(&out).as_ref(), Ok(&out), "it changes when it is written again");
+            }
             let out = String::from_utf8_lossy(&out);
             if let Some(expected) = read.and_then(expected) {
                 let written =
@@ -34,6 +37,12 @@ pub(crate) fn holds(content: &[u8]) {
         Err(BadResource::NotAnObject) => assert!(read.is_none(), "it is an object"),
         Err(BadResource::OtherType | BadResource::InvalidId) => {}
     }
+}
+
+/// Whether the bytes of one of Unicode's line breaks are among these.
+fn has_line_breaks(content: &[u8]) -> bool {
+    let marks = ["\u{85}", "\u{2028}", "\u{2029}"];
+    marks.iter().any(|mark| memchr::memmem::find(content, mark.as_bytes()).is_some())
 }
 
 /// The members of an object in their order, duplicates included: decoded keys, and values as written.
