@@ -5,10 +5,10 @@ use bytes::Bytes;
 use cdc::layout::{BadRows, Layout, Native};
 use cdc::pgoutput::{Message, Relation, RelationColumn, ReplicaIdentity};
 use feed::{
-    Answer, Batch, Begin, Change, EventId, Feed, Framing as _, Item, Kind, Lsn, Mark, Notice, Options,
-    Origin, Page, PageRequest, PageRows, Position, Sample, Source, Transaction,
+    Answer, Batch, Before, Begin, Change, EventId, Feed, Framing as _, Item, Kind, Lsn, Mark, Notice,
+    Options, Origin, Page, PageRequest, PageRows, Position, Sample, Source, Transaction,
 };
-use fhir::{Columns, Filter, Instant, RESOURCE_TYPES, ResourceType, TypeSet, write_resource};
+use fhir::{Columns, Filter, Instant, Patients, RESOURCE_TYPES, ResourceType, TypeSet, write_resource};
 use sse_api::EventStream;
 use std::error::Error;
 use std::hint::black_box;
@@ -176,7 +176,12 @@ impl Source for Empty {
         Box::pin(async { Ok(()) })
     }
 
-    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(
+        &self,
+        _: Option<Instant>,
+        _: TypeSet,
+        _: Option<Arc<Patients>>,
+    ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
@@ -257,6 +262,8 @@ fn batch(contents: &[Bytes], resource_type: ResourceType, lsn: u64, size: u64) -
         stamp: STAMP,
         resource_type,
         kind: Kind::Upsert,
+        patients: Patients::none(),
+        before: Before::Nothing,
         data: data.clone(),
     };
     Batch {

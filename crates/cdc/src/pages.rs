@@ -12,7 +12,7 @@ pub(crate) use query::present;
 use crate::layout::{BadRow, BadRows, Reason};
 use crate::on_disk::OnDisk;
 use crate::timestamptz::Timestamptz;
-use feed::{Kind, LargeRow, Lsn, Page, PageRequest, PageRows, SourceError, WriteResource};
+use feed::{Kind, Large, LargeRow, Lsn, Page, PageRequest, PageRows, Scope, SourceError, WriteResource};
 use fhir::{Instant, ResourceType, TypeSet};
 use futures_util::StreamExt;
 use pool::{Connection, Pool};
@@ -96,7 +96,7 @@ impl Pages {
         &self,
         resource_type: ResourceType,
         wanted: &LargeRow,
-    ) -> Result<Option<WriteResource>, SourceError> {
+    ) -> Result<Option<Large>, SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
         let pooled = self.pool.get_new().await?;
         let connection = pooled.connection();
@@ -123,11 +123,13 @@ impl Pages {
             self.meet(Kind::Upsert, Some(wanted.version), &reason)?;
             return Ok(None);
         }
-        Ok(Some(Box::new(move |out| {
+        let patients = Found::read(&row)?.patients(resource_type);
+        let write: WriteResource = Box::new(move |out| {
             let again = || std::io::Error::other("a large row cannot be read");
             let found = Found::read(&row).map_err(|_| again())?;
             found.large(resource_type).map_err(|_| again())?.write(out)
-        })))
+        });
+        Ok(Some(Large { patients, write }))
     }
 
     /// The newest stamp of a tombstone that was purged.
@@ -292,8 +294,10 @@ impl Pages {
         out.row(row.stamp, &id, &mut |out| {
             let start = out.len();
             bad = row.write(request, out).err();
-            read.bytes += out.len() - start;
-            bad.is_none()
+            let wanted = |scope: &Scope| (scope.wants)(&id, &row.patients(request.resource_type));
+            let sent = bad.is_none() && request.scope.as_ref().is_none_or(wanted);
+            read.bytes += if sent { out.len() - start } else { 0 };
+            sent
         });
         if let Some(reason) = bad {
             self.meet(request.kind, row.version_id, &reason)?;

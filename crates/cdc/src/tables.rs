@@ -6,8 +6,8 @@ use crate::layout::{BadRows, OnBadRow};
 use crate::marks::Marks;
 use crate::on_disk::OnDisk;
 use crate::pages::Pages;
-use feed::{Answer, Kind, LargeRow, Page, PageRequest, PageRows, Sample, Source, SourceError, WriteResource};
-use fhir::{Instant, ResourceType, TypeSet};
+use feed::{Answer, Kind, Large, LargeRow, Page, PageRequest, PageRows, Sample, Source, SourceError};
+use fhir::{Instant, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -81,7 +81,12 @@ impl Source for Tables {
         Box::pin(self.marks.confirm())
     }
 
-    fn present(&self, since: Option<Instant>, types: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(
+        &self,
+        since: Option<Instant>,
+        types: TypeSet,
+        _: Option<Arc<Patients>>,
+    ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(self.answer(self.pages.present(since, types)))
     }
 
@@ -93,7 +98,7 @@ impl Source for Tables {
         Box::pin(self.answer(async move { self.pages.read(&request, rows).await }))
     }
 
-    fn large(&self, resource_type: ResourceType, row: LargeRow) -> Answer<'_, Option<WriteResource>> {
+    fn large(&self, resource_type: ResourceType, row: LargeRow) -> Answer<'_, Option<Large>> {
         Box::pin(self.answer(async move { self.pages.large(resource_type, &row).await }))
     }
 

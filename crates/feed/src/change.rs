@@ -2,7 +2,7 @@
 
 use crate::Lsn;
 use bytes::Bytes;
-use fhir::{Instant, ResourceType, stable_hash};
+use fhir::{Instant, Patients, ResourceType, stable_hash};
 
 /// The place of a change in the feed. Positions rise strictly in the order of publishing, and a change
 /// that is decoded again gets the same one.
@@ -49,6 +49,17 @@ pub enum Kind {
     Deletion,
 }
 
+/// Whose a resource was before a change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Before {
+    /// There was none: it was created, or created again.
+    Nothing,
+    /// It belonged to these patients.
+    Patients(Patients),
+    /// The log does not say, or what it was cannot be read.
+    Unknown,
+}
+
 /// One change of one resource, in the form in which it is streamed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {
@@ -60,6 +71,10 @@ pub struct Change {
     pub resource_type: ResourceType,
     /// Whether `data` is the resource or the Bundle that says it is gone.
     pub kind: Kind,
+    /// The patients to whom the resource belongs; none if it is gone.
+    pub patients: Patients,
+    /// To whom it belonged before.
+    pub before: Before,
     /// One line of JSON without CR or LF, ready to be sent.
     pub data: Bytes,
 }

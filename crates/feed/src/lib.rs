@@ -36,7 +36,7 @@ mod subscription;
 
 pub use alarm::rings;
 pub(crate) use change::Anchor;
-pub use change::{Batch, Change, Kind, Position, Transaction};
+pub use change::{Batch, Before, Change, Kind, Position, Transaction};
 pub use feed::{Feed, Marking, OpenError, Options, Status};
 pub use framing::Framing;
 pub use id::{EventId, InvalidEventId};
@@ -47,7 +47,7 @@ pub use rate::Rate;
 pub use restored::{Noted, note_restored};
 pub use seldom::seldom;
 pub use source::{
-    Answer, LARGE_BYTES, LargeRow, Mark, Page, PageRequest, PageRows, Sample, Source, SourceError,
-    WriteResource,
+    Answer, LARGE_BYTES, Large, LargeRow, Mark, Page, PageRequest, PageRows, Sample, Scope, Source,
+    SourceError, Wants, WriteResource,
 };
 pub use subscription::{Begin, Frames, Item, Notice, Subscription, Tally};

@@ -8,8 +8,8 @@ use crate::journal::PastRun;
 use crate::pace::Pace;
 use crate::stage::Stage;
 use crate::subscription::Out;
-use crate::{EventId, Kind, Mark, PageRequest, Sample, Source, SourceError};
-use fhir::{Filter, Instant, ResourceType};
+use crate::{EventId, Kind, Mark, PageRequest, Sample, Scope, Source, SourceError};
+use fhir::{Compartment, Filter, Instant, ResourceType};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,6 +147,17 @@ impl Replay<'_> {
         }
     }
 
+    /// Which rows are sent; `None`: all of the types.
+    fn scope(&self) -> Option<Scope> {
+        let compartment = self.filter.compartment.clone();
+        let mentions = match &compartment {
+            Compartment::Any => return None,
+            Compartment::AnyPatient => None,
+            Compartment::Patients(patients) => Some(Arc::new(patients.clone())),
+        };
+        Some(Scope { mentions, wants: Arc::new(move |_, patients| compartment.contains(patients)) })
+    }
+
     /// All pages of a round, from a cursor on; the id of the last row sent, or the one given.
     async fn pages(
         &self,
@@ -157,7 +168,10 @@ impl Replay<'_> {
     ) -> Result<EventId, SourceError> {
         let (mut cursor, mut passed) = (cursor, id);
         let mut pace = Pace::new(PageRequest::LARGEST);
-        let present = persist(self.out, || source.present(round.since, self.filter.types)).await?;
+        let scope = self.scope();
+        let mentions = scope.as_ref().and_then(|scope| scope.mentions.clone());
+        let present =
+            persist(self.out, || source.present(round.since, self.filter.types, mentions.clone())).await?;
         for (kind, resource_type) in round.stages(self.filter) {
             let mut after = None;
             match &cursor {
@@ -174,6 +188,7 @@ impl Replay<'_> {
             let request = PageRequest {
                 resource_type,
                 kind,
+                scope: scope.clone(),
                 since: round.since,
                 until: round.mark.w,
                 after,

@@ -4,10 +4,12 @@
 //! after `w` *or* committed at or beyond `l` is in the feed. Each change is on exactly one side.
 
 use crate::{Kind, Lsn};
-use fhir::{Instant, ResourceType, TypeSet};
+use fhir::{Instant, Patients, ResourceType, TypeSet};
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// One split of history into table and feed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +39,24 @@ pub struct Sample {
     pub tombstones_purged: Option<Instant>,
 }
 
+/// Which rows are wanted by who does not ask for everybody's.
+#[derive(Clone)]
+pub struct Scope {
+    /// Only rows that mention one of these patients have to be read, and the rows of these patients themselves; `None`: all.
+    pub mentions: Option<Arc<Patients>>,
+    /// Whether a row with this id, which belongs to these patients, is sent. A deleted one belongs to those to whom it belonged.
+    pub wants: Arc<Wants>,
+}
+
+/// See [`Scope::wants`].
+pub type Wants = dyn Fn(&str, &Patients) -> bool + Send + Sync;
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("mentions", &self.mentions).finish_non_exhaustive()
+    }
+}
+
 /// Which page of a resource type's rows, in the order of (`last_updated`, `id`).
 #[derive(Clone, Debug)]
 pub struct PageRequest {
@@ -44,6 +64,8 @@ pub struct PageRequest {
     pub resource_type: ResourceType,
     /// Rows, or tombstones of keys that no row has.
     pub kind: Kind,
+    /// Whose rows; `None`: everybody's.
+    pub scope: Option<Scope>,
     /// Only what was stamped after this ...
     pub since: Option<Instant>,
     /// ... and at or before this.
@@ -88,6 +110,14 @@ pub struct LargeRow {
 /// Writes a resource in the form in which it is streamed: one line without CR or LF. Blocks as its output does.
 pub type WriteResource = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
 
+/// A large row that was found.
+pub struct Large {
+    /// The patients to whom it belongs.
+    pub patients: Patients,
+    /// Writes it.
+    pub write: WriteResource,
+}
+
 /// A page that was read.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
@@ -124,8 +154,25 @@ pub trait Source: Send + Sync + 'static {
 
     /// What there may be to read: the types with rows, and those with tombstones, stamped after `since`. Asked
     /// after the mark was taken, so that nothing on its side is missing; too many do no harm. `types` are those that
-    /// are asked for: whoever asks for all asks for rows of types that nobody knows, too.
-    fn present(&self, since: Option<Instant>, types: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>>;
+    /// are asked for: whoever asks for all asks for rows of types that nobody knows, too. With `mentions` only what mentions
+    /// one of these patients, and their own rows.
+    fn present(
+        &self,
+        since: Option<Instant>,
+        types: TypeSet,
+        mentions: Option<Arc<Patients>>,
+    ) -> Answer<'_, Vec<(Kind, ResourceType)>>;
+
+    /// Whether requests for the resources of patients can be answered: the log has the old contents, and the tables the index
+    /// by patients.
+    fn knows_patients(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Those of these patients who are stored.
+    fn stored(&self, patients: Patients) -> Answer<'_, Patients> {
+        Box::pin(async { Ok(patients) })
+    }
 
     /// The newest stamp of a tombstone that was purged, as of now.
     fn tombstones_purged(&self) -> Answer<'_, Option<Instant>>;
@@ -136,7 +183,7 @@ pub trait Source: Send + Sync + 'static {
 
     /// Reads a large row; `None` if it is not there any more, so that the feed brings what came after it, or if it cannot
     /// be streamed. As for a page no transaction waits for whoever reads it.
-    fn large(&self, resource_type: ResourceType, row: LargeRow) -> Answer<'_, Option<WriteResource>> {
+    fn large(&self, resource_type: ResourceType, row: LargeRow) -> Answer<'_, Option<Large>> {
         let _ = (resource_type, row);
         Box::pin(async { Ok(None) })
     }

@@ -3,8 +3,8 @@
 //! The database gives a row whole or not at all. Kept in memory for a client that is slow, a row of a gigabyte would be
 //! kept from all others; so it is written to the disk of the journal, by one replay at a time, and shared by all that want it.
 
-use crate::{LargeRow, Pressure, Source, SourceError};
-use fhir::ResourceType;
+use crate::{Large, LargeRow, Pressure, Source, SourceError};
+use fhir::{Patients, ResourceType};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,6 +36,8 @@ pub(crate) struct Spills {
 pub(crate) struct Spill {
     file: File,
     pub(crate) length: u64,
+    /// To whom it belongs.
+    pub(crate) patients: Patients,
 }
 
 impl Spills {
@@ -71,14 +73,16 @@ impl Spills {
         if let Some(spill) = self.find(row.version) {
             return Ok(Some(spill));
         }
-        let Some(write) = source.large(resource_type, row.clone()).await? else { return Ok(None) };
+        let Some(Large { patients, write }) = source.large(resource_type, row.clone()).await? else {
+            return Ok(None);
+        };
         let directory = self.directory.clone();
         let spilled = tokio::task::spawn_blocking(move || {
             let mut out = BufWriter::with_capacity(256 << 10, tempfile::tempfile_in(directory)?);
             write(&mut out)?;
             let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
             let length = file.metadata()?.len();
-            Ok::<_, io::Error>(Arc::new(Spill { file, length }))
+            Ok::<_, io::Error>(Arc::new(Spill { file, length, patients }))
         });
         let spill = match spilled.await {
             Ok(Ok(spill)) => spill,

@@ -7,8 +7,9 @@ use crate::large::LargeFrame;
 use crate::pace::Pace;
 use crate::pieces::{PIECE_BYTES, Pieces};
 use crate::replay::persist;
+use crate::spill::Spill;
 use crate::subscription::Out;
-use crate::{EventId, Item, LargeRow, Page, PageRequest, Source, SourceError};
+use crate::{EventId, Item, LargeRow, Page, PageRequest, Scope, Source, SourceError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -70,7 +71,7 @@ impl Stage<'_> {
                 continue;
             }
             if let Some(large) = &page.large {
-                passed = self.send_large(large, passed).await?;
+                passed = self.send_large(large, this.scope.as_ref(), passed).await?;
             }
             pace.taken_within(begun.elapsed(), self.shared.page_budget.waiting() > 0);
             request.bytes = pace.bytes();
@@ -81,11 +82,17 @@ impl Stage<'_> {
     }
 
     /// Sends a large row, if it is still there; its id, or the one given.
-    async fn send_large(&self, large: &LargeRow, passed: EventId) -> Result<EventId, SourceError> {
+    async fn send_large(
+        &self,
+        large: &LargeRow,
+        scope: Option<&Scope>,
+        passed: EventId,
+    ) -> Result<EventId, SourceError> {
         let Replaying { cursor: Cursor { kind, resource_type, .. }, .. } = self.row;
         let spills = &self.shared.spills;
         let spill = persist(self.out, || spills.get(&**self.source, resource_type, large)).await?;
-        let Some(spill) = spill else { return Ok(passed) };
+        let wanted = |spill: &Arc<Spill>| scope.is_none_or(|scope| (scope.wants)(&large.id, &spill.patients));
+        let Some(spill) = spill.filter(wanted) else { return Ok(passed) };
         let cursor = Cursor { stamp: large.stamp, id: large.id.clone(), ..self.row.cursor.clone() };
         let id = EventId(Place::Replay(Replaying { cursor, ..self.row.clone() }));
         let frame = LargeFrame { shared: self.shared, out: self.out, budget: &self.shared.page_budget };

@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 use feed::{
-    Answer, Batch, Change, Feed, Kind, Lsn, Mark, Options, Origin, Page, PageRequest, PageRows, Position,
-    Publisher, Sample, Source, Transaction,
+    Answer, Batch, Before, Change, Feed, Kind, Lsn, Mark, Options, Origin, Page, PageRequest, PageRows,
+    Position, Publisher, Sample, Source, Transaction,
 };
-use fhir::{Instant, ResourceType, TypeSet};
+use fhir::{Instant, Patients, ResourceType, TypeSet};
 use sse_api::{EventStream, Settings, SourceSnapshot, bind};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -32,7 +32,12 @@ impl Source for OnePatient {
         Box::pin(async { Ok(()) })
     }
 
-    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(
+        &self,
+        _: Option<Instant>,
+        _: TypeSet,
+        _: Option<Arc<Patients>>,
+    ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }
 
@@ -79,6 +84,8 @@ fn patient(id: &str, lsn: u64) -> Batch {
         stamp,
         resource_type: ResourceType::PATIENT,
         kind: Kind::Upsert,
+        patients: Patients::none(),
+        before: Before::Nothing,
         data: format!(r#"{{"resourceType":"Patient","id":"{id}"}}"#).into(),
     };
     let transaction = Transaction { commit_lsn, xid: 1, commit_time: stamp };

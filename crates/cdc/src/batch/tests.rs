@@ -2,8 +2,8 @@ use super::*;
 use crate::pgoutput::encode::encode;
 use crate::pgoutput::{self, Begin, Column, Commit, Relation, ReplicaIdentity, Row, Truncate};
 use bytes::Bytes;
-use feed::{Change, Kind};
-use fhir::{Instant, ResourceType};
+use feed::{Before, Change, Kind};
+use fhir::{Instant, Patients, ResourceType};
 
 /// Yields as many changes as the length of the first column says, in as many parts.
 struct Repeat;
@@ -21,6 +21,8 @@ impl Layout for Repeat {
                 stamp: Instant::MIN,
                 resource_type: ResourceType::BUNDLE,
                 kind: Kind::Upsert,
+                patients: Patients::none(),
+                before: Before::Nothing,
                 data: Bytes::copy_from_slice(&[0; 1_000]),
             });
         }

@@ -137,6 +137,8 @@ impl Layout for Native {
                 stamp,
                 resource_type,
                 kind: table.kind,
+                patients: fhir::Patients::none(),
+                before: feed::Before::Unknown,
                 data: if self.room.len() > KEPT_ROOM {
                     std::mem::take(&mut self.room).into()
                 } else {

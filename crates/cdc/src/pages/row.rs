@@ -5,7 +5,7 @@ use crate::layout::Reason;
 use crate::lossy::RawText;
 use crate::timestamptz::Timestamptz;
 use feed::{Kind, PageRequest, SourceError};
-use fhir::{Columns, Instant, LargeResource, ResourceType};
+use fhir::{BaseUrls, Columns, Instant, LargeResource, Patients, ResourceType};
 use std::borrow::Cow;
 use std::error::Error;
 use tokio_postgres::Row;
@@ -67,6 +67,14 @@ impl<'a> Found<'a> {
     fn text(&self) -> Result<&'a [u8], Reason> {
         let content = self.content.ok_or(Reason::Null("content"))?;
         std::str::from_utf8(content).map(str::as_bytes).map_err(|_| Reason::NotUtf8("content"))
+    }
+
+    /// To whom it belongs.
+    pub(super) fn patients(&self, resource_type: ResourceType) -> Patients {
+        match (std::str::from_utf8(self.id), self.content) {
+            (Ok(id), Some(content)) => fhir::patients(resource_type, id, content, &BaseUrls::default()),
+            _ => Patients::none(),
+        }
     }
 
     /// What is streamed of a large row.

@@ -12,7 +12,16 @@ const LATE: Instant = Instant::from_unix_micros(4_000_000_000_000_000);
 fn basic(kind: Kind) -> PageRequest {
     let resource_type: ResourceType = "Basic".parse().unwrap();
     let bytes = PageRequest::LARGEST;
-    PageRequest { resource_type, kind, since: None, until: LATE, after: None, expected: None, bytes }
+    PageRequest {
+        resource_type,
+        kind,
+        scope: None,
+        since: None,
+        until: LATE,
+        after: None,
+        expected: None,
+        bytes,
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -210,15 +219,15 @@ async fn a_type_that_is_none_concerns_who_asks_for_everything() {
         .unwrap();
     let running = start_with(&database, "postgres", OnBadRow::Stop);
     let some: TypeSet = ["Basic".parse().unwrap()].into_iter().collect();
-    let present = running.tables.present(None, some).await.unwrap();
+    let present = running.tables.present(None, some, None).await.unwrap();
     assert!(present.contains(&(Kind::Upsert, "Basic".parse().unwrap())));
     assert_eq!(running.tables.bad_rows().count(), 0);
-    let told = running.tables.present(None, TypeSet::all()).await.unwrap_err().to_string();
+    let told = running.tables.present(None, TypeSet::all(), None).await.unwrap_err().to_string();
     assert!(told.contains("delete from fhir.resource where version_id = 4711;"), "{told}");
     assert!(!told.contains("Patent"), "{told}");
     client.batch_execute("delete from fhir.resource where version_id = 4711").await.unwrap();
     let since = Some(Instant::from_unix_micros(0));
-    assert!(running.tables.present(since, TypeSet::all()).await.is_ok());
+    assert!(running.tables.present(since, TypeSet::all(), None).await.is_ok());
     assert_eq!(running.tables.bad_rows().count(), 2);
 }
 
@@ -286,9 +295,9 @@ async fn large_rows_are_named_in_their_place_and_read_alone() {
     assert_eq!(ids, expected);
     assert_eq!(large.iter().map(|row| &*row.id).collect::<Vec<_>>(), ["6sums", "7blanks"]);
     for row in &large {
-        let write = running.tables.large(basic_type, row.clone()).await.unwrap().expect("it is there");
+        let large = running.tables.large(basic_type, row.clone()).await.unwrap().expect("it is there");
         let mut text = Vec::new();
-        write(&mut text).unwrap();
+        (large.write)(&mut text).unwrap();
         assert!(text.len() > 3_000_000 && !text.contains(&b'\n'));
         let beginning = String::from_utf8_lossy(&text[..400.min(text.len())]).into_owned();
         assert!(beginning.contains(&format!("\"versionId\":\"{}\"", row.version)), "{beginning}");
@@ -370,7 +379,7 @@ async fn a_page_counts_once_what_it_passed_over_is_on_disk() {
     // A type of which nothing is left is not even asked for.
     client.batch_execute("delete from fhir.resource").await.unwrap();
     let committed = number(&client, end).await;
-    assert_eq!(running.tables.present(None, TypeSet::all()).await.unwrap(), []);
+    assert_eq!(running.tables.present(None, TypeSet::all(), None).await.unwrap(), []);
     assert!(number(&client, flushed).await >= committed);
     client.batch_execute("alter system reset wal_writer_delay").await.unwrap();
     client.batch_execute("select pg_reload_conf()").await.unwrap();

@@ -3,10 +3,10 @@
 use super::*;
 use crate::journal::{JournalError, Packed, PastRun, Visit};
 use crate::{
-    Anchor, Answer, Batch, Change, Item, Kind, Notice, Origin, Page, PageRequest, PageRows, PublishError,
-    Sample, Transaction,
+    Anchor, Answer, Batch, Before, Change, Item, Kind, Notice, Origin, Page, PageRequest, PageRows,
+    PublishError, Sample, Transaction,
 };
-use fhir::{ResourceType, TypeSet};
+use fhir::{Patients, ResourceType, TypeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -107,7 +107,12 @@ impl Source for Empty {
         Box::pin(async { Ok(()) })
     }
 
-    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(
+        &self,
+        _: Option<Instant>,
+        _: TypeSet,
+        _: Option<Arc<Patients>>,
+    ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
@@ -144,7 +149,15 @@ fn batch(lsn: u64) -> Batch {
     let data = format!("{lsn};").into();
     let resource_type = ResourceType::PATIENT;
     Batch {
-        changes: vec![Change { position, stamp, resource_type, kind: Kind::Upsert, data }],
+        changes: vec![Change {
+            position,
+            stamp,
+            resource_type,
+            kind: Kind::Upsert,
+            patients: Patients::none(),
+            before: Before::Nothing,
+            data,
+        }],
         transactions: vec![Transaction { commit_lsn, xid: 1, commit_time: stamp }],
         passed: Some(Lsn::new(lsn + 5)),
     }

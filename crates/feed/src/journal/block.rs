@@ -328,6 +328,8 @@ impl BlockBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Before;
+    use fhir::Patients;
     use proptest::prelude::*;
 
     fn change(ordinal: u64, part: u16, stamp: i64, index: usize, deletion: bool, data: Vec<u8>) -> Change {
@@ -336,6 +338,8 @@ mod tests {
             stamp: Instant::from_unix_micros(stamp),
             resource_type: ResourceType::from_index(index).unwrap(),
             kind: if deletion { Kind::Deletion } else { Kind::Upsert },
+            patients: Patients::none(),
+            before: Before::Nothing,
             data: data.into(),
         }
     }

@@ -1,10 +1,10 @@
 //! A feed with numbered changes, tables without rows, and how a subscriber is read.
 
 use feed::{
-    Answer, Batch, Change, Feed, Framing, Item, Kind, Lsn, Mark, Notice, Options, Origin, Page, PageRequest,
-    PageRows, Position, Publisher, Sample, Source, Subscription, Transaction,
+    Answer, Batch, Before, Change, Feed, Framing, Item, Kind, Lsn, Mark, Notice, Options, Origin, Page,
+    PageRequest, PageRows, Position, Publisher, Sample, Source, Subscription, Transaction,
 };
-use fhir::{Instant, ResourceType, TypeSet};
+use fhir::{Instant, Patients, ResourceType, TypeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,12 @@ impl Source for Empty {
         Box::pin(async { Ok(()) })
     }
 
-    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(
+        &self,
+        _: Option<Instant>,
+        _: TypeSet,
+        _: Option<Arc<Patients>>,
+    ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
@@ -96,6 +101,8 @@ pub(crate) fn batch(n: u64, resource_type: ResourceType) -> Batch {
         stamp,
         resource_type,
         kind: Kind::Upsert,
+        patients: Patients::none(),
+        before: Before::Nothing,
         data: format!("{n} {}", "x".repeat(1000)).into(),
     };
     let xid = u32::try_from(n).unwrap();

@@ -2,10 +2,10 @@
 
 use crate::fixtures::{batch, instant, item, notice, open};
 use feed::{
-    Answer, Begin, Frames, Item, Kind, LARGE_BYTES, LargeRow, Lsn, Mark, Notice, Page, PageRequest, PageRows,
-    Sample, Source, Subscription, WriteResource,
+    Answer, Begin, Frames, Item, Kind, LARGE_BYTES, Large, LargeRow, Lsn, Mark, Notice, Page, PageRequest,
+    PageRows, Sample, Source, Subscription, WriteResource,
 };
-use fhir::{Filter, Instant, ResourceType, TypeSet};
+use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -97,7 +97,12 @@ impl Source for Tables {
         Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
     }
 
-    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(
+        &self,
+        _: Option<Instant>,
+        _: TypeSet,
+        _: Option<Arc<Patients>>,
+    ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }
 
@@ -129,10 +134,10 @@ impl Source for Tables {
         })
     }
 
-    fn large(&self, _: ResourceType, row: LargeRow) -> Answer<'_, Option<WriteResource>> {
+    fn large(&self, _: ResourceType, row: LargeRow) -> Answer<'_, Option<Large>> {
         self.reads.fetch_add(1, SeqCst);
         let write: WriteResource = Box::new(|out| out.write_all(text(2).as_bytes()));
-        Box::pin(async move { Ok((row.version == 2).then_some(write)) })
+        Box::pin(async move { Ok((row.version == 2).then(|| Large { patients: Patients::none(), write })) })
     }
 
     fn holding_back(&self) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use crate::fixtures::{Empty, instant, notice, numbers, open, row};
 use feed::{Answer, Begin, Kind, Lsn, Mark, Notice, Page, PageRequest, PageRows, Sample, Source};
-use fhir::{Filter, Instant, ResourceType, TypeSet};
+use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +52,12 @@ impl Source for TwoPages {
         Box::pin(async { Ok(()) })
     }
 
-    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(
+        &self,
+        _: Option<Instant>,
+        _: TypeSet,
+        _: Option<Arc<Patients>>,
+    ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }
 

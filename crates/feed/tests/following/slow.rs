@@ -4,7 +4,7 @@ use crate::fixtures::{batch, instant, item, notice, numbers, open, row};
 use feed::{
     Answer, Begin, Item, Kind, Lsn, Mark, Notice, Page, PageRequest, PageRows, Sample, Source, Subscription,
 };
-use fhir::{Filter, Instant, ResourceType, TypeSet};
+use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
 
 /// Tables of one type, whose pages never end.
@@ -19,7 +19,12 @@ impl Source for Endless {
         Box::pin(async { Ok(()) })
     }
 
-    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(
+        &self,
+        _: Option<Instant>,
+        _: TypeSet,
+        _: Option<Arc<Patients>>,
+    ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }
 
@@ -111,7 +116,12 @@ impl Source for Rows {
         sample()
     }
 
-    fn present(&self, _: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(
+        &self,
+        _: Option<Instant>,
+        _: TypeSet,
+        _: Option<Arc<Patients>>,
+    ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }
 

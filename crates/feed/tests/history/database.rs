@@ -2,10 +2,10 @@
 //! decoded later, marks and pages as the real one gives them.
 
 use feed::{
-    Answer, Batch, Change, Kind, Lsn, Mark, Page, PageRequest, PageRows, Position, Sample, Source,
+    Answer, Batch, Before, Change, Kind, Lsn, Mark, Page, PageRequest, PageRows, Position, Sample, Source,
     Transaction,
 };
-use fhir::{Instant, ResourceType, TypeSet};
+use fhir::{Instant, Patients, ResourceType, TypeSet};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
@@ -223,6 +223,8 @@ fn change(version: &Version, position: Position) -> Change {
         stamp: Instant::from_unix_micros(version.stamp),
         resource_type: version.key.0,
         kind: if version.deleted { Kind::Deletion } else { Kind::Upsert },
+        patients: Patients::none(),
+        before: Before::Nothing,
         data: data(version),
     }
 }
@@ -244,7 +246,12 @@ impl Source for Database {
         Box::pin(async { Ok(()) })
     }
 
-    fn present(&self, since: Option<Instant>, _: TypeSet) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+    fn present(
+        &self,
+        since: Option<Instant>,
+        _: TypeSet,
+        _: Option<Arc<Patients>>,
+    ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
         let state = self.0.lock().unwrap();
         let after = |version: &&Version| since.is_none_or(|since| version.stamp > since.unix_micros());
         let kind = |version: &Version| if version.deleted { Kind::Deletion } else { Kind::Upsert };

@@ -4,8 +4,8 @@ use super::{LONG, eventually};
 use cdc::layout::{Layout, LayoutError};
 use cdc::pgoutput::{Column, Relation, Row};
 use cdc::{Database, Epoch, LogEnds, RunError, Settings, Sink, SourceStatus, TableName, run_into};
-use feed::{Batch, Change, Kind, Lsn, Origin, Position, PublishError};
-use fhir::{Instant, ResourceType};
+use feed::{Batch, Before, Change, Kind, Lsn, Origin, Position, PublishError};
+use fhir::{Instant, Patients, ResourceType};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -159,6 +159,8 @@ impl Layout for Docs {
             stamp: Instant::MIN,
             resource_type: ResourceType::BUNDLE,
             kind: Kind::Upsert,
+            patients: Patients::none(),
+            before: Before::Nothing,
             data: data.into(),
         });
         Ok(())

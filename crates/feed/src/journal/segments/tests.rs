@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::journal::BlockBuilder;
-use crate::{Change, Kind, Origin, Transaction};
-use fhir::ResourceType;
+use crate::{Before, Change, Kind, Origin, Transaction};
+use fhir::{Patients, ResourceType};
 use proptest::prelude::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -23,8 +23,15 @@ fn append(journal: &Segments, state: &mut State, rows: &[(u64, i64)]) {
         let position = Position { commit_lsn: Lsn::new(*lsn), ordinal, part: 0 };
         let stamp = Instant::from_unix_micros(*stamp);
         let data = format!("{lsn}/{ordinal}").into();
-        let change =
-            Change { position, stamp, resource_type: ResourceType::PATIENT, kind: Kind::Upsert, data };
+        let change = Change {
+            position,
+            stamp,
+            resource_type: ResourceType::PATIENT,
+            kind: Kind::Upsert,
+            patients: Patients::none(),
+            before: Before::Nothing,
+            data,
+        };
         let transaction = Transaction { commit_lsn: position.commit_lsn, xid: 3, commit_time: stamp };
         builder.push(&change, transaction.hash32(), stamp);
         state.transaction = Some(transaction);
