@@ -2,7 +2,7 @@
 
 use crate::Lsn;
 use bytes::Bytes;
-use fhir::{Instant, Patients, ResourceType, stable_hash};
+use fhir::{Filter, Instant, Patients, ResourceType, Verdict, stable_hash};
 
 /// The place of a change in the feed. Positions rise strictly in the order of publishing, and a change
 /// that is decoded again gets the same one.
@@ -77,6 +77,41 @@ pub struct Change {
     pub before: Before,
     /// One line of JSON without CR or LF, ready to be sent.
     pub data: Bytes,
+}
+
+impl Change {
+    /// What is to be told of it to who asked for this; `None`: that cannot be known.
+    pub(crate) fn verdict(&self, filter: &Filter) -> Option<Verdict> {
+        decide(filter, self.resource_type, self.kind, &self.patients, &self.before)
+    }
+}
+
+/// What is to be told of a change to who asked for this; `None`: that cannot be known.
+pub(crate) fn decide(
+    filter: &Filter,
+    resource_type: ResourceType,
+    kind: Kind,
+    patients: &Patients,
+    before: &Before,
+) -> Option<Verdict> {
+    if !filter.is_scoped() {
+        // Who asked for everybody's knows what there was before without being told.
+        let told = match kind {
+            Kind::Upsert => Verdict::Send,
+            Kind::Deletion => Verdict::Remove,
+        };
+        return Some(if filter.matches(resource_type) { told } else { Verdict::Nothing });
+    }
+    let new = (kind == Kind::Upsert).then_some(patients);
+    let old = match before {
+        Before::Nothing => None,
+        Before::Patients(patients) => Some(patients),
+        Before::Unknown => {
+            let told = filter.decide(resource_type, new, None);
+            return if told == Verdict::Nothing && filter.matches(resource_type) { None } else { Some(told) };
+        }
+    };
+    Some(filter.decide(resource_type, new, old))
 }
 
 /// What tells a transaction from another that was written at the same place in another history.

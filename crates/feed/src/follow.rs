@@ -50,6 +50,8 @@ pub(crate) struct Follow<'a> {
     pub(crate) filter: &'a Filter,
     pub(crate) out: &'a Out,
     pub(crate) run: u64,
+    /// What ids say of the filter.
+    scope: Option<u32>,
     /// Everything up to here was passed.
     pub(crate) last: Anchor,
     /// Whether that is known to be of this history.
@@ -101,6 +103,7 @@ impl<'a> Follow<'a> {
             filter,
             out,
             run,
+            scope: filter.scope_hash32(),
             last,
             trust,
             w,
@@ -208,6 +211,7 @@ impl<'a> Follow<'a> {
                 verified: self.trust == Trust::Verified,
                 until,
                 filter: self.filter.clone(),
+                scope: self.scope,
                 split: self.split,
                 w: self.w,
                 bytes: pace.bytes(),
@@ -252,6 +256,9 @@ impl<'a> Follow<'a> {
                 self.large(large).await?;
                 continue;
             }
+            if read.unknown {
+                return Err(self.lost("the log does not have what a resource was before a change"));
+            }
             if read.gap {
                 return Err(self.lost("what follows that event is no longer kept"));
             }
@@ -268,7 +275,7 @@ impl<'a> Follow<'a> {
         let LargeEntry { anchor, event, length, w } = large;
         let passed = self.id();
         let frame = LargeFrame { shared: self.shared, out: self.out, budget: &self.shared.budget };
-        frame.begin(&id_at(self.run, anchor, w, self.split), event, &passed).await;
+        frame.begin(&id_at(self.run, self.scope, anchor, w, self.split), event, &passed).await;
         let (mut sent, mut number) = (0, 0);
         while sent < length {
             let (journal, position) = (self.shared.journal.clone(), anchor.position);
@@ -403,7 +410,7 @@ impl<'a> Follow<'a> {
             Trust::Verified => self.run,
             Trust::Compared { run, .. } => run,
         };
-        id_at(run, self.last, self.w, self.split)
+        id_at(run, self.scope, self.last, self.w, self.split)
     }
 
     fn same_run(&self, run: u64) -> Result<(), Lost> {

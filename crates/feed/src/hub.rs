@@ -7,10 +7,11 @@
 
 use crate::budget::{Budget, Held};
 use crate::journal::{State, is_large};
+use crate::routes::Routes;
 use crate::subscription::Tally;
-use crate::{Anchor, Batch, EventId, Framing, LARGE_BYTES, Lsn, Mark, Position};
+use crate::{Anchor, Batch, Change, EventId, Framing, Kind, LARGE_BYTES, Lsn, Mark, Position};
 use bytes::Bytes;
-use fhir::{Filter, Instant, RESOURCE_TYPES, ResourceType};
+use fhir::{Filter, Instant, ResourceType, Verdict, write_out_of_scope};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -81,7 +82,7 @@ struct Inner {
     /// By number; a number is used again when its channel is gone.
     slots: Vec<Option<Channel>>,
     free: Vec<usize>,
-    by_type: Vec<Vec<usize>>,
+    routes: Routes,
     /// Channels that the batch in hand concerns.
     touched: Vec<usize>,
     /// What was sent and may not have been taken yet, oldest first.
@@ -94,9 +95,33 @@ const SWEEP_AT: usize = 1024;
 
 struct Channel {
     filter: Filter,
+    /// What ids say of the filter.
+    scope: Option<u32>,
     sender: broadcast::Sender<Live>,
-    /// The changes of the batch in hand that concern it, by their number.
-    changes: Vec<usize>,
+    /// The changes of the batch in hand that concern it, by their number, and whether they make a resource leave that still
+    /// exists.
+    changes: Vec<(usize, bool)>,
+}
+
+/// Bundles that tell of resources which leave a scope, by the number of the change in its batch.
+#[derive(Default)]
+struct Removals(HashMap<usize, Vec<u8>>);
+
+impl Removals {
+    /// Makes the one of a change, unless it is there. It fails of a resource without an id, which cannot be streamed.
+    fn make(&mut self, index: usize, change: &Change) -> bool {
+        if self.0.contains_key(&index) {
+            return true;
+        }
+        let mut removal = Vec::new();
+        let made = fhir::stored_id(&change.data).is_some_and(|id| {
+            write_out_of_scope(change.resource_type, id, change.stamp, &mut removal).is_ok()
+        });
+        if made {
+            self.0.insert(index, removal);
+        }
+        made
+    }
 }
 
 /// What a listener gets of a channel.
@@ -125,7 +150,7 @@ impl Hub {
             channels: HashMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
-            by_type: vec![Vec::new(); RESOURCE_TYPES],
+            routes: Routes::new(),
             touched: Vec::new(),
             sent: VecDeque::new(),
             sweep_at: SWEEP_AT,
@@ -165,7 +190,7 @@ impl Hub {
         inner.channels.clear();
         inner.slots.clear();
         inner.free.clear();
-        inner.by_type.iter_mut().for_each(Vec::clear);
+        inner.routes = Routes::new();
     }
 
     /// Publishes a batch, whose changes all lie beyond the head, and returns what its ids carry.
@@ -179,8 +204,8 @@ impl Hub {
                 inner.head.w = inner.head.w.max(mark.w);
                 inner.pending.pop_front();
             }
-            inner.match_channels(batch);
-            self.send(inner, batch, last);
+            let removals = inner.match_channels(batch);
+            self.send(inner, batch, &removals, last);
             inner.head.last = last;
         }
         if let Some(passed) = batch.passed {
@@ -197,21 +222,26 @@ impl Hub {
     }
 
     /// Frames and sends, one channel after the other: what is held at once is one channel's.
-    fn send(&self, inner: &mut Inner, batch: &Batch, last: Anchor) {
+    fn send(&self, inner: &mut Inner, batch: &Batch, removals: &Removals, last: Anchor) {
         if inner.touched.is_empty() {
             return;
         }
         let Head { run, w, .. } = inner.head;
         let transactions = batch.transaction_hashes();
         let mut ids = vec![String::new(); batch.changes.len()];
+        let mut id_in_scope = String::new();
         for number in std::mem::take(&mut inner.touched) {
             let Some(channel) = &mut inner.slots[number] else { continue };
             let wanted = std::mem::take(&mut channel.changes);
-            let sender = channel.sender.clone();
-            let size: usize =
-                wanted.iter().map(|change| batch.changes[*change].data.len() + FRAME_BYTES).sum();
+            let (sender, scope) = (channel.sender.clone(), channel.scope);
+            let length = |(change, leaves): &(usize, bool)| {
+                let data = if *leaves { 0 } else { batch.changes[*change].data.len() };
+                data + FRAME_BYTES
+            };
+            let size: usize = wanted.iter().map(length).sum();
             // What is large is read from the journal, piece by piece.
-            let large = size > LARGE_BYTES && wanted.iter().any(|change| is_large(&batch.changes[*change]));
+            let is_large = |(change, leaves): &(usize, bool)| !leaves && is_large(&batch.changes[*change]);
+            let large = size > LARGE_BYTES && wanted.iter().any(is_large);
             let Some(held) = (if large { None } else { self.room(inner, size) }) else {
                 // Without a listener left, which is about to close the channel, there is nobody to miss it.
                 let _ = sender.send(Live::Skipped);
@@ -219,14 +249,25 @@ impl Hub {
             };
             let mut frames = Vec::with_capacity(size);
             let mut ends = Vec::with_capacity(wanted.len());
-            for index in wanted {
-                let (change, id) = (&batch.changes[index], &mut ids[index]);
+            for (index, leaves) in wanted {
+                let change = &batch.changes[index];
+                let anchor = Anchor { position: change.position, transaction: transactions[index] };
+                // Of all who ask for everybody's resources it is the same.
+                let id = match scope {
+                    None => &mut ids[index],
+                    Some(_) => {
+                        id_in_scope.clear();
+                        &mut id_in_scope
+                    }
+                };
                 if id.is_empty() {
-                    let anchor = Anchor { position: change.position, transaction: transactions[index] };
-                    EventId::live(run, anchor, w).write(id);
+                    EventId::live(run, scope, anchor, w).write(id);
                 }
-                let event = change.kind.event(change.resource_type);
-                self.framing.frame(id, event, &change.data, &mut frames);
+                let (event, data) = match removals.0.get(&index) {
+                    Some(removal) if leaves => (ResourceType::BUNDLE, &removal[..]),
+                    _ => (change.kind.event(change.resource_type), &change.data[..]),
+                };
+                self.framing.frame(id, event, data, &mut frames);
                 ends.push((change.position, event, frames.len()));
             }
             let frames = Mutex::new(Some(Held::attach(Some(held), frames)));
@@ -278,20 +319,19 @@ impl Hub {
         let deserted =
             inner.slots[number].as_ref().is_some_and(|channel| channel.sender.receiver_count() == 0);
         if deserted {
-            inner.channels.remove(filter);
-            inner.slots[number] = None;
-            inner.free.push(number);
-            for resource_type in filter.types.iter() {
-                inner.by_type[resource_type.index()].retain(|other| *other != number);
-            }
+            inner.close(number);
         }
     }
 }
 
 impl Inner {
     fn open(&mut self, filter: &Filter) -> usize {
-        let channel =
-            Channel { filter: filter.clone(), sender: broadcast::Sender::new(CAPACITY), changes: Vec::new() };
+        let channel = Channel {
+            filter: filter.clone(),
+            scope: filter.scope_hash32(),
+            sender: broadcast::Sender::new(CAPACITY),
+            changes: Vec::new(),
+        };
         let number = match self.free.pop() {
             Some(number) => {
                 self.slots[number] = Some(channel);
@@ -303,24 +343,49 @@ impl Inner {
             }
         };
         self.channels.insert(filter.clone(), number);
-        for resource_type in filter.types.iter() {
-            self.by_type[resource_type.index()].push(number);
-        }
+        self.routes.add(number, filter);
         number
     }
 
-    /// Which channels a batch concerns, and with which changes.
-    fn match_channels(&mut self, batch: &Batch) {
-        for (index, change) in batch.changes.iter().enumerate() {
-            for number in &self.by_type[change.resource_type.index()] {
-                let Some(channel) = &mut self.slots[*number] else { continue };
-                debug_assert!(channel.filter.matches(change.resource_type));
-                if channel.changes.is_empty() {
-                    self.touched.push(*number);
-                }
-                channel.changes.push(index);
-            }
+    /// Who still listens to it goes on in the journal.
+    fn close(&mut self, number: usize) {
+        if let Some(channel) = self.slots[number].take() {
+            self.channels.remove(&channel.filter);
+            self.routes.remove(number, &channel.filter);
+            self.free.push(number);
         }
+    }
+
+    /// Which channels a batch concerns, and with which changes; and what tells of those that make a resource leave a scope.
+    fn match_channels(&mut self, batch: &Batch) -> Removals {
+        let Self { routes, slots, touched, .. } = self;
+        let (mut removals, mut blind) = (Removals::default(), Vec::new());
+        for (index, change) in batch.changes.iter().enumerate() {
+            routes.each(change, |number| {
+                let Some(channel) = &mut slots[number] else { return };
+                debug_assert!(channel.filter.is_scoped() || channel.filter.matches(change.resource_type));
+                let leaves = match channel.scope {
+                    None => false,
+                    // It is concerned for several patients.
+                    Some(_) if channel.changes.last().is_some_and(|(last, _)| *last == index) => return,
+                    Some(_) => match change.verdict(&channel.filter) {
+                        Some(Verdict::Nothing) => return,
+                        Some(Verdict::Send) => false,
+                        Some(Verdict::Remove) if change.kind == Kind::Deletion => false,
+                        Some(Verdict::Remove) if removals.make(index, change) => true,
+                        Some(Verdict::Remove) | None => return blind.push(number),
+                    },
+                };
+                if channel.changes.is_empty() {
+                    touched.push(number);
+                }
+                channel.changes.push((index, leaves));
+            });
+        }
+        for number in blind {
+            self.close(number);
+        }
+        removals
     }
 
     fn remember(&mut self, chunk: &Arc<Chunk>) {

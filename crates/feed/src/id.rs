@@ -1,6 +1,6 @@
 //! Event ids: all that is needed to go on from an event, in the id of that event.
 //!
-//! Opaque to clients: base64url without padding, under 64 bytes when live and under 256 in a replay. A hash
+//! Opaque to clients: base64url without padding, under 64 bytes when live (72 of some patients) and under 256 in a replay. A hash
 //! at the end recognises what was damaged; it keeps nobody from making ids up, so nothing is trusted
 //! that they say. The timeline is no part of it: each timeline has epochs of its own.
 //!
@@ -26,6 +26,8 @@ pub(crate) enum Place {
     /// In the feed, past a position.
     Live {
         run: u64,
+        /// See [`fhir::Filter::scope_hash32`].
+        scope: Option<u32>,
         anchor: Anchor,
         /// Of the newest mark whose L is at or before the position: from where a reset goes on.
         w: Instant,
@@ -33,6 +35,7 @@ pub(crate) enum Place {
     /// In the feed, the pages done, while the feed may not have passed the mark's L yet.
     Split {
         run: u64,
+        scope: Option<u32>,
         anchor: Anchor,
         mark: Mark,
         /// From where a reset goes on; the mark's own may be the request's `_since`, which lies ahead.
@@ -82,6 +85,8 @@ const LIVE: u8 = 0x21;
 const SPLIT: u8 = 0x22;
 const REPLAY: u8 = 0x23;
 const OLD: u8 = 0x24;
+const LIVE_IN_SCOPE: u8 = 0x25;
+const SPLIT_IN_SCOPE: u8 = 0x26;
 const LIVE_BEFORE: u8 = 0x11;
 const SPLIT_BEFORE: u8 = 0x12;
 const REPLAY_BEFORE: u8 = 0x13;
@@ -95,8 +100,8 @@ impl EventId {
         Self(Place::Beginning)
     }
 
-    pub(crate) const fn live(run: u64, anchor: Anchor, w: Instant) -> Self {
-        Self(Place::Live { run, anchor, w })
+    pub(crate) const fn live(run: u64, scope: Option<u32>, anchor: Anchor, w: Instant) -> Self {
+        Self(Place::Live { run, scope, anchor, w })
     }
 
     /// The run that gave it out.
@@ -115,15 +120,17 @@ impl EventId {
         let mut bytes = Vec::with_capacity(48);
         match &self.0 {
             Place::Beginning => bytes.push(BEGINNING),
-            Place::Live { run, anchor, w } => {
-                bytes.push(LIVE);
+            Place::Live { run, scope, anchor, w } => {
+                bytes.push(if scope.is_some() { LIVE_IN_SCOPE } else { LIVE });
                 put_u64(*run, &mut bytes);
+                put_scope(*scope, &mut bytes);
                 put_anchor(*anchor, &mut bytes);
                 put_instant(*w, &mut bytes);
             }
-            Place::Split { run, anchor, mark, w } => {
-                bytes.push(SPLIT);
+            Place::Split { run, scope, anchor, mark, w } => {
+                bytes.push(if scope.is_some() { SPLIT_IN_SCOPE } else { SPLIT });
                 put_u64(*run, &mut bytes);
+                put_scope(*scope, &mut bytes);
                 put_anchor(*anchor, &mut bytes);
                 put_mark(*mark, &mut bytes);
                 put_instant(*w, &mut bytes);
@@ -199,6 +206,10 @@ fn put_row(stamp: Instant, id: &str, out: &mut Vec<u8>) {
 
 fn put_u64(number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&number.to_be_bytes());
+}
+
+fn put_scope(scope: Option<u32>, out: &mut Vec<u8>) {
+    out.extend(scope.iter().flat_map(|scope| scope.to_be_bytes()));
 }
 
 fn put_instant(instant: Instant, out: &mut Vec<u8>) {
@@ -280,6 +291,11 @@ impl Fields<'_> {
         Some(Anchor { position: self.position()?, transaction: self.take().map(u32::from_be_bytes)? })
     }
 
+    /// The hash of a scope, if there is one.
+    fn scope(&mut self, there: bool) -> Option<Option<u32>> {
+        if there { self.take().map(u32::from_be_bytes).map(Some) } else { Some(None) }
+    }
+
     /// A lower bound, if there is one.
     fn since(&mut self) -> Option<Option<Instant>> {
         self.instant().map(|since| Some(since).filter(|since| *since != Instant::MIN))
@@ -306,9 +322,15 @@ impl Fields<'_> {
         let [tag] = self.take()?;
         let place = match tag {
             BEGINNING => Place::Beginning,
-            LIVE => Place::Live { run: self.u64()?, anchor: self.anchor()?, w: self.instant()? },
-            SPLIT => Place::Split {
+            LIVE | LIVE_IN_SCOPE => Place::Live {
                 run: self.u64()?,
+                scope: self.scope(tag == LIVE_IN_SCOPE)?,
+                anchor: self.anchor()?,
+                w: self.instant()?,
+            },
+            SPLIT | SPLIT_IN_SCOPE => Place::Split {
+                run: self.u64()?,
+                scope: self.scope(tag == SPLIT_IN_SCOPE)?,
                 anchor: self.anchor()?,
                 mark: self.mark()?,
                 w: self.instant()?,

@@ -27,6 +27,7 @@ mod rate;
 mod read;
 mod replay;
 mod restored;
+mod routes;
 mod seldom;
 mod source;
 mod spill;

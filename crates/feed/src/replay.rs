@@ -56,6 +56,9 @@ impl Replay<'_> {
         reset: Option<u64>,
     ) -> Result<Paged, SourceError> {
         let source = self.shared.source(self.out).await;
+        if self.filter.is_scoped() {
+            persist(self.out, || source.knows_patients()).await?;
+        }
         let (run, mut sample) = self.first_mark(&*source).await?;
         let (w, l) = (sample.mark.w, sample.mark.l);
         self.shared.paged(run, l).await;
@@ -86,7 +89,8 @@ impl Replay<'_> {
             if self.purged_meanwhile(&*source, round).await? {
                 return Ok(Paged::Impossible(passed, PURGED));
             }
-            if sample.taken.elapsed() <= ROUND_WORTH {
+            // What left a scope since this round's mark is not among the rows of the next: the feed tells of it.
+            if self.filter.is_scoped() || sample.taken.elapsed() <= ROUND_WORTH {
                 return self.done(&*source, round.hand_over()).await;
             }
             let next = persist(self.out, || source.mark()).await?;

@@ -128,8 +128,11 @@ impl Subscriber {
         self.one_epoch().await;
         let run = self.shared.durable.borrow().run;
         // Without a time to go back to nobody can be told what was deleted meanwhile. And while it waited there
-        // may have been a fork.
-        let all = all || since.is_none() || id.run().is_some_and(|of| self.shared.forked(of));
+        // may have been a fork. And what has left a scope meanwhile is nowhere to be read.
+        let all = all
+            || since.is_none()
+            || self.filter.is_scoped()
+            || id.run().is_some_and(|of| self.shared.forked(of));
         let notice = if all { Notice::ResetAll { reason } } else { Notice::Reset { reason } };
         self.out.send(Item::Notice(notice), id.clone()).await;
         Ok(Step::Replay { since: if all { None } else { since }, id, reset: Some(run) })
@@ -152,7 +155,8 @@ impl Subscriber {
         let searched = tokio::task::spawn_blocking(move || {
             Ok::<_, JournalError>((journal.seek(mark)?, journal.load()?))
         });
-        let id = EventId(Place::Split { run, anchor: head, mark, w });
+        let scope = self.filter.scope_hash32();
+        let id = EventId(Place::Split { run, scope, anchor: head, mark, w });
         let reset = |reason| Step::Reset { since: Some(w), id, reason, all: self.shared.forked(run) };
         match searched.await {
             Ok(Ok((found, Some(state))))
@@ -190,13 +194,18 @@ impl Subscriber {
         };
         Ok(match id.0.clone() {
             Place::Beginning => Step::Replay { since, id, reset: None },
-            Place::Live { run, anchor, w } => self.go_on(&on_disk, run, (anchor, None, w), since, id).await?,
-            Place::Split { run, anchor, mark, w } => {
+            Place::Live { scope, .. } | Place::Split { scope, .. } if scope != self.filter.scope_hash32() => {
+                Stale::Foreign(OTHER_FILTER).step(None, since, id)
+            }
+            Place::Live { run, anchor, w, .. } => {
+                self.go_on(&on_disk, run, (anchor, None, w), since, id).await?
+            }
+            Place::Split { run, anchor, mark, w, .. } => {
                 self.go_on(&on_disk, run, (anchor, Some(mark), w), since, id).await?
             }
             Place::Replay(place) => {
                 let stale = if place.filter != self.filter.hash32() {
-                    Some(Stale::Foreign("the event id belongs to a request with another filter"))
+                    Some(Stale::Foreign(OTHER_FILTER))
                 } else {
                     self.stale_pages(&on_disk, &place)
                 };
@@ -300,6 +309,7 @@ impl Subscriber {
     }
 }
 
+const OTHER_FILTER: &str = "the event id belongs to a request with another filter";
 const UNPROVEN: &str = "nothing shows that the event id is of this history of the database";
 
 /// The run that an id is of.

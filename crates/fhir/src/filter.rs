@@ -83,6 +83,11 @@ impl Filter {
         }
     }
 
+    /// What ids say of the filter, if they have to: one of another scope does not say what its client has.
+    pub fn scope_hash32(&self) -> Option<u32> {
+        self.is_scoped().then(|| self.hash32())
+    }
+
     /// A short hash, the same in every process and release: an id given out for one filter must be
     /// recognised as another's.
     pub fn hash32(&self) -> u32 {

@@ -33,6 +33,8 @@ pub use notice::NoticeCode;
 pub use outcome::{Issue, IssueType, Outcome, Severity};
 pub use reference::{BaseUrls, Reference};
 pub use request::{ExportRequest, Handling, Level};
-pub use resource::{BadResource, Columns, LargeResource, is_id, write_deletion, write_resource};
+pub use resource::{
+    BadResource, Columns, LargeResource, is_id, write_deletion, write_out_of_scope, write_resource,
+};
 pub use resource_type::{COUNT as RESOURCE_TYPES, ResourceType, TypeSet, UnknownResourceType};
 pub use stable_hash::{stable_hash, stable_hash_after};

@@ -153,19 +153,40 @@ impl<'a> Output<'a> for Vec<Cow<'a, [u8]>> {
 /// Appends the Bundle that tells of a deletion: one line. On an error nothing is appended.
 /// It says the time, the type and the id, never the content.
 pub fn write_deletion(columns: &Columns<'_>, out: &mut Vec<u8>) -> Result<(), BadResource> {
-    if !is_id(columns.id) {
+    write_removal("deleted", columns.resource_type, columns.id, columns.last_updated, out)
+}
+
+/// Appends the Bundle that tells of a resource which still exists, but is no longer among what was asked for since this time:
+/// one line, as of a deletion but for its tag. On an error nothing is appended.
+pub fn write_out_of_scope(
+    resource_type: ResourceType,
+    id: &str,
+    since: Instant,
+    out: &mut Vec<u8>,
+) -> Result<(), BadResource> {
+    write_removal("out-of-scope", resource_type, id, since, out)
+}
+
+fn write_removal(
+    code: &str,
+    resource_type: ResourceType,
+    id: &str,
+    at: Instant,
+    out: &mut Vec<u8>,
+) -> Result<(), BadResource> {
+    if !is_id(id) {
         return Err(BadResource::InvalidId);
     }
     out.extend_from_slice(br#"{"resourceType":"Bundle","meta":{"lastUpdated":""#);
-    columns.last_updated.write_fhir(out);
+    at.write_fhir(out);
     out.extend_from_slice(br#"","tag":[{"system":""#);
     out.extend_from_slice(canonical::DELETION_CODES.as_bytes());
-    out.extend_from_slice(
-        br#"","code":"deleted"}]},"type":"transaction","entry":[{"request":{"method":"DELETE","url":""#,
-    );
-    out.extend_from_slice(columns.resource_type.as_str().as_bytes());
+    out.extend_from_slice(br#"","code":""#);
+    out.extend_from_slice(code.as_bytes());
+    out.extend_from_slice(br#""}]},"type":"transaction","entry":[{"request":{"method":"DELETE","url":""#);
+    out.extend_from_slice(resource_type.as_str().as_bytes());
     out.push(b'/');
-    out.extend_from_slice(columns.id.as_bytes());
+    out.extend_from_slice(id.as_bytes());
     out.extend_from_slice(br#""}}]}"#);
     Ok(())
 }

@@ -40,13 +40,10 @@ fn place() -> impl Strategy<Value = Place> {
         });
     prop_oneof![
         Just(Place::Beginning),
-        (any::<u64>(), anchor(), instant()).prop_map(|(run, anchor, w)| Place::Live { run, anchor, w }),
-        (any::<u64>(), anchor(), mark(), instant()).prop_map(|(run, anchor, mark, w)| Place::Split {
-            run,
-            anchor,
-            mark,
-            w
-        }),
+        (any::<(u64, Option<u32>)>(), anchor(), instant())
+            .prop_map(|((run, scope), anchor, w)| Place::Live { run, scope, anchor, w }),
+        (any::<(u64, Option<u32>)>(), anchor(), mark(), instant())
+            .prop_map(|((run, scope), anchor, mark, w)| Place::Split { run, scope, anchor, mark, w }),
         (any::<u64>(), any::<Option<i64>>()).prop_map(|(epoch, since)| {
             let since = since.filter(|since| *since != i64::MIN).map(Instant::from_unix_micros);
             Place::Old { epoch, since }
@@ -61,7 +58,11 @@ proptest! {
         let id = EventId(place);
         let text = id.to_string();
         prop_assert_eq!(&text.parse::<EventId>().unwrap(), &id);
-        let limit = if matches!(id.0, Place::Live { .. }) { 64 } else { 256 };
+        let limit = match id.0 {
+            Place::Live { scope: None, .. } => 64,
+            Place::Live { .. } => 72,
+            _ => 256,
+        };
         prop_assert!(text.len() < limit);
     }
 

@@ -4,15 +4,17 @@
 //! All numbers are big-endian. The header is stored under a key of its own, beside the entries.
 
 use super::JournalError;
-use crate::{Anchor, Change, Kind, LARGE_BYTES, Lsn, Position};
+use super::bloom::{BLOOM_LEN, Bloom};
+use super::fields::Fields;
+use crate::{Anchor, Before, Change, Kind, LARGE_BYTES, Position};
 use bytes::Bytes;
-use fhir::{Instant, RESOURCE_TYPES, ResourceType, TypeSet};
+use fhir::{Instant, Patients, RESOURCE_TYPES, ResourceType, TypeSet};
 use lz4_flex::block::{compress, decompress};
 
 /// Length of a position as a key: sorts as positions do.
 pub(super) const POSITION_LEN: usize = 18;
-const HEADER_LEN: usize = 2 * (POSITION_LEN + 4) + 4 * 8 + 4 + WORDS * 8;
-const ENTRY_LEN: usize = POSITION_LEN + 4 + 8 + 1 + 1 + 4;
+const HEADER_LEN: usize = 2 * (POSITION_LEN + 4) + 4 * 8 + 2 * 4 + WORDS * 8 + BLOOM_LEN;
+const ENTRY_LEN: usize = POSITION_LEN + 4 + 8 + 1 + 1 + 1 + 4 + 4 + 4;
 const WORDS: usize = RESOURCE_TYPES.div_ceil(64);
 
 /// What is known of a block without its entries.
@@ -36,8 +38,12 @@ pub(crate) struct Header {
     pub(crate) offset: u64,
     /// Bytes of entries in this block. Not more than one change beyond the 64 KiB that end a block: below 2 GiB.
     pub(crate) length: u32,
+    /// How long its entries are before they are compressed: less than `length` if the data of its entry is stored in parts.
+    pub(crate) unpacked: u32,
     /// The types of the resources in it.
     pub(crate) types: TypeSet,
+    /// Their patients.
+    pub(crate) patients: Bloom,
 }
 
 /// The entries of a block, encoded.
@@ -61,10 +67,41 @@ pub(crate) struct Entry<'a> {
     pub(crate) stamp: Instant,
     pub(crate) resource_type: ResourceType,
     pub(crate) kind: Kind,
-    /// Empty if it is stored in parts.
+    patients: &'a [u8],
+    before: Option<&'a [u8]>,
+    before_known: bool,
+    /// The resource or the Bundle, or the id of what is stored in parts.
     pub(crate) data: &'a [u8],
     /// How long the data is that is stored in parts, if it is.
     pub(crate) in_parts: Option<u64>,
+}
+
+impl Entry<'_> {
+    /// To whom the resource belongs; nobody if it is gone.
+    pub(crate) fn patients(&self) -> Result<Patients, JournalError> {
+        read_patients(self.patients)
+    }
+
+    /// To whom it belonged before.
+    pub(crate) fn before(&self) -> Result<Before, JournalError> {
+        match self.before {
+            Some(patients) => read_patients(patients).map(Before::Patients),
+            None if self.before_known => Ok(Before::Nothing),
+            None => Ok(Before::Unknown),
+        }
+    }
+
+    /// The resource's id, of an entry that is not a deletion.
+    pub(crate) fn id(&self) -> Option<&str> {
+        match self.in_parts {
+            Some(_) => std::str::from_utf8(self.data).ok(),
+            None => fhir::stored_id(self.data),
+        }
+    }
+}
+
+fn read_patients(bytes: &[u8]) -> Result<Patients, JournalError> {
+    Patients::from_bytes(bytes).map_err(|_| JournalError::Corrupt("the patients of an entry cannot be read"))
 }
 
 /// The data of a large change is stored in parts of this many bytes, compressed each by itself, beside its block.
@@ -74,6 +111,10 @@ const UPSERT: u8 = 0;
 const DELETION: u8 = 1;
 /// An upsert whose data is stored in parts. It stands alone in its block, which is that entry without its data.
 const LARGE_UPSERT: u8 = 2;
+
+const BEFORE_NOTHING: u8 = 0;
+const BEFORE_PATIENTS: u8 = 1;
+const BEFORE_UNKNOWN: u8 = 2;
 
 /// Whether a change is stored in parts. What we make ourselves is small.
 pub(crate) fn is_large(change: &Change) -> bool {
@@ -97,41 +138,6 @@ pub(super) fn write_position(position: Position, out: &mut Vec<u8>) {
     out.extend_from_slice(&position.part.to_be_bytes());
 }
 
-/// Reads fixed-size fields off the front of a slice.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], JournalError> {
-        let (head, rest) =
-            self.0.split_first_chunk().ok_or(JournalError::Corrupt("a block ends too early"))?;
-        self.0 = rest;
-        Ok(*head)
-    }
-
-    fn slice(&mut self, len: usize) -> Result<&'a [u8], JournalError> {
-        let (head, rest) =
-            self.0.split_at_checked(len).ok_or(JournalError::Corrupt("an entry is longer than its block"))?;
-        self.0 = rest;
-        Ok(head)
-    }
-
-    fn u32(&mut self) -> Result<u32, JournalError> {
-        self.take().map(u32::from_be_bytes)
-    }
-
-    fn position(&mut self) -> Result<Position, JournalError> {
-        Ok(Position {
-            commit_lsn: Lsn::new(u64::from_be_bytes(self.take()?)),
-            ordinal: u64::from_be_bytes(self.take()?),
-            part: u16::from_be_bytes(self.take()?),
-        })
-    }
-
-    fn instant(&mut self) -> Result<Instant, JournalError> {
-        Ok(Instant::from_unix_micros(i64::from_be_bytes(self.take()?)))
-    }
-}
-
 impl Header {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_LEN);
@@ -144,7 +150,8 @@ impl Header {
         }
         out.extend_from_slice(&self.offset.to_be_bytes());
         out.extend_from_slice(&self.length.to_be_bytes());
-        for word in self.types.words() {
+        out.extend_from_slice(&self.unpacked.to_be_bytes());
+        for word in self.types.words().iter().chain(self.patients.words()) {
             out.extend_from_slice(&word.to_be_bytes());
         }
         out
@@ -156,7 +163,7 @@ impl Header {
         let (last, last_transaction) = (fields.position()?, fields.u32()?);
         let (running_max, w, commit_time) = (fields.instant()?, fields.instant()?, fields.instant()?);
         let offset = u64::from_be_bytes(fields.take()?);
-        let length = fields.u32()?;
+        let (length, unpacked) = (fields.u32()?, fields.u32()?);
         let mut types = TypeSet::default();
         for word in 0..WORDS {
             let bits = u64::from_be_bytes(fields.take()?);
@@ -164,6 +171,10 @@ impl Header {
                 .filter(|bit| bits >> bit & 1 == 1)
                 .filter_map(|bit| ResourceType::from_index(word * 64 + bit))
                 .for_each(|resource_type| types.insert(resource_type));
+        }
+        let mut patients = [0; BLOOM_LEN / 8];
+        for word in &mut patients {
+            *word = u64::from_be_bytes(fields.take()?);
         }
         Ok(Self {
             preceding,
@@ -175,7 +186,9 @@ impl Header {
             commit_time,
             offset,
             length,
+            unpacked,
             types,
+            patients: Bloom::of_words(patients),
         })
     }
 }
@@ -183,14 +196,7 @@ impl Header {
 impl Block {
     /// From its stored form.
     pub(super) fn unpack(header: &Header, entries: &[u8]) -> Result<Self, JournalError> {
-        // Only of an entry in parts is there so little.
-        if header.length as usize > LARGE_BYTES
-            && let Ok(entry) = decompress(entries, ENTRY_LEN)
-            && entry.len() == ENTRY_LEN
-        {
-            return Ok(Self(entry));
-        }
-        let entries = decompress(entries, header.length as usize)
+        let entries = decompress(entries, header.unpacked as usize)
             .map_err(|_| JournalError::Corrupt("the entries of a block cannot be decompressed"))?;
         Ok(Self(entries))
     }
@@ -216,15 +222,40 @@ impl Block {
         let resource_type = ResourceType::from_index(index.into())
             .ok_or(JournalError::Corrupt("an entry's resource type is unknown"))?;
         let [kind] = fields.take()?;
-        let len = u32::from_be_bytes(fields.take()?);
+        let [before] = fields.take()?;
+        let (len, patients, old) = (fields.u32()?, fields.u32()?, fields.u32()?);
         let in_parts = (kind == LARGE_UPSERT).then_some(u64::from(len));
         let kind = match kind {
             UPSERT | LARGE_UPSERT => Kind::Upsert,
             DELETION => Kind::Deletion,
             _ => return Err(JournalError::Corrupt("an entry's kind is unknown")),
         };
-        let data = if in_parts.is_some() { &[] } else { fields.slice(len as usize)? };
-        Ok(Entry { position, transaction, stamp, resource_type, kind, data, in_parts })
+        let patients = fields.slice(patients as usize)?;
+        let old = fields.slice(old as usize)?;
+        let (before, before_known) = match before {
+            BEFORE_NOTHING => (None, true),
+            BEFORE_PATIENTS => (Some(old), true),
+            BEFORE_UNKNOWN => (None, false),
+            _ => return Err(JournalError::Corrupt("what was before an entry is unknown")),
+        };
+        let data = if in_parts.is_some() {
+            let [length] = fields.take()?;
+            fields.slice(length.into())?
+        } else {
+            fields.slice(len as usize)?
+        };
+        Ok(Entry {
+            position,
+            transaction,
+            stamp,
+            resource_type,
+            kind,
+            patients,
+            before,
+            before_known,
+            data,
+            in_parts,
+        })
     }
 }
 
@@ -248,7 +279,9 @@ impl BlockBuilder {
             commit_time: Instant::MIN,
             offset,
             length: 0,
+            unpacked: 0,
             types: TypeSet::default(),
+            patients: Bloom::default(),
         };
         Self { header, entries: Vec::with_capacity(room) }
     }
@@ -276,6 +309,7 @@ impl BlockBuilder {
         self.header.running_max = self.header.running_max.max(change.stamp);
         self.header.commit_time = commit_time;
         self.header.types.insert(change.resource_type);
+        self.header.patients.add(&change.patients, &change.before);
         write_position(change.position, &mut self.entries);
         self.entries.extend_from_slice(&transaction.to_be_bytes());
         self.entries.extend_from_slice(&change.stamp.unix_micros().to_be_bytes());
@@ -283,26 +317,53 @@ impl BlockBuilder {
         #[allow(clippy::cast_possible_truncation)]
         self.entries.push(change.resource_type.index() as u8);
         self.entries.push(kind);
-        // Postgres' values are below 1 GiB.
-        #[allow(clippy::cast_possible_truncation)]
-        self.entries.extend_from_slice(&(change.data.len() as u32).to_be_bytes());
+        let (tag, old) = match &change.before {
+            Before::Nothing => (BEFORE_NOTHING, &[][..]),
+            Before::Patients(patients) => (BEFORE_PATIENTS, patients.as_bytes()),
+            Before::Unknown => (BEFORE_UNKNOWN, &[][..]),
+        };
+        self.entries.push(tag);
+        let new = change.patients.as_bytes();
+        for length in [change.data.len(), new.len(), old.len()] {
+            // Postgres' values are below 1 GiB, and who is named in them takes less than they do.
+            #[allow(clippy::cast_possible_truncation)]
+            self.entries.extend_from_slice(&(length as u32).to_be_bytes());
+        }
+        self.entries.extend_from_slice(new);
+        self.entries.extend_from_slice(old);
     }
 
     /// The block of a large change alone, which nothing was added to.
     pub(crate) fn large(mut self, change: &Change, transaction: u32, commit_time: Instant) -> Packed {
         self.head(change, transaction, commit_time, LARGE_UPSERT);
+        // A resource that can be streamed has an id, of 64 bytes at most.
+        let id = fhir::stored_id(&change.data).unwrap_or_default();
+        self.entries.extend(u8::try_from(id.len()));
+        self.entries.extend_from_slice(id.as_bytes());
         let length = Self::length_of(change);
         self.header.offset += length as u64;
         // See the field.
         #[allow(clippy::cast_possible_truncation)]
         let in_header = length as u32;
         self.header.length = in_header;
+        self.header.unpacked = self.unpacked();
         Packed { header: self.header, entries: compress(&self.entries), large: Some(change.data.clone()) }
     }
 
     /// Bytes that a change takes.
     pub(crate) fn length_of(change: &Change) -> usize {
-        ENTRY_LEN + change.data.len()
+        let old = match &change.before {
+            Before::Patients(patients) => patients.as_bytes().len(),
+            Before::Nothing | Before::Unknown => 0,
+        };
+        ENTRY_LEN + change.data.len() + change.patients.as_bytes().len() + old
+    }
+
+    fn unpacked(&self) -> u32 {
+        // As the field `length`.
+        #[allow(clippy::cast_possible_truncation)]
+        let unpacked = self.entries.len() as u32;
+        unpacked
     }
 
     /// Bytes of entries so far.
@@ -313,10 +374,8 @@ impl BlockBuilder {
     /// The block, packed; `None` if nothing was added.
     pub(crate) fn finish(mut self) -> Option<Packed> {
         self.header.offset += self.entries.len() as u64;
-        // See the field.
-        #[allow(clippy::cast_possible_truncation)]
-        let length = self.entries.len() as u32;
-        self.header.length = length;
+        self.header.length = self.unpacked();
+        self.header.unpacked = self.header.length;
         (!self.entries.is_empty()).then(|| Packed {
             header: self.header,
             entries: compress(&self.entries),
@@ -326,74 +385,4 @@ impl BlockBuilder {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Before;
-    use fhir::Patients;
-    use proptest::prelude::*;
-
-    fn change(ordinal: u64, part: u16, stamp: i64, index: usize, deletion: bool, data: Vec<u8>) -> Change {
-        Change {
-            position: Position { commit_lsn: Lsn::new(7), ordinal, part },
-            stamp: Instant::from_unix_micros(stamp),
-            resource_type: ResourceType::from_index(index).unwrap(),
-            kind: if deletion { Kind::Deletion } else { Kind::Upsert },
-            patients: Patients::none(),
-            before: Before::Nothing,
-            data: data.into(),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_block_gives_back_what_was_put_in(
-            rows in prop::collection::vec((any::<i64>(), 0..RESOURCE_TYPES, any::<bool>(), prop::collection::vec(any::<u8>(), 0..64)), 1..20),
-            w in any::<i64>(),
-        ) {
-            let mut builder = BlockBuilder::new(Anchor::default(), Instant::MIN, 0, Instant::from_unix_micros(w), 0);
-            let changes: Vec<_> = (1..).zip(rows).map(|(n, (stamp, index, deletion, data))| change(n, 3, stamp, index, deletion, data)).collect();
-            for (change, transaction) in changes.iter().zip(7..) {
-                builder.push(change, transaction, Instant::from_unix_micros(w));
-            }
-            let packed = builder.finish().unwrap();
-            let block = Block::unpack(&packed.header, &packed.entries).unwrap();
-            prop_assert_eq!(&Header::decode(&packed.header.encode()).unwrap(), &packed.header);
-            prop_assert_eq!(packed.header.last, changes.last().unwrap().position);
-            prop_assert_eq!(packed.header.running_max, changes.iter().map(|c| c.stamp).max().unwrap());
-            let entries: Vec<_> = block.entries().map(Result::unwrap).collect();
-            prop_assert_eq!(entries.len(), changes.len());
-            for ((entry, change), transaction) in entries.iter().zip(&changes).zip(7..) {
-                prop_assert_eq!(entry.transaction, transaction);
-                prop_assert_eq!(entry.position, change.position);
-                prop_assert_eq!(entry.stamp, change.stamp);
-                prop_assert_eq!(entry.kind, change.kind);
-                prop_assert_eq!(entry.resource_type, change.resource_type);
-                prop_assert_eq!(entry.data, &change.data[..]);
-                prop_assert!(packed.header.types.contains(change.resource_type));
-            }
-        }
-
-        #[test]
-        fn damaged_bytes_are_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Header::decode(&bytes);
-            let header = BlockBuilder::new(Anchor::default(), Instant::MIN, 0, Instant::MIN, 0).header;
-            if let Ok(block) = Block::unpack(&Header { length: 300, ..header }, &bytes) {
-                let _ = block.entries().take(100).count();
-            }
-            let block = Block(bytes);
-            prop_assert!(block.entries().take(100).count() < 100);
-        }
-
-        #[test]
-        fn keys_sort_as_positions_do(a in any::<(u64, u64, u16)>(), b in any::<(u64, u64, u16)>()) {
-            let key = |(lsn, ordinal, part)| {
-                let position = Position { commit_lsn: Lsn::new(lsn), ordinal, part };
-                let mut out = Vec::new();
-                write_position(position, &mut out);
-                (position, out)
-            };
-            let ((a, a_key), (b, b_key)) = (key(a), key(b));
-            prop_assert_eq!(a.cmp(&b), a_key.cmp(&b_key));
-        }
-    }
-}
+mod tests;

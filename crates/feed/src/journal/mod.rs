@@ -5,12 +5,15 @@
 //! journal's own thread or from a blocking task.
 
 mod block;
+mod bloom;
+mod fields;
 mod runs;
 mod segments;
 mod state;
 mod writer;
 
 pub(crate) use block::{Block, BlockBuilder, Entry, Header, Packed, is_large};
+pub(crate) use bloom::Probes;
 pub(crate) use runs::{PastRun, PastRuns, ended};
 pub(crate) use segments::Segments;
 pub(crate) use state::{Floor, State};

@@ -189,8 +189,15 @@ fn read_state(keyspace: &Keyspace) -> Result<Option<State>, JournalError> {
         .transpose()
 }
 
-/// Leaves of a journal whose blocks have no hashes of transactions what retention would leave. Its ids are then reset, as they
-/// name no transaction either. If this is broken off it is done again.
+fn read_past(keyspace: &Keyspace) -> Result<Vec<PastRun>, JournalError> {
+    match keyspace.get(RUNS)? {
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(|_| JournalError::Corrupt(UNREADABLE_STATE)),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Leaves of a journal whose blocks are of an earlier form what retention would leave: its ids are then reset. If this is broken
+/// off it is done again.
 fn drop_blocks_of_before(database: &Database, keyspace: &Keyspace) -> Result<(), JournalError> {
     let Some((mut state, past)) = keyspace.get(STATE)?.and_then(|bytes| State::decode_before(&bytes)) else {
         return Ok(());
@@ -201,6 +208,7 @@ fn drop_blocks_of_before(database: &Database, keyspace: &Keyspace) -> Result<(),
             database.delete_keyspace(database.keyspace(&name, segment_options)?)?;
         }
     }
+    let past = past.map_or_else(|| read_past(keyspace), Ok)?;
     let past = ended(&state, &past, false);
     state.run = fastrand::u64(..);
     let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
@@ -314,12 +322,7 @@ impl Journal for Segments {
     }
 
     fn past(&self) -> Result<Vec<PastRun>, JournalError> {
-        self.with(|open| match open.state.get(RUNS)? {
-            Some(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|_| JournalError::Corrupt(UNREADABLE_STATE))
-            }
-            None => Ok(Vec::new()),
-        })
+        self.with(|open| read_past(&open.state))
     }
 
     fn write_runs(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {

@@ -46,9 +46,10 @@ pub(crate) struct State {
 }
 
 /// The form of the blocks that go with the state.
-const BLOCKS: u8 = 3;
-/// The form before that, without hashes of transactions. Its blocks are dropped.
-const BLOCKS_BEFORE: u8 = 2;
+const BLOCKS: u8 = 4;
+/// The form before that, without patients, and the one before, without hashes of transactions. Their blocks are dropped.
+const WITHOUT_PATIENTS: u8 = 3;
+const WITHOUT_TRANSACTIONS: u8 = 2;
 
 impl State {
     /// Before any database is known: nothing can be published or continued in it.
@@ -122,13 +123,16 @@ impl State {
         Ok(Self::of(record))
     }
 
-    /// The state of a journal in the form before this one, as it is without its blocks, and the runs that its ids are of: they
-    /// name their epoch. `None` if it is of another form.
-    pub(super) fn decode_before(bytes: &[u8]) -> Option<(Self, Vec<PastRun>)> {
-        let record: Record =
-            serde_json::from_slice(bytes).ok().filter(|record: &Record| record.blocks == BLOCKS_BEFORE)?;
-        let past = record.past.clone();
-        let mut state = Self { run: record.epoch, ..Self::of(record) };
+    /// The state of a journal in a form before this one, as it is without its blocks; and the runs that its ids are of, where
+    /// these name their epoch and not a run. `None` if it is of another form.
+    pub(super) fn decode_before(bytes: &[u8]) -> Option<(Self, Option<Vec<PastRun>>)> {
+        let record: Record = serde_json::from_slice(bytes).ok()?;
+        let (form, past) = (record.blocks, record.past.clone());
+        let mut state = match form {
+            WITHOUT_PATIENTS => Self::of(record),
+            WITHOUT_TRANSACTIONS => Self { run: record.epoch, ..Self::of(record) },
+            _ => return None,
+        };
         state.floor = Floor { position: state.head, stamp: state.running_max.max(state.floor.stamp) };
         let older = past.iter().map(|past| PastRun {
             run: past.epoch,
@@ -137,7 +141,8 @@ impl State {
             lsn: Lsn::ZERO,
             forked: past.forked,
         });
-        Some((state, older.collect()))
+        let named = (form == WITHOUT_TRANSACTIONS).then(|| older.collect());
+        Some((state, named))
     }
 
     fn of(record: Record) -> Self {
@@ -245,7 +250,12 @@ mod tests {
         let (read, past) = State::decode_before(before.as_bytes()).unwrap();
         assert_eq!((read.run, read.epoch, read.head), (state.epoch, state.epoch, state.head));
         assert_eq!(read.floor, Floor { position: state.head, stamp: state.running_max });
-        assert!(matches!(past[..], [PastRun { run: 4, epoch: 4, forked: true, .. }]));
+        assert!(matches!(past.unwrap()[..], [PastRun { run: 4, epoch: 4, forked: true, .. }]));
+        let before = written.replacen(&format!("\"blocks\":{BLOCKS}"), "\"blocks\":3", 1);
+        let (read, past) = State::decode_before(before.as_bytes()).unwrap();
+        assert_eq!((read.run, read.epoch, read.head), (state.run, state.epoch, state.head));
+        assert_eq!(read.floor, Floor { position: state.head, stamp: state.running_max });
+        assert!(past.is_none());
         assert!(State::decode_before(b"{}").is_none());
     }
 }

@@ -2,14 +2,18 @@
 //! decoded later, marks and pages as the real one gives them.
 
 use feed::{
-    Answer, Batch, Before, Change, Kind, Lsn, Mark, Page, PageRequest, PageRows, Position, Sample, Source,
-    Transaction,
+    Answer, Batch, Before, Change, Kind, Lsn, Mark, Page, PageRequest, PageRows, Position, Sample, Scope,
+    Source, Transaction,
 };
-use fhir::{Instant, Patients, ResourceType, TypeSet};
-use std::collections::{BTreeMap, VecDeque};
+use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 pub(crate) type Key = (ResourceType, u8);
+
+pub(crate) fn encounter() -> ResourceType {
+    "Encounter".parse().unwrap()
+}
 
 /// Written last, and by nobody else. Every reader asks for its type.
 pub(crate) const LAST: Key = (ResourceType::PATIENT, u8::MAX);
@@ -21,6 +25,28 @@ pub(crate) struct Version {
     pub(crate) number: u64,
     pub(crate) stamp: i64,
     pub(crate) deleted: bool,
+    /// To whom it belongs; if it is deleted, to whom it belonged.
+    pub(crate) patients: Patients,
+    /// To whom the version before it belonged, if that was there.
+    pub(crate) before: Option<Patients>,
+}
+
+impl Version {
+    /// Whether it is there and is what was asked for.
+    pub(crate) fn is_in(&self, filter: &Filter) -> bool {
+        !self.deleted && filter.matches(self.key.0) && filter.compartment.contains(&self.patients)
+    }
+
+    /// Whether what it replaced was.
+    pub(crate) fn was_in(&self, filter: &Filter) -> bool {
+        let before = self.before.as_ref();
+        filter.matches(self.key.0) && before.is_some_and(|before| filter.compartment.contains(before))
+    }
+
+    /// Whether who asked for that hears of it.
+    pub(crate) fn concerns(&self, filter: &Filter) -> bool {
+        self.is_in(filter) || self.was_in(filter)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -67,7 +93,7 @@ impl State {
             self.open.push(Open { started: self.clock, xid: self.xid, versions: Vec::new() });
         }
         let Some(writer) = (!self.open.is_empty()).then(|| random.usize(..self.open.len())) else { return };
-        let types = [ResourceType::PATIENT, ResourceType::GROUP];
+        let types = [ResourceType::PATIENT, encounter()];
         let key = (types[random.usize(..2)], random.u8(..keys));
         let held = |versions: &[Version]| versions.iter().any(|version| version.key == key);
         let elsewhere = (0..self.open.len()).any(|other| other != writer && held(&self.open[other].versions));
@@ -80,7 +106,13 @@ impl State {
         let stamp = before.map_or(self.clock, |before| self.clock.max(before.stamp + 1));
         self.clock = self.clock.max(stamp);
         self.number += 1;
-        let version = Version { key, number: self.number, stamp, deleted: exists && random.u8(..4) == 0 };
+        let before = before.filter(|_| exists).map(|before| before.patients.clone());
+        let deleted = exists && random.u8(..4) == 0;
+        let patients = match &before {
+            Some(before) if deleted || random.bool() => before.clone(),
+            _ => Patients::from_ids(["a", "b", "c"].into_iter().filter(|_| random.u8(..3) == 0)),
+        };
+        let version = Version { key, number: self.number, stamp, deleted, patients, before };
         self.open[writer].versions.push(version);
     }
 
@@ -120,7 +152,14 @@ impl State {
         self.tick(1);
         self.xid += 1;
         self.number += 1;
-        let version = Version { key: LAST, number: self.number, stamp: self.clock, deleted: false };
+        let version = Version {
+            key: LAST,
+            number: self.number,
+            stamp: self.clock,
+            deleted: false,
+            patients: Patients::from_ids(["a", "b", "c"]),
+            before: None,
+        };
         self.open.push(Open { started: self.clock, xid: self.xid, versions: vec![version] });
         self.settle(random);
     }
@@ -207,9 +246,11 @@ impl State {
         for (stamp, id, version) in &rows {
             // What cannot be streamed is passed over, half written or not at all.
             for good in [false, true] {
+                let wanted = |scope: &Scope| (scope.wants)(id, &version.patients);
+                let wanted = request.scope.as_ref().is_none_or(wanted);
                 out.row(*stamp, id, &mut |out| {
                     out.extend_from_slice(&data(version));
-                    good
+                    good && wanted
                 });
             }
         }
@@ -223,15 +264,16 @@ fn change(version: &Version, position: Position) -> Change {
         stamp: Instant::from_unix_micros(version.stamp),
         resource_type: version.key.0,
         kind: if version.deleted { Kind::Deletion } else { Kind::Upsert },
-        patients: Patients::none(),
-        before: Before::Nothing,
+        patients: if version.deleted { Patients::none() } else { version.patients.clone() },
+        before: version.before.clone().map_or(Before::Nothing, Before::Patients),
         data: data(version),
     }
 }
 
 fn data(version: &Version) -> bytes::Bytes {
     let Version { key: (resource_type, id), number, deleted, .. } = version;
-    format!("{resource_type} {id} {number} {deleted}").into()
+    format!(r#"{{"id":"{id}","resourceType":"{resource_type}","number":{number},"deleted":{deleted}}}"#)
+        .into()
 }
 
 impl Source for Database {
@@ -275,9 +317,24 @@ impl Source for Database {
     }
 }
 
-/// What a subscriber heard: the version's key, number and whether it is a deletion.
-pub(crate) fn parse(data: &str) -> (Key, u64, bool) {
-    let mut words: VecDeque<_> = data.split(' ').collect();
-    let mut word = || words.pop_front().unwrap();
-    ((word().parse().unwrap(), word().parse().unwrap()), word().parse().unwrap(), word().parse().unwrap())
+/// What a subscriber heard of a resource.
+pub(crate) enum Heard {
+    /// A version, or a deletion, by its number.
+    Version { number: u64, deleted: bool },
+    /// That it left, at this time.
+    Left(Instant),
+}
+
+pub(crate) fn parse(data: &str) -> (Key, Heard) {
+    let read: serde_json::Value = serde_json::from_str(data).unwrap();
+    if let Some(url) = read["entry"][0]["request"]["url"].as_str() {
+        assert_eq!(read["meta"]["tag"][0]["code"], "out-of-scope");
+        let (resource_type, id) = url.split_once('/').unwrap();
+        let at = read["meta"]["lastUpdated"].as_str().unwrap().parse().unwrap();
+        return ((resource_type.parse().unwrap(), id.parse().unwrap()), Heard::Left(at));
+    }
+    let text = |name: &str| read[name].as_str().unwrap();
+    let key = (text("resourceType").parse().unwrap(), text("id").parse().unwrap());
+    let (number, deleted) = (read["number"].as_u64().unwrap(), read["deleted"].as_bool().unwrap());
+    (key, Heard::Version { number, deleted })
 }

@@ -8,9 +8,9 @@
 mod database;
 mod subscriber;
 
-use database::Database;
+use database::{Database, encounter};
 use feed::{Feed, Framing, Lsn, Options, Origin, PublishError, Publisher};
-use fhir::{Filter, ResourceType, TypeSet};
+use fhir::{Compartment, Filter, Patients, ResourceType, TypeSet};
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
@@ -98,12 +98,19 @@ async fn history(seed: u64) {
             }
             80..84 if readers.len() < 4 => {
                 let types: TypeSet =
-                    [[ResourceType::PATIENT].as_slice(), &[ResourceType::PATIENT, ResourceType::GROUP]]
+                    [[ResourceType::PATIENT].as_slice(), &[ResourceType::PATIENT, encounter()]]
                         [random.usize(..2)]
                     .iter()
                     .copied()
                     .collect();
-                readers.push(Reader::new(Filter::of_types(types), &database, step));
+                let of = |ids: &[&str]| Compartment::Patients(Patients::from_ids(ids.iter().copied()));
+                let filter = match random.u8(..6) {
+                    0..3 => Filter::of_types(types),
+                    3 => Filter::of_patients(types, Compartment::AnyPatient),
+                    4 => Filter::of_patients(types, of(&["a"])),
+                    _ => Filter::of_patients(types, of(&["b", "c"])),
+                };
+                readers.push(Reader::new(filter, &database, step));
             }
             84..96 if !readers.is_empty() => {
                 let reader = random.usize(..readers.len());
@@ -111,10 +118,10 @@ async fn history(seed: u64) {
             }
             96..98 if !readers.is_empty() => {
                 let reader = random.usize(..readers.len());
-                readers[reader].cut(&mut random);
+                readers[reader].cut(&database, &mut random);
             }
             98 if random.u8(..3) == 0 => {
-                readers.iter_mut().for_each(|reader| reader.cut(&mut random));
+                readers.iter_mut().for_each(|reader| reader.cut(&database, &mut random));
                 drop((feed, publisher));
                 (feed, publisher) = open(directory.path()).await;
                 assert_eq!(publisher.origin(), Some(origin()));
@@ -162,11 +169,10 @@ async fn a_transaction_that_comes_again_as_another_is_a_fork() {
     let (start, since) = {
         let mut state = database.0.lock().unwrap();
         let begun = state.create_slot();
-        while !state.has_open() {
+        while state.log().is_empty() {
             state.write(&mut random, 1);
+            state.commit(&mut random);
         }
-        state.write(&mut random, 1);
-        state.commit(&mut random);
         begun
     };
     publisher.begin_epoch(origin(), start, since, false).await.unwrap();

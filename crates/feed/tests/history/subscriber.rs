@@ -1,6 +1,6 @@
 //! A reader that is cut at any frame and comes back with its last id, and the checks of what it hears.
 
-use crate::database::{Database, Key, LAST, Version, parse};
+use crate::database::{Database, Heard, Key, LAST, Version, parse};
 use feed::{Begin, EventId, Feed, Item, Notice, Subscription};
 use fhir::{Filter, Instant};
 use std::collections::{BTreeMap, VecDeque};
@@ -22,9 +22,10 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(filter: Filter, database: &Database, name: usize) -> Self {
-        // Every other one knows the state of some moment, as a client with a `_since` does.
+        // Every other one knows the state of some moment, as a client with a `_since` does; which is not told what left a scope
+        // before it came.
         let (mut since, mut heard) = (None, BTreeMap::new());
-        if name.is_multiple_of(2) {
+        if name.is_multiple_of(2) && !filter.is_scoped() {
             let state = database.0.lock().unwrap();
             let w = state.mark().w;
             let known: Vec<Version> =
@@ -62,14 +63,14 @@ impl Reader {
     }
 
     /// The connection is lost, whatever of a chunk had arrived.
-    pub(crate) fn cut(&mut self, random: &mut fastrand::Rng) {
+    pub(crate) fn cut(&mut self, database: &Database, random: &mut fastrand::Rng) {
         if random.bool() {
             self.subscription = None;
             self.frames.clear();
         } else {
             // The client took what it had before it noticed.
             while let Some(frame) = self.frames.pop_front() {
-                self.hear(&frame);
+                self.hear(&frame, database);
             }
             self.subscription = None;
         }
@@ -77,7 +78,7 @@ impl Reader {
 
     async fn frame(&mut self, feed: &Feed, database: &Database, patience: Duration) -> bool {
         if let Some(frame) = self.frames.pop_front() {
-            self.hear(&frame);
+            self.hear(&frame, database);
             return true;
         }
         let subscription = self.subscription.get_or_insert_with(|| {
@@ -117,7 +118,7 @@ impl Reader {
     fn has_all(&self, until: Instant, database: &Database) {
         let mut newest: BTreeMap<Key, Version> = BTreeMap::new();
         for version in database.0.lock().unwrap().log() {
-            if self.filter.matches(version.key.0)
+            if version.concerns(&self.filter)
                 && newest.get(&version.key).is_none_or(|known| known.number < version.number)
             {
                 newest.insert(version.key, version);
@@ -128,20 +129,36 @@ impl Reader {
             let heard = self.heard.get(&key).map(|(number, _)| *number);
             // Of what was gone before it began a reader hears nothing.
             assert!(
-                heard >= Some(version.number) || (version.deleted && heard.is_none()),
+                heard >= Some(version.number) || (!version.is_in(&self.filter) && heard.is_none()),
                 "reader {}: {key:?} of {until}: {heard:?} instead of {version:?}",
                 self.name
             );
         }
     }
 
-    fn hear(&mut self, frame: &str) {
+    fn hear(&mut self, frame: &str, database: &Database) {
         let mut parts = frame.split('|');
         let mut part = || parts.next().unwrap();
         let (id, event, data) = (part().to_owned(), part(), part());
-        let (key, number, deleted) = parse(data);
-        assert_eq!(event == "Bundle", deleted);
+        let (key, heard) = parse(data);
         assert!(self.filter.matches(key.0), "{key:?} was not asked for");
+        let log = database.0.lock().unwrap().log();
+        let is = |version: &&Version| match heard {
+            Heard::Version { number, .. } => version.number == number,
+            Heard::Left(at) => version.key == key && version.stamp == at.unix_micros(),
+        };
+        let version = log.iter().find(is).expect("a version that was written");
+        let (number, deleted) = (version.number, event == "Bundle");
+        match heard {
+            Heard::Version { deleted: told, .. } => {
+                assert_eq!((deleted, version.deleted), (told, told));
+                assert!(version.deleted || version.is_in(&self.filter), "{version:?} is somebody else's");
+            }
+            Heard::Left(_) => {
+                assert!(deleted && !version.deleted && !version.is_in(&self.filter), "{version:?}");
+                assert!(version.was_in(&self.filter), "{version:?} never was in the scope");
+            }
+        }
         let before = self.heard.insert(key, (number, !deleted));
         assert!(
             before.is_none_or(|(before, _)| before < number),
@@ -162,7 +179,7 @@ impl Reader {
         };
         let wanted: BTreeMap<Key, u64> = table
             .values()
-            .filter(|version| !version.deleted && self.filter.matches(version.key.0))
+            .filter(|version| version.is_in(&self.filter))
             .map(|version| (version.key, version.number))
             .collect();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
@@ -183,7 +200,7 @@ impl Reader {
         if let Some(first) = live.first() {
             let order: Vec<_> = log
                 .iter()
-                .filter(|version| self.filter.matches(version.key.0))
+                .filter(|version| version.concerns(&self.filter))
                 .map(|version| version.number)
                 .skip_while(|number| number != first)
                 .collect();
