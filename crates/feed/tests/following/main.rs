@@ -11,4 +11,5 @@ mod large;
 mod purged;
 mod resets;
 mod restored;
+mod scoped;
 mod slow;
