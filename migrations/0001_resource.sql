@@ -4,8 +4,11 @@
 -- Plain INSERT, UPDATE, DELETE, MERGE and COPY on fhir.resource are the way to write. An insert names
 -- resource_type, id and content; version_id and last_updated are set here, whatever the statement says.
 --
--- Everything in this file is new when it runs, so nothing is rewritten and nobody waits. It needs the
+-- Everything in this file is new when it runs, so nothing is rewritten and no writer waits. It needs the
 -- right to CREATE in the database, no more. PostgreSQL 14 to 18.
+
+-- Names in this file mean what they mean to Postgres, whatever the session's search_path is.
+set local search_path = pg_catalog, pg_temp;
 
 create schema if not exists fhir;
 
@@ -13,6 +16,16 @@ create schema if not exists fhir;
 -- drawn while its row is locked; "cache 1", because a session that drew numbers in advance would
 -- use an old one after another session's newer one.
 create sequence fhir.version as bigint cache 1 no cycle;
+
+-- The closed time, in microseconds since 1970: no stamp is taken at or before it any more, whatever the clock
+-- does. The service closes a time (fhir.close_time) before it tells a client that all stamped until then has
+-- been seen. A sequence, since what is set in one is seen at once, whatever the snapshots, and is not taken
+-- back by a roll-back.
+create sequence fhir.closed_time as bigint cache 1 no cycle;
+
+-- While an insert would be stamped at or before this time, also in microseconds, it looks at its key's
+-- tombstone, which may have the later stamp: the clock has stepped back since the deletion.
+create sequence fhir.tombstones_until as bigint cache 1 no cycle;
 
 create table fhir.resource (
     resource_type text collate "C" not null,
@@ -45,52 +58,162 @@ create table fhir.tombstone (
 create index tombstone_replay on fhir.tombstone (resource_type, last_updated, id);
 alter table fhir.tombstone add constraint tombstone_pkey primary key (resource_type, id);
 
--- On the trigger functions below:
---   * "security definer": who may write fhir.resource needs no right on the sequence and the tombstones.
+-- What is stored out of line or compressed is most of what a replay reads: lz4 is written and read faster than
+-- the default, where the server was built with it.
+do $$
+begin
+    alter table fhir.resource alter column content set compression lz4;
+    alter table fhir.tombstone alter column content set compression lz4;
+exception when feature_not_supported then
+    null;
+end
+$$;
+
+-- What a row is stamped with: the clock, or the moment after the closed time if the clock is behind that. It
+-- is called by a transaction that has an id, for which whoever closes a time waits.
+--
+-- One expression with all names and operators in full, which Postgres puts in the place of the call. The
+-- same goes for fhir.fired.
+create function fhir.stamp() returns timestamptz
+    language sql volatile
+as $$
+    select greatest(
+        pg_catalog.clock_timestamp(),
+        timestamp with time zone 'epoch' operator(pg_catalog.+) (interval '1 microsecond' operator(pg_catalog.*)
+            (pg_catalog.pg_sequence_last_value('fhir.closed_time'::pg_catalog.regclass)
+             operator(pg_catalog.+) 1)::pg_catalog.float8))
+$$;
+
+-- Whether a trigger function was called by the trigger that it is for ('BEFORE', 'ROW', 'INSERT'), on
+-- fhir.resource or a partition of it. The functions below work with the rights of their owner, who may be a superuser, so each
+-- asks this before it does anything; and only the owner can make a trigger of them. (A trigger that exists
+-- needs no right: writers are not affected.)
+create function fhir.fired(
+    tg_when text, tg_level text, tg_op text, tg_relid oid, timing text, level text, operation text
+) returns boolean
+    language sql stable
+as $$
+    select tg_when operator(pg_catalog.=) timing and tg_level operator(pg_catalog.=) level
+       and tg_op operator(pg_catalog.=) operation
+       and (tg_relid operator(pg_catalog.=) 'fhir.resource'::pg_catalog.regclass
+            or coalesce(pg_catalog.pg_partition_root(tg_relid)
+                        operator(pg_catalog.=) 'fhir.resource'::pg_catalog.regclass, false))
+$$;
+
+-- On the trigger functions:
+--   * "security definer": a role that writes fhir.resource needs no right on the sequence and the tombstones;
 --   * "enable_seqscan = off": their plans are kept for the session. One made while a table was empty
 --     would otherwise read the whole table for every row of a load;
 --   * "jit = off": a plan made for a statement of many rows would be compiled again for each of one row
 --     (measured: 0.8 ms an insert).
 
 -- Numbers and dates an insert. The order of the steps matters:
---   1. the wait for a concurrent writer of the same key comes before the stamp, else the one who waited
---      has the newer content and the older stamp;
+--   1. the wait for a concurrent writer of the same key comes before the stamp, else the one that waited
+--      has the newer content and the older stamp. If the row is there, its lock is waited for. If it is
+--      not, another transaction may have inserted it and not committed yet, which the lock on the key shows;
 --   2. a transaction has an id before it reads the clock for a stamp: by that id pg_stat_activity shows
 --      that something stamped before now may still be uncommitted;
---   3. the clock, not now(): a later version never carries an earlier stamp.
+--   3. the clock, not now(): a later version never carries an earlier stamp. For the same reason the stamp
+--      is later than that of the key's tombstone. That is looked up only when fhir.after_insert has found
+--      that the clock has stepped back: each time it would be a fifth of what a row of a large insert takes.
 --
--- Every name in it is written with its schema, so that it needs no search_path of its own: setting one takes
--- a tenth of an insert's time.
+-- The key is locked after the look at the row. The other way round, a transaction that deletes the row and
+-- inserts it again, and one that waits for the row with the key locked, would wait for each other.
+--
+-- A transaction locks its first sixteen keys and no more: locks are kept in memory that the whole server
+-- shares. The first is not counted, as counting costs more than the lock. Where an insert waits behind its
+-- stamp all the same, fhir.after_insert finds out.
+--
+-- Every name and operator in it is written with its schema, so that it needs no search_path of its own:
+-- setting one takes a tenth of an insert's time. ("is distinct from", "in" and "case x when" look "=" up by
+-- the search_path.)
 create function fhir.stamp_insert() returns trigger
     language plpgsql security definer
     set enable_seqscan = off
 as $$
 declare
-    xid pg_catalog.xid8;
+    xid    pg_catalog.xid8;
+    locked pg_catalog.text;
+    key    pg_catalog.int8;
+    dead   pg_catalog.timestamptz;
 begin
+    if not fhir.fired(tg_when, tg_level, tg_op, tg_relid, 'BEFORE', 'ROW', 'INSERT') then
+        raise exception 'fhir.stamp_insert() is for the inserts of fhir.resource only'
+            using errcode = 'insufficient_privilege';
+    end if;
     perform from fhir.resource r
       where r.resource_type operator(pg_catalog.=) new.resource_type and r.id operator(pg_catalog.=) new.id
         for update;
+    if not found then
+        if pg_catalog.pg_current_xact_id_if_assigned() is not null then
+            locked := coalesce(pg_catalog.current_setting('fhir.keys_locked', true), '');
+        end if;
+        if coalesce(pg_catalog.octet_length(locked), 0) operator(pg_catalog.<) 15 then
+            if not pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(
+                new.resource_type operator(pg_catalog.||) '/' operator(pg_catalog.||) new.id, 7379538034713405804))
+            then
+                key := pg_catalog.hashtextextended(
+                    new.resource_type operator(pg_catalog.||) '/' operator(pg_catalog.||) new.id,
+                    7379538034713405804);
+                -- Any session may take such a lock. Only a writer of this table is waited for.
+                perform from pg_catalog.pg_locks a join pg_catalog.pg_locks w
+                     on w.virtualtransaction operator(pg_catalog.=) a.virtualtransaction
+                  where a.locktype operator(pg_catalog.=) 'advisory' and a.granted
+                    and a.objsubid operator(pg_catalog.=) 1
+                    and a.database operator(pg_catalog.=) (select d.oid from pg_catalog.pg_database d
+                          where d.datname operator(pg_catalog.=) pg_catalog.current_database())
+                    and a.classid::pg_catalog.int8 operator(pg_catalog.=)
+                        ((key operator(pg_catalog.>>) 32) operator(pg_catalog.&) 4294967295)
+                    and a.objid::pg_catalog.int8 operator(pg_catalog.=) (key operator(pg_catalog.&) 4294967295)
+                    and w.locktype operator(pg_catalog.=) 'relation' and w.granted
+                    and w.relation operator(pg_catalog.=) tg_relid
+                    and w.mode operator(pg_catalog.=) 'RowExclusiveLock'
+                  limit 1;
+                if found then
+                    perform pg_catalog.pg_advisory_xact_lock(key);
+                end if;
+                perform from fhir.resource r
+                  where r.resource_type operator(pg_catalog.=) new.resource_type
+                    and r.id operator(pg_catalog.=) new.id
+                    for update;
+            end if;
+            if locked is not null then
+                locked := pg_catalog.set_config('fhir.keys_locked', locked operator(pg_catalog.||) '.', true);
+            end if;
+        end if;
+    end if;
     xid := pg_catalog.pg_current_xact_id();
     new.version_id := pg_catalog.nextval('fhir.version');
-    new.last_updated := pg_catalog.clock_timestamp();
+    new.last_updated := fhir.stamp();
+    if timestamp with time zone 'epoch' operator(pg_catalog.+) (interval '1 microsecond' operator(pg_catalog.*)
+           pg_catalog.pg_sequence_last_value('fhir.tombstones_until'::pg_catalog.regclass)::pg_catalog.float8)
+       operator(pg_catalog.>=) new.last_updated then
+        select t.last_updated into dead from fhir.tombstone t
+          where t.resource_type operator(pg_catalog.=) new.resource_type and t.id operator(pg_catalog.=) new.id;
+        if dead operator(pg_catalog.>=) new.last_updated then
+            new.last_updated := dead operator(pg_catalog.+) interval '1 microsecond';
+        end if;
+    end if;
     return new;
 end
 $$;
 
--- The same for who loads a great deal and has said so: "set local fhir.bulk_load = on". It does not look for a row
--- to lock, which is a quarter of a load's time. Then an insert may wait behind its stamp, for a transaction
--- that deletes the same key, and fhir.after_insert refuses it: that transaction is to be run again, without
--- the setting if it has to succeed.
+-- The same for a session that loads a great deal and says so: "set local fhir.bulk_load = on". It looks
+-- for nothing and locks nothing, which is a quarter of a load's time. Where a deletion makes that wrong,
+-- fhir.after_insert refuses the statement.
 create function fhir.stamp_bulk_insert() returns trigger
     language plpgsql security definer
 as $$
 declare
     xid pg_catalog.xid8;
 begin
+    if not fhir.fired(tg_when, tg_level, tg_op, tg_relid, 'BEFORE', 'ROW', 'INSERT') then
+        raise exception 'fhir.stamp_bulk_insert() is for the inserts of fhir.resource only'
+            using errcode = 'insufficient_privilege';
+    end if;
     xid := pg_catalog.pg_current_xact_id();
     new.version_id := pg_catalog.nextval('fhir.version');
-    new.last_updated := pg_catalog.clock_timestamp();
+    new.last_updated := fhir.stamp();
     return new;
 end
 $$;
@@ -103,22 +226,24 @@ as $$
 declare
     xid xid8;
 begin
+    if not fhir.fired(tg_when, tg_level, tg_op, tg_relid, 'BEFORE', 'ROW', 'UPDATE') then
+        raise exception 'fhir.stamp_update() is for the updates of fhir.resource only'
+            using errcode = 'insufficient_privilege';
+    end if;
     if new.resource_type <> old.resource_type or new.id <> old.id then
         raise exception 'the key of a resource cannot be changed'
             using errcode = 'integrity_constraint_violation',
                   table = 'resource', schema = 'fhir',
                   hint = 'Delete the resource and insert it with its new resource_type and id.';
     end if;
-    -- Written again in full: of a large content that the statement left alone the log would only say
-    -- that it is as before.
+    -- Written again in full: of a large content that the statement left alone the log would only
+    -- say that it is as before.
     if new.content::text = old.content::text then
         new.content := new.content::text::json;
     end if;
     xid := pg_current_xact_id();
     new.version_id := nextval('fhir.version');
-    -- new.last_updated counts only when it comes from fhir.after_insert (a floor).
-    new.last_updated := greatest(clock_timestamp(), old.last_updated + interval '1 microsecond',
-                                 case when pg_trigger_depth() > 1 then new.last_updated end);
+    new.last_updated := greatest(fhir.stamp(), old.last_updated + interval '1 microsecond');
     return new;
 end
 $$;
@@ -131,9 +256,13 @@ create function fhir.after_delete() returns trigger
     set jit = off
 as $$
 begin
+    if not fhir.fired(tg_when, tg_level, tg_op, tg_relid, 'AFTER', 'STATEMENT', 'DELETE') then
+        raise exception 'fhir.after_delete() is for the deletes of fhir.resource only'
+            using errcode = 'insufficient_privilege';
+    end if;
     insert into fhir.tombstone as t (resource_type, id, version_id, last_updated, content)
     select g.resource_type, g.id, nextval('fhir.version'),
-           greatest(clock_timestamp(), g.last_updated + interval '1 microsecond'), g.content
+           greatest(fhir.stamp(), g.last_updated + interval '1 microsecond'), g.content
       from gone g
      -- One statement can delete a row and insert it again.
      where (select r.id from fhir.resource r where r.resource_type = g.resource_type and r.id = g.id) is null
@@ -145,10 +274,12 @@ begin
 end
 $$;
 
--- Takes away the tombstones of what a statement inserted. Not done before the insert: that may still
--- have to wait for a transaction which deletes the same key, and would leave its tombstone. In that case the
--- tombstone is younger than the row, whose stamp was drawn before the wait: then the row is
--- stamped once more, or refused if it is one of a bulk load.
+-- Takes away the tombstones of what a statement inserted. Not done before the insert: that may still have
+-- to wait for a transaction which deletes the same key, and would leave its tombstone.
+--
+-- The statement is refused (40001) if such a tombstone has the greater number, as the insert has waited
+-- behind its stamp, or the later stamp, as the clock has stepped back. The log has the row already: a second
+-- stamp would be told after the first, which is older than the deletion. Run again, it is stamped later.
 create function fhir.after_insert() returns trigger
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
@@ -156,65 +287,75 @@ create function fhir.after_insert() returns trigger
     set jit = off
 as $$
 declare
-    row record;
-    dead record;
-    bulk boolean := current_setting('fhir.bulk_load', true) is not distinct from 'on';
+    newest bigint;
+    row    record;
+    dead   record;
 begin
-    if bulk and current_setting('transaction_isolation') <> 'read committed' then
-        raise exception 'a bulk load needs transactions that are "read committed"'
-            using errcode = 'invalid_transaction_state',
-                  hint = 'begin isolation level read committed';
+    if not fhir.fired(tg_when, tg_level, tg_op, tg_relid, 'AFTER', 'STATEMENT', 'INSERT') then
+        raise exception 'fhir.after_insert() is for the inserts of fhir.resource only'
+            using errcode = 'insufficient_privilege';
+    end if;
+    if current_setting('transaction_isolation') <> 'read committed' then
+        if current_setting('fhir.bulk_load', true) = 'on' then
+            raise exception 'a bulk load needs transactions that are "read committed"'
+                using errcode = 'invalid_transaction_state',
+                      hint = 'begin isolation level read committed';
+        end if;
+        -- A transaction with an old snapshot may not see such a tombstone. For the rows behind
+        -- whose stamps others drew numbers it writes tombstones of its own and takes them back: one
+        -- that it cannot see is in the way of that, and Postgres refuses the statement (40001).
+        newest := pg_sequence_last_value('fhir.version');
+        if (select newest - min(f.version_id) + 1 <> count(*) from fresh f) then
+            begin
+                insert into fhir.tombstone (resource_type, id, version_id, last_updated, content)
+                select f.resource_type, f.id, f.version_id, f.last_updated, '{}'
+                  from (select *, row_number() over (order by version_id desc) as and_younger from fresh) f
+                 where f.and_younger <> newest - f.version_id + 1
+                on conflict on constraint tombstone_pkey do nothing;
+                raise exception using errcode = 'FT000', message = 'nothing is in the way';
+            exception when sqlstate 'FT000' then
+                null;
+            end;
+        end if;
     end if;
     for row in
         select f.resource_type, f.id, f.version_id, f.last_updated from fresh f
          where (select t.id from fhir.tombstone t where t.resource_type = f.resource_type and t.id = f.id)
                is not null
     loop
-        delete from fhir.tombstone t
-         where t.resource_type = row.resource_type and t.id = row.id
-        returning t.version_id, t.last_updated into dead;
+        select t.version_id, t.last_updated into dead from fhir.tombstone t
+         where t.resource_type = row.resource_type and t.id = row.id;
         if dead.version_id > row.version_id or dead.last_updated >= row.last_updated then
-            if bulk then
-                raise exception 'a resource of this bulk load was deleted meanwhile'
-                    using errcode = 'serialization_failure',
-                          hint = 'run the transaction again; with fhir.bulk_load off it does not come to this';
-            end if;
-            update fhir.resource r set last_updated = dead.last_updated + interval '1 microsecond'
-             where r.resource_type = row.resource_type and r.id = row.id;
+            -- A sequence keeps this although the transaction is rolled back.
+            perform setval('fhir.tombstones_until', (extract(epoch from max(t.last_updated)) * 1000000)::bigint)
+               from fresh f join fhir.tombstone t using (resource_type, id);
+            raise exception 'a resource was deleted after its insert was stamped'
+                using errcode = 'serialization_failure',
+                      hint = case when current_setting('fhir.bulk_load', true) = 'on'
+                                  then 'run the transaction again, with fhir.bulk_load off if it has to succeed'
+                                  else 'run the transaction again' end;
         end if;
+        delete from fhir.tombstone t where t.resource_type = row.resource_type and t.id = row.id;
     end loop;
-    -- A transaction with an old snapshot cannot see such a tombstone. Unless it drew all the
-    -- numbers since its first by itself, it stamps its rows again, now that nothing waits any more.
-    if current_setting('transaction_isolation') <> 'read committed' then
-        if (select pg_sequence_last_value('fhir.version') - min(f.version_id) + 1 <> count(*) from fresh f) then
-            for row in select f.resource_type, f.id from fresh f loop
-                update fhir.resource r set last_updated = r.last_updated
-                 where r.resource_type = row.resource_type and r.id = row.id;
-            end loop;
-        end if;
-    end if;
     return null;
 end
 $$;
 
--- What is stored out of line or compressed is most of what a replay reads: lz4 is written and read faster than
--- the default, where the server was built with it.
-do $$
+create function fhir.refuse_truncate() returns trigger
+    language plpgsql
+    set search_path = pg_catalog, pg_temp
+as $$
 begin
-    alter table fhir.resource alter column content set compression lz4;
-    alter table fhir.tombstone alter column content set compression lz4;
-exception when feature_not_supported then
-    null;
-end
-$$;
-
-create function fhir.refuse_truncate() returns trigger language plpgsql as $$
-begin
-    raise exception 'fhir.% cannot be truncated: nobody would hear that its resources are gone', tg_table_name
+    raise exception 'fhir.% cannot be truncated: no subscriber would hear that its resources are gone', tg_table_name
         using errcode = 'feature_not_supported',
               hint = format('delete from fhir.%I', tg_table_name);
 end
 $$;
+
+revoke all on function
+    fhir.stamp(), fhir.fired(text, text, text, oid, text, text, text), fhir.stamp_insert(), fhir.stamp_bulk_insert(),
+    fhir.stamp_update(), fhir.after_delete(), fhir.after_insert(), fhir.refuse_truncate()
+    from public;
 
 create trigger stamp_insert before insert on fhir.resource
     for each row when (current_setting('fhir.bulk_load', true) is distinct from 'on')

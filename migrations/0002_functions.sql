@@ -1,5 +1,8 @@
 -- What can be done to the native layout besides plain SQL. Nothing here touches a table.
 
+-- Names in this file mean what they mean to Postgres, whatever the session's search_path is.
+set local search_path = pg_catalog, pg_temp;
+
 -- Creates a resource or replaces it; its new version. Type and id are arguments because they cannot be
 -- had from every document: "->>" fails on a JSON text with \u0000 or half a surrogate pair anywhere in it.
 create function fhir.put(type text, id text, content json) returns bigint
@@ -15,8 +18,8 @@ begin
 end
 $$;
 
--- The newest stamp of a tombstone that was purged: who asks for what was deleted since an earlier
--- time cannot be answered. One row, once something was purged.
+-- The newest stamp of a tombstone that was purged: a request for what was deleted since an
+-- earlier time cannot be answered. One row, once something was purged.
 create table fhir.purged (
     only_row     boolean not null default true,
     last_updated timestamptz not null,
@@ -28,6 +31,7 @@ create table fhir.purged (
 -- transaction that stamped at or before it has ended. fhir-tail itself never calls this.
 create function fhir.purge_tombstones(before timestamptz) returns bigint
     language plpgsql
+    set search_path = pg_catalog, pg_temp
 as $$
 declare
     clock  timestamptz := clock_timestamp();  -- read before the list of transactions
@@ -84,10 +88,12 @@ create table fhir.restamped (
 -- versions, and name times, that are ahead as well. Writers wait meanwhile. Needs the tables' owner.
 create function fhir.restamp(ahead interval default '1 minute') returns bigint
     language plpgsql
+    set search_path = pg_catalog, pg_temp
 as $$
 declare
-    rows  bigint;
-    total bigint;
+    rows   bigint;
+    total  bigint;
+    closed timestamptz;
 begin
     lock table fhir.resource, fhir.tombstone in share row exclusive mode;
     -- The trigger never lets a stamp go back, which is what this is for.
@@ -105,6 +111,16 @@ begin
     -- What was purged had such stamps too; nobody may be told that all of it was told.
     update fhir.purged set last_updated = clock_timestamp() where last_updated > clock_timestamp() + ahead;
     get diagnostics rows = row_count;
+    -- The time that was closed by such a clock is open again. Whoever was told of it is reset.
+    lock table fhir.purged in share update exclusive mode;
+    closed := timestamp with time zone 'epoch'
+              + interval '1 microsecond' * pg_sequence_last_value('fhir.closed_time')::float8;
+    if closed > clock_timestamp() + ahead then
+        perform setval('fhir.closed_time', (extract(epoch from clock_timestamp()) * 1000000)::bigint);
+        rows := rows + 1;
+    end if;
+    -- No tombstone is ahead any more.
+    perform setval('fhir.tombstones_until', (extract(epoch from clock_timestamp()) * 1000000)::bigint);
     if total + rows > 0 then
         insert into fhir.restamped as r (times) values (1)
         on conflict on constraint restamped_pkey do update set times = r.times + 1;
@@ -112,3 +128,35 @@ begin
     return total;
 end
 $$;
+
+-- Closes the time up to now, and up to `reached` if that is a little ahead of the clock; returns the closed
+-- time, which never falls. It is on the database's disk when the transaction has ended, without waiting for a
+-- standby.
+create function fhir.close_time(reached timestamptz default null) returns timestamptz
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    clock  timestamptz;
+    before bigint;
+    closed bigint;
+begin
+    perform set_config('synchronous_commit', 'local', true);
+    -- One at a time, or the later of two could set the earlier time. Any table that only its owner can lock in
+    -- this mode would do.
+    lock table fhir.purged in share update exclusive mode;
+    clock := clock_timestamp();
+    before := pg_sequence_last_value('fhir.closed_time');
+    -- What is further ahead than that counts as damaged: see fhir.restamp.
+    if reached > clock and reached <= clock + interval '1 minute' then
+        clock := reached;
+    end if;
+    closed := greatest(before, (extract(epoch from clock) * 1000000)::bigint);
+    if closed is distinct from before then
+        perform setval('fhir.closed_time', closed);
+    end if;
+    return timestamp with time zone 'epoch' + interval '1 microsecond' * closed::float8;
+end
+$$;
+
+revoke all on function fhir.close_time(timestamptz) from public;

@@ -46,8 +46,9 @@ begin
     if exists (select from pg_roles where rolname = 'fhir_tail') then
         grant usage on schema fhir to fhir_tail;
         grant select on fhir.resource, fhir.tombstone, fhir.purged, fhir.restamped, fhir.migration to fhir_tail;
+        grant execute on function fhir.close_time(timestamptz) to fhir_tail;
         begin
-            -- Who else is in a transaction, and since when: without it no time is known to be safe.
+            -- Which transactions are open, and since when: without it no time is known to be safe.
             grant pg_read_all_stats to fhir_tail;
         exception when insufficient_privilege then
             raise warning 'pg_read_all_stats could not be granted to fhir_tail: %', sqlerrm

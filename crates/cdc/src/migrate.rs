@@ -8,12 +8,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, GenericClient};
 
 /// The files, in order. The number is the file name's.
-pub(crate) const FILES: [(i32, &str, &str); 5] = [
+pub(crate) const FILES: [(i32, &str, &str); 3] = [
     (1, "0001_resource", include_str!("../../../migrations/0001_resource.sql")),
     (2, "0002_functions", include_str!("../../../migrations/0002_functions.sql")),
     (3, "0003_access", include_str!("../../../migrations/0003_access.sql")),
-    (5, "0005_trust", include_str!("../../../migrations/0005_trust.sql")),
-    (6, "0006_closed_time", include_str!("../../../migrations/0006_closed_time.sql")),
 ];
 
 /// The role that the migrations make: what the service logs in as, with no more rights than it needs.
