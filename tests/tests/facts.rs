@@ -440,6 +440,7 @@ async fn migrate_makes_right_what_a_restore_lacks(context: Context) -> Result<()
         "revoke select on fhir.restamped from fhir_tail",
         "drop trigger after_insert on fhir.resource",
         "drop function fhir.after_delete() cascade",
+        "drop function fhir.close_time",
     ] {
         site.sql.batch_execute(broken).await.with_context(|| broken.to_owned())?;
         let said = String::from_utf8(Binary::find()?.succeed(&["migrate", "--database-url", &url])?.stdout)?;

@@ -51,20 +51,29 @@ pub async fn repair(client: &Client) -> Result<Repaired, RepairError> {
 async fn locked(client: &Client) -> Result<Repaired, RepairError> {
     let asking = || RepairError::of("what is wrong");
     client.batch_execute("set lock_timeout = '10s'").await.map_err(asking())?;
-    let wanted = wanted(client).await.map_err(asking())?;
-    for statement in &wanted {
-        match client.batch_execute(statement).await {
-            Ok(()) => tracing::info!(statement, "repaired"),
-            // What is refused is left; what another database's migrate did to the same role meanwhile is done.
-            Err(error) if is_refused(&error) => {
-                tracing::debug!(statement, "may not be repaired by this role");
-            }
-            Err(error) => return Err(RepairError::of(statement)(error)),
+    let mut tried: Vec<String> = Vec::new();
+    // One can show the next: a function that is made again is one that the role may not call yet.
+    let left = loop {
+        let wanted = wanted(client).await.map_err(asking())?;
+        let untried: Vec<_> =
+            wanted.iter().filter(|&statement| !tried.contains(statement)).cloned().collect();
+        if untried.is_empty() {
+            break wanted;
         }
-    }
+        for statement in &untried {
+            match client.batch_execute(statement).await {
+                Ok(()) => tracing::info!(statement, "repaired"),
+                // What is refused is left; what another database's migrate did to the same role meanwhile is done.
+                Err(error) if is_refused(&error) => {
+                    tracing::debug!(statement, "may not be repaired by this role");
+                }
+                Err(error) => return Err(RepairError::of(statement)(error)),
+            }
+        }
+        tried.extend(untried);
+    };
     // A grant without the right to grant is no error: what counts is what is so.
-    let left = self::wanted(client).await.map_err(asking())?;
-    let done = wanted.into_iter().filter(|statement| !left.contains(statement)).collect();
+    let done = tried.into_iter().filter(|statement| !left.contains(statement)).collect();
     Ok(Repaired { done, left })
 }
 

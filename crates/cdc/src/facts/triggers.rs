@@ -188,7 +188,7 @@ fn replaced(facts: &Facts, wrong: &mut Vec<String>, sql: &mut Vec<String>) {
         let closed = found.is_empty() && function.sql.contains("security definer");
         sql.push(function.sql);
         if closed {
-            sql.push(format!("revoke all on function fhir.{}() from public;", function.name));
+            sql.push(format!("revoke all on function fhir.{} from public;", function.name));
         }
     }
 }
