@@ -50,6 +50,10 @@ pub struct ExportRequest {
     pub ignored: Vec<String>,
     /// The values of `_type` that were ignored: no resource types of R4.
     pub ignored_types: Vec<String>,
+    /// The values of `patient` that were ignored: no ids.
+    pub ignored_patients: Vec<String>,
+    /// Types that were asked for by name and are not sent, since they are in no patient's compartment.
+    pub unsent_types: Vec<ResourceType>,
 }
 
 /// The heartbeat unless `_heartbeat` says otherwise.
@@ -59,11 +63,10 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const HEARTBEATS: std::ops::RangeInclusive<u64> = 2..=60;
 
 /// Parameters of Bulk Data that will be heeded some day.
-const NOT_YET: [&str; 7] = [
+const NOT_YET: [&str; 6] = [
     "_typeFilter",
     "_elements",
     "_until",
-    "patient",
     "includeAssociatedData",
     "organizeOutputBy",
     "allowPartialManifests",
@@ -115,6 +118,10 @@ struct Parsing {
     /// The single-valued parameters met so far.
     met: Vec<&'static str>,
     types: Option<TypeSet>,
+    /// Whether `_type` was there.
+    types_named: bool,
+    patient: Option<patients::Asked>,
+    ignored_patients: Vec<String>,
     unknown_types: Vec<String>,
     since: Option<Instant>,
     last_event_id: Option<String>,
@@ -129,6 +136,7 @@ impl Parsing {
     fn parameter(&mut self, name: &str, value: &str) {
         match name {
             "_type" => self.types(value),
+            "patient" => self.patient.get_or_insert_default().value(value),
             "_since" if self.first("_since") => match value.parse() {
                 Ok(since) => self.since = Some(since),
                 Err(error) => self.issue(IssueType::Value, "_since", format!("_since: {error}")),
@@ -208,6 +216,7 @@ impl Parsing {
     }
 
     fn types(&mut self, value: &str) {
+        self.types_named = true;
         let types = self.types.get_or_insert_default();
         for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             match name.parse() {
@@ -237,17 +246,20 @@ impl Parsing {
     fn finish(mut self, level: Level) -> Result<ExportRequest, Outcome> {
         self.refuse_unknown();
         let types = self.asked_types(&level);
+        let patients::Scoped { filter, unsent_types } = self.scope(&level, types);
         match Outcome::of(self.issues) {
             Some(outcome) => Err(outcome),
             None => Ok(ExportRequest {
                 level,
-                filter: Filter::of_types(types),
+                filter,
                 since: self.since,
                 last_event_id: self.last_event_id,
                 library_event_id: self.library_event_id,
                 heartbeat: self.heartbeat.unwrap_or(HEARTBEAT),
                 ignored: self.ignored,
                 ignored_types: self.unknown_types,
+                ignored_patients: self.ignored_patients,
+                unsent_types,
             }),
         }
     }
@@ -330,13 +342,24 @@ fn shown(value: &str) -> String {
 /// An unknown name, with the known one that was probably meant.
 fn hinted(name: &str) -> String {
     let plain = |name: &str| name.trim_start_matches('_').to_ascii_lowercase();
-    let known =
-        ["_type", "_since", "_lastEventId", "_heartbeat", "_outputFormat", "_format", "_pretty", "_summary"];
+    let known = [
+        "_type",
+        "_since",
+        "_lastEventId",
+        "_heartbeat",
+        "_outputFormat",
+        "_format",
+        "_pretty",
+        "_summary",
+        "patient",
+    ];
     match known.into_iter().find(|known| plain(known) == plain(name)) {
         Some(known) => format!("{} (did you mean {known}?)", shown(name)),
         None => shown(name),
     }
 }
+
+mod patients;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod model;

@@ -1,7 +1,7 @@
 //! What holds of any query, for the property tests and the fuzzer.
 
 use super::{ExportRequest, HARMLESS, Handling, Level};
-use crate::{Filter, ResourceType, TypeSet};
+use crate::{Compartment, Filter, Patients, ResourceType, TypeSet};
 
 /// Whatever a client asks: it is refused with a reason, or understood within the bounds that the rest relies on.
 pub(crate) fn holds(level: &Level, query: &[(String, String)], handling: Handling) {
@@ -18,7 +18,20 @@ pub(crate) fn holds(level: &Level, query: &[(String, String)], handling: Handlin
                 filter.types.iter().all(|resource_type| types.contains(resource_type)),
                 "beyond its path"
             );
-            assert!(asked || *filter == Filter::of_types(types), "it was not asked for less");
+            let everything = match level {
+                Level::AllPatients => Filter::of_patients(types, filter.compartment.clone()),
+                Level::Patient(id) => {
+                    Filter::of_patients(types, Compartment::Patients(Patients::from_ids([id.as_str()])))
+                }
+                Level::System | Level::Type(_) | Level::Group(_) => Filter::of_types(types),
+            };
+            assert!(asked || *filter == everything, "it was not asked for less");
+            assert_eq!(filter.compartment, everything.compartment, "somebody else's");
+            let nobody = |patients: &Patients| patients.is_empty();
+            assert!(
+                !matches!(&filter.compartment, Compartment::Patients(patients) if nobody(patients)),
+                "nobody's"
+            );
             assert!((2..=60).contains(&request.heartbeat.as_secs()), "a heartbeat out of bounds");
             for id in [&request.last_event_id, &request.library_event_id] {
                 assert!(id.as_deref() != Some(""), "an empty id is none");
@@ -31,6 +44,7 @@ pub(crate) fn holds(level: &Level, query: &[(String, String)], handling: Handlin
                     "something was ignored"
                 );
                 assert!(request.ignored_types.is_empty(), "a type was ignored");
+                assert!(request.ignored_patients.is_empty(), "a patient was ignored");
             }
         }
         Err(outcome) => {

@@ -1,5 +1,6 @@
 use super::model::holds;
 use super::*;
+use crate::{Compartment, Patients};
 use proptest::prelude::*;
 
 fn parse(level: Level, query: &[(&str, &str)], handling: Handling) -> Result<ExportRequest, Outcome> {
@@ -199,6 +200,64 @@ fn everything_that_is_wrong_is_told_at_once() {
     assert_eq!(strict(&query).unwrap_err().issues().len(), query.len());
 }
 
+fn of(ids: &[&str]) -> Compartment {
+    Compartment::Patients(Patients::from_ids(ids.iter().copied()))
+}
+
+#[test]
+fn a_path_of_patients_asks_for_their_compartments() {
+    let one = parse(Level::Patient("p1".into()), &[], Handling::Strict).unwrap();
+    assert_eq!(one.filter, Filter::of_patients(TypeSet::all(), of(&["p1"])));
+    assert!(one.unsent_types.is_empty(), "nobody named them");
+    let all = parse(Level::AllPatients, &[], Handling::Strict).unwrap();
+    assert_eq!(all.filter, Filter::of_patients(TypeSet::all(), Compartment::AnyPatient));
+}
+
+#[test]
+fn patients_are_named_by_id_or_reference() {
+    let query = [("patient", "Patient/a, b,"), ("patient", "c"), ("patient", "b")];
+    let some = parse(Level::AllPatients, &query, Handling::Strict).unwrap();
+    assert_eq!(some.filter.compartment, of(&["a", "b", "c"]));
+    for value in ["", " , ", "Patient/"] {
+        let refusal = refused(parse(Level::AllPatients, &[("patient", value)], Handling::Strict));
+        assert!(refusal.contains(r#""expression":["patient"]"#), "{refusal}");
+    }
+    let wrong = [("patient", "a,Group/1,Patient/a/_history/1,http://x/Patient/a,ä")];
+    let refusal = refused(parse(Level::AllPatients, &wrong, Handling::Strict));
+    assert!(refusal.contains(r#""code":"value""#), "{refusal}");
+    assert!(refusal.contains("Group/1, Patient/a/_history/1, http://x/Patient/a, ä"), "{refusal}");
+    let lenient = parse(Level::AllPatients, &wrong, Handling::Lenient).unwrap();
+    assert_eq!(lenient.filter.compartment, of(&["a"]));
+    assert_eq!(lenient.ignored_patients.len(), 4);
+}
+
+#[test]
+fn patients_are_named_only_where_many_are_asked_for() {
+    let type_level = Level::Type("Condition".parse().unwrap());
+    for level in [Level::System, type_level, Level::Patient("p1".into())] {
+        let refusal = refused(parse(level.clone(), &[("patient", "a")], Handling::Strict));
+        assert!(refusal.contains("patient is not for this path"), "{refusal}");
+        let lenient = parse(level, &[("patient", "a")], Handling::Lenient).unwrap();
+        assert_eq!(lenient.ignored, ["patient"]);
+    }
+}
+
+#[test]
+fn types_outside_of_compartments_are_named_or_refused() {
+    let level = || Level::Patient("p1".into());
+    let mixed =
+        parse(level(), &[("_type", "Patient,Practitioner,Group,Observation")], Handling::Strict).unwrap();
+    assert_eq!(mixed.filter.types, types(&["Patient", "Observation"]));
+    assert_eq!(mixed.unsent_types.iter().copied().collect::<TypeSet>(), types(&["Practitioner", "Group"]));
+    for handling in [Handling::Strict, Handling::Lenient] {
+        let refusal = refused(parse(level(), &[("_type", "Practitioner,Group")], handling));
+        assert!(
+            refusal.contains(r#""code":"not-supported""#) && refusal.contains("Practitioner"),
+            "{refusal}"
+        );
+    }
+}
+
 #[test]
 fn long_values_are_not_repeated_whole() {
     let long = "ü".repeat(10_000);
@@ -213,8 +272,9 @@ proptest! {
             ("_type|_since|_heartbeat|(_l|l)astEventId|evs_last_event_id|_outputFormat|_format|_pretty|_summary|patient|\\PC{0,5}", "\\PC{0,12}|[0-9]{1,2}|Patient(,Goal)?|ndjson"),
             0..6,
         ),
+        level in any::<u8>().prop_map(super::model::level),
         handling in prop_oneof![Just(Handling::Strict), Just(Handling::Lenient)],
     ) {
-        holds(&Level::System, &query, handling);
+        holds(&level, &query, handling);
     }
 }
