@@ -11,7 +11,7 @@ use crate::spill::Spills;
 use crate::stage::Turns;
 use crate::subscriber::Subscriber;
 use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Pressure, Source, SourceError, Subscription};
-use fhir::{Filter, Instant};
+use fhir::{Filter, Instant, Patients};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -291,6 +291,15 @@ impl Feed {
                 error = subscriber.run(begin) => error,
             }
         })
+    }
+
+    /// Those of these patients who are stored. An error if the database is away, or cannot tell whose a resource was.
+    pub async fn stored(&self, patients: Patients) -> Result<Patients, SourceError> {
+        let Some(source) = self.shared.source.borrow().clone() else {
+            return Err(SourceError::Unavailable("it is not connected yet".into()));
+        };
+        source.knows_patients().await?;
+        source.stored(patients).await
     }
 
     /// What tells a stream that others wait for the bytes that its client does not take.

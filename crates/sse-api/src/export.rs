@@ -1,28 +1,29 @@
 //! The operation `$export`: from a request to a stream, or to the reason why there is none.
 
 use crate::asking::{Asked, Asking, RESPOND_EVENTSOURCE};
-use crate::metrics::now;
 use crate::refusal::{Passing, Refusal, stream_headers};
 use crate::routes::Api;
+use crate::start::start;
 use crate::stream::{Opening, Streamed, frames};
 use crate::subscribe::Subscribe;
+use crate::whose::{unknown_patients, unknown_refusal};
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use feed::{Begin, EventId};
-use fhir::{ExportRequest, Issue, IssueType, Level, NoticeCode, Outcome, ResourceType};
+use fhir::{ExportRequest, Handling, Issue, IssueType, Level, Outcome, Patients, ResourceType};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Answers a request for the operation.
-pub(crate) fn export<F: Subscribe>(
+pub(crate) async fn export<F: Subscribe>(
     api: &Arc<Api<F>>,
     level: Level,
     peer: SocketAddr,
     parts: &Parts,
 ) -> Response {
-    match begin(api, level, peer, parts) {
+    match begin(api, level, peer, parts).await {
         Ok(response) => response,
         Err(refusal) => {
             api.metrics.refusals.with_label_values(&[refusal.status().as_str()]).inc();
@@ -31,7 +32,7 @@ pub(crate) fn export<F: Subscribe>(
     }
 }
 
-fn begin<F: Subscribe>(
+async fn begin<F: Subscribe>(
     api: &Arc<Api<F>>,
     level: Level,
     peer: SocketAddr,
@@ -68,6 +69,20 @@ fn begin<F: Subscribe>(
     if !resume.has_position() && !(api.source)().connected {
         return refuse(Passing::Unavailable, resume.came_with);
     }
+    let unknown = if resume.has_position() {
+        // A patient who was deleted since is one of whom there is something to tell.
+        Patients::none()
+    } else {
+        match unknown_patients(&api.feed, &request).await {
+            Ok(unknown) => unknown,
+            Err(why) => return refuse(why, resume.came_with),
+        }
+    };
+    if !unknown.is_empty()
+        && (asking.handling == Handling::Strict || matches!(request.level, Level::Patient(_)))
+    {
+        return Err(unknown_refusal(&request.level, &unknown));
+    }
     let mut response = if parts.method == Method::HEAD {
         // A body of unknown length, so that the headers are those of a GET.
         Response::new(
@@ -77,7 +92,7 @@ fn begin<F: Subscribe>(
         let Some(open) = api.streams.open(level_name(&request.level), peer) else {
             return refuse(Passing::Full, resume.came_with);
         };
-        let opening = Opening { start: start(&request, &resume), heartbeat: request.heartbeat };
+        let opening = Opening { start: start(&request, &resume, &unknown), heartbeat: request.heartbeat };
         let subscriber = api.feed.subscribe(request.filter, resume.begin);
         let body = Body::from_stream(frames(subscriber, opening, open, api.stopping.clone()));
         let mut response = Response::new(body);
@@ -92,16 +107,22 @@ fn begin<F: Subscribe>(
     Ok(response)
 }
 
-/// Compartments and POST come later.
+/// Groups and POST come later.
 fn implemented(level: &Level, method: &Method) -> Result<(), Refusal> {
     if method == Method::POST {
         return Err(not_implemented("POST is not supported yet: use GET with parameters in the query"));
     }
     match level {
-        Level::System => Ok(()),
+        Level::System | Level::AllPatients | Level::Patient(_) => Ok(()),
         Level::Type(resource_type) if *resource_type != ResourceType::GROUP => Ok(()),
-        Level::Type(_) | Level::AllPatients | Level::Patient(_) | Level::Group(_) => Err(not_implemented(
-            "patient compartments and groups are not supported yet: use /fhir/$export, with _type if needed",
+        Level::Type(_) => Err(Refusal::lasting(
+            StatusCode::NOT_FOUND,
+            IssueType::NotFound,
+            "for the resources of a Group's members name the Group: /fhir/Group/{id}/$export; for the Groups themselves use \
+             /fhir/$export?_type=Group",
+        )),
+        Level::Group(_) => Err(not_implemented(
+            "Groups are not supported yet: use /fhir/Patient/$export, with patient=<id> for each member",
         )),
     }
 }
@@ -122,8 +143,8 @@ const fn level_name(level: &Level) -> &'static str {
 }
 
 /// Where a client left off.
-struct Resume {
-    begin: Begin,
+pub(crate) struct Resume {
+    pub(crate) begin: Begin,
     /// The id that it came with, as it gave it.
     came_with: Option<Vec<u8>>,
 }
@@ -153,44 +174,7 @@ impl Resume {
     }
 
     /// Whether the stream goes on from an event.
-    fn has_position(&self) -> bool {
+    pub(crate) fn has_position(&self) -> bool {
         matches!(&self.begin, Begin::After { id: Some(id), .. } if *id != EventId::beginning())
     }
-}
-
-/// The notice `start`: what was understood, and what was ignored.
-fn start(request: &ExportRequest, resume: &Resume) -> String {
-    let everything = request.filter.types == fhir::TypeSet::all();
-    let types = if everything {
-        "every resource type".to_owned()
-    } else {
-        request.filter.types.iter().map(ResourceType::as_str).collect::<Vec<_>>().join(", ")
-    };
-    let from = match (&resume.begin, request.since) {
-        (Begin::After { id: Some(_), .. }, _) if resume.has_position() => {
-            "continues after the event whose id the client gave".to_owned()
-        }
-        (Begin::After { id: None, .. }, _) => {
-            "the id that the client gave cannot be read: a reset follows".to_owned()
-        }
-        (_, None) => "the current state, then every change as it commits".to_owned(),
-        (_, Some(since)) if since > now() => {
-            format!("_since ({since}) is ahead of the clock: no current state, only what commits from now on")
-        }
-        (_, Some(since)) => {
-            format!("what changed after {since}, deletions too, then every change as it commits")
-        }
-    };
-    let mut diagnostics = format!(
-        "start: {types}; {from}; a comment line whenever it is quiet for {} s",
-        request.heartbeat.as_secs()
-    );
-    for (what, names) in
-        [("ignored", &request.ignored), ("ignored values of _type, no types of R4", &request.ignored_types)]
-    {
-        if !names.is_empty() {
-            diagnostics.push_str(&format!("; {what}: {}", names.join(", ")));
-        }
-    }
-    Outcome::notice(NoticeCode::Start, diagnostics).to_json()
 }

@@ -26,9 +26,11 @@ mod server;
 mod source;
 mod sse;
 mod standby;
+mod start;
 mod stream;
 mod streams;
 mod subscribe;
+mod whose;
 
 pub use host::{InvalidPublicUrl, PublicUrl};
 pub use listen::ListenError;

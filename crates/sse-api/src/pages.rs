@@ -18,16 +18,19 @@ pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// What there is: path and meaning.
-const URLS: [(&str, &str); 3] = [
+const URLS: [(&str, &str); 5] = [
     ("/fhir/$export", "everything: the current state, then every change as it commits"),
     ("/fhir/{Type}/$export", "one resource type, such as /fhir/Condition/$export"),
+    ("/fhir/Patient/$export", "what belongs to patients: all of them, or those that patient= names"),
+    ("/fhir/Patient/{id}/$export", "what belongs to one patient"),
     ("/fhir/metadata", "the CapabilityStatement"),
 ];
 
 /// The parameters of the operation.
-const PARAMETERS: [(&str, &str); 4] = [
+const PARAMETERS: [(&str, &str); 5] = [
     ("_type", "resource types, comma-separated or repeated"),
     ("_since", "an instant: only what changed after it, and deletions"),
+    ("patient", "at /fhir/Patient/$export: ids, comma-separated or repeated"),
     ("_lastEventId", "the id of the last event received, where no Last-Event-ID header can be sent"),
     ("_heartbeat", "seconds, 2 to 60, after which a quiet stream sends a comment line (15)"),
 ];
@@ -50,7 +53,7 @@ pub(crate) fn front(base: &str, headers: &HeaderMap) -> Response {
         response.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);
         return response;
     }
-    let item = |(name, meaning): &(&str, &str)| format!("  {name:<22}{meaning}\n");
+    let item = |(name, meaning): &(&str, &str)| format!("  {name:<28}{meaning}\n");
     let urls: String = URLS.iter().map(item).collect();
     let parameters: String = PARAMETERS.iter().map(item).collect();
     let command = command(base);
@@ -70,7 +73,7 @@ fn escaped(text: &str) -> String {
 pub(crate) fn capability_statement(base: &str, started: Instant) -> String {
     let operation = json!([{ "name": "export", "definition": canonical::EXPORT_OPERATION }]);
     let resources: Vec<_> = ResourceType::all()
-        .filter(|kind| !matches!(*kind, ResourceType::PATIENT | ResourceType::GROUP))
+        .filter(|kind| *kind != ResourceType::GROUP)
         .map(|kind| json!({ "type": kind.as_str(), "operation": operation }))
         .collect();
     json!({
@@ -102,9 +105,9 @@ mod tests {
         let rest = &statement["rest"][0];
         assert_eq!(rest["operation"][0]["definition"], canonical::EXPORT_OPERATION);
         let types: Vec<_> = rest["resource"].as_array().unwrap().iter().map(|r| &r["type"]).collect();
-        assert_eq!(types.len(), fhir::RESOURCE_TYPES - 2);
+        assert_eq!(types.len(), fhir::RESOURCE_TYPES - 1);
         assert!(types.iter().any(|kind| *kind == "Condition"));
-        assert!(!types.iter().any(|kind| *kind == "Patient"));
+        assert!(!types.iter().any(|kind| *kind == "Group"));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(crate) enum Passing {
     Stopping,
     /// The database is away.
     Unavailable,
+    /// The database cannot tell whose a resource was.
+    NoPatients,
     /// As many streams as there may be are open.
     Full,
 }
@@ -33,7 +35,7 @@ pub(crate) enum Passing {
 impl Passing {
     const fn status(self) -> StatusCode {
         match self {
-            Self::Stopping | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Stopping | Self::Unavailable | Self::NoPatients => StatusCode::SERVICE_UNAVAILABLE,
             Self::Full => StatusCode::TOO_MANY_REQUESTS,
         }
     }
@@ -42,13 +44,13 @@ impl Passing {
     const fn wait(self) -> RangeInclusive<u64> {
         match self {
             Self::Stopping | Self::Unavailable => 2..=6,
-            Self::Full => 10..=30,
+            Self::NoPatients | Self::Full => 10..=30,
         }
     }
 
     const fn code(self) -> NoticeCode {
         match self {
-            Self::Stopping | Self::Unavailable => NoticeCode::Transient,
+            Self::Stopping | Self::Unavailable | Self::NoPatients => NoticeCode::Transient,
             Self::Full => NoticeCode::Throttled,
         }
     }
@@ -58,6 +60,10 @@ impl Passing {
         match self {
             Self::Stopping => "the service is stopping: come back in a few seconds",
             Self::Unavailable => "the database is not available: come back in a few seconds",
+            Self::NoPatients => {
+                "the database does not tell yet whose a resource was, or by an index who is in it: its operator runs \
+                 'fhir-tail migrate', and 'fhir-tail check' says what is missing"
+            }
             Self::Full => "as many streams as there may be are open: close one, or come back later",
         }
     }

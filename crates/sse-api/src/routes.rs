@@ -124,7 +124,7 @@ async fn fhir<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request) ->
                     "the connection has no peer",
                 );
             };
-            export(&api, level, peer, &parts)
+            export(&api, level, peer, &parts).await
         }
         Place::Front if reads => pages::front(&api.hosts.base_url(&parts.headers), &parts.headers),
         Place::Metadata if reads => {

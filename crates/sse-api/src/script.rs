@@ -2,7 +2,7 @@
 
 use crate::subscribe::{Subscribe, Subscriber};
 use feed::{Begin, Frames, Framing as _, Item, Lsn, Position, Pressure, SourceError, Status};
-use fhir::{Filter, Instant, ResourceType};
+use fhir::{Filter, Instant, Patients, ResourceType};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::sync::mpsc;
@@ -55,6 +55,17 @@ impl Subscribe for ScriptedFeed {
         // A test that does not look at its streams has dropped the receiver.
         let _ = self.begun.send(Scripted { filter, begin, ..scripted });
         subscriber
+    }
+
+    /// Those whose id begins with a `p`; `away` and `old` are a database that is not there, or cannot tell.
+    async fn stored(&self, patients: Patients) -> Result<Patients, SourceError> {
+        if patients.contains("away") {
+            return Err(SourceError::Unavailable("away".into()));
+        }
+        if patients.contains("old") {
+            return Err(SourceError::Refused("old".into()));
+        }
+        Ok(Patients::from_ids(patients.iter().filter(|id| id.starts_with('p'))))
     }
 
     fn status(&self) -> Status {

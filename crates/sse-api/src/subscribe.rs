@@ -1,7 +1,7 @@
 //! What this crate asks of the feed, as a trait: so that a stream can be driven by a script as well.
 
 use feed::{Begin, Feed, Item, Pressure, SourceError, Status, Subscription};
-use fhir::Filter;
+use fhir::{Filter, Patients};
 use std::future::Future;
 
 /// Where streams come from.
@@ -11,6 +11,9 @@ pub trait Subscribe: Clone + Send + Sync + 'static {
 
     /// Begins a stream.
     fn subscribe(&self, filter: Filter, begin: Begin) -> Self::Subscriber;
+
+    /// Those of these patients who are stored. An error if the database is away, or cannot tell whose a resource was.
+    fn stored(&self, patients: Patients) -> impl Future<Output = Result<Patients, SourceError>> + Send;
 
     /// Where the feed is.
     fn status(&self) -> Status;
@@ -33,6 +36,10 @@ impl Subscribe for Feed {
 
     fn subscribe(&self, filter: Filter, begin: Begin) -> Subscription {
         Feed::subscribe(self, filter, begin)
+    }
+
+    fn stored(&self, patients: Patients) -> impl Future<Output = Result<Patients, SourceError>> + Send {
+        Feed::stored(self, patients)
     }
 
     fn status(&self) -> Status {

@@ -5,6 +5,7 @@ mod connections;
 mod endless;
 mod limits;
 mod others;
+mod patients;
 mod refusals;
 mod resume;
 mod shutdown;

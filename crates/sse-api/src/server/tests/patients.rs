@@ -1,0 +1,85 @@
+//! Streams of patients: who is asked for, and who is not there.
+
+use super::*;
+use feed::EventId;
+use fhir::{Compartment, Filter, Patients, TypeSet};
+
+const STREAM: &str = "Prefer: respond-eventsource";
+
+fn of(ids: &[&str]) -> Filter {
+    Filter::of_patients(TypeSet::all(), Compartment::Patients(Patients::from_ids(ids.iter().copied())))
+}
+
+#[tokio::test]
+async fn the_path_and_the_parameter_say_whose_resources_are_asked_for() {
+    let mut service = Service::start().await;
+    let (mut client, stream) = service.stream("/fhir/Patient/$export", &[]).await;
+    assert_eq!(stream.filter, Filter::of_patients(TypeSet::all(), Compartment::AnyPatient));
+    let start = client.until("start:").await + &client.until("\n\n").await;
+    assert!(start.contains("of all patients"), "{start}");
+    let (_client, stream) = service.stream("/fhir/Patient/p1/$export", &[]).await;
+    assert_eq!(stream.filter, of(&["p1"]));
+    let (mut client, stream) =
+        service.stream("/fhir/Patient/$export?patient=Patient/p1,p2&_type=Patient,Location", &[]).await;
+    assert_eq!(stream.filter.compartment, of(&["p1", "p2"]).compartment);
+    let start = client.until("start:").await + &client.until("\n\n").await;
+    assert!(start.contains("of 2 patients") && start.contains("compartment: Location"), "{start}");
+}
+
+#[tokio::test]
+async fn who_is_not_stored_is_named() {
+    let mut service = Service::start().await;
+    for method in ["GET", "HEAD"] {
+        let response = service.answer(method, "/fhir/Patient/x1/$export", &[STREAM]).await;
+        assert_eq!(response.status, 404, "{method}");
+    }
+    let response = service.answer("GET", "/fhir/Patient/x1/$export", &[STREAM]).await;
+    assert_eq!(response.issue()["code"], "not-found");
+    assert!(response.diagnostics().contains("x1"));
+    let target = "/fhir/Patient/$export?patient=x1,p1,x2";
+    let response = service.answer("GET", target, &[STREAM]).await;
+    assert_eq!((response.status, &response.issue()["code"]), (400, &"value".into()));
+    assert!(response.diagnostics().contains("x1, x2;"), "{}", response.diagnostics());
+    let lenient = "Prefer: handling=lenient, respond-eventsource";
+    let (mut client, stream) = service.stream(target, &[lenient]).await;
+    // They may come to be: what is asked for is the same when the client comes back.
+    assert_eq!(stream.filter, of(&["p1", "x1", "x2"]));
+    let start = client.until("start:").await + &client.until("\n\n").await;
+    assert!(start.contains("not stored: x1, x2"), "{start}");
+    // The path names a patient, with any handling.
+    assert_eq!(service.answer("GET", "/fhir/Patient/x1/$export", &[lenient]).await.status, 404);
+}
+
+#[tokio::test]
+async fn who_comes_back_without_having_heard_of_anything_begins() {
+    let service = Service::start().await;
+    for id in [EventId::beginning().to_string(), "nonsense".into()] {
+        let header = format!("Last-Event-ID: {id}");
+        let response = service.answer("GET", "/fhir/Patient/x1/$export", &[STREAM, &header]).await;
+        assert_eq!(response.status, 404, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_or_cannot_tell_is_another_refusal() {
+    let service = Service::start().await;
+    for (id, says) in [("away", "not available"), ("old", "fhir-tail migrate")] {
+        let target = format!("/fhir/Patient/{id}/$export");
+        let response = service.answer("GET", &target, &[STREAM]).await;
+        assert_eq!(response.status, 503, "{id}");
+        assert!(response.header("retry-after").is_some());
+        assert!(response.diagnostics().contains(says), "{}", response.diagnostics());
+        // No EventSource comes back from a 503.
+        let response = service.answer("GET", &target, &["Accept: text/event-stream"]).await;
+        assert_eq!(response.status, 200);
+        assert!(response.text().contains(says) && response.text().contains("retry:"));
+    }
+}
+
+#[tokio::test]
+async fn the_groups_themselves_are_a_type() {
+    let service = Service::start().await;
+    let response = service.answer("GET", "/fhir/Group/$export", &[STREAM]).await;
+    assert_eq!(response.status, 404);
+    assert!(response.diagnostics().contains("_type=Group"));
+}

@@ -1,0 +1,59 @@
+//! The first notice of a stream.
+
+use crate::export::Resume;
+use crate::metrics::now;
+use feed::Begin;
+use fhir::{Compartment, ExportRequest, NoticeCode, Outcome, Patients, ResourceType};
+
+/// The notice `start`: what was understood, and what was ignored.
+pub(crate) fn start(request: &ExportRequest, resume: &Resume, unknown: &Patients) -> String {
+    let filter = &request.filter;
+    let types = if filter.types == fhir::TypeSet::all() {
+        "every resource type".to_owned()
+    } else if filter.is_scoped() && filter.types == fhir::compartment_types() {
+        "every resource type that is in patients' compartments".to_owned()
+    } else {
+        request.filter.types.iter().map(ResourceType::as_str).collect::<Vec<_>>().join(", ")
+    };
+    let from = match (&resume.begin, request.since) {
+        (Begin::After { id: Some(_), .. }, _) if resume.has_position() => {
+            "continues after the event whose id the client gave".to_owned()
+        }
+        (Begin::After { id: None, .. }, _) => {
+            "the id that the client gave cannot be read: a reset follows".to_owned()
+        }
+        (_, None) => "the current state, then every change as it commits".to_owned(),
+        (_, Some(since)) if since > now() => {
+            format!("_since ({since}) is ahead of the clock: no current state, only what commits from now on")
+        }
+        (_, Some(since)) => {
+            format!("what changed after {since}, deletions too, then every change as it commits")
+        }
+    };
+    let whose = match &filter.compartment {
+        Compartment::Any => String::new(),
+        Compartment::AnyPatient => ", of all patients".to_owned(),
+        Compartment::Patients(patients) => match patients.iter().count() {
+            1 => ", of one patient".to_owned(),
+            count => format!(", of {count} patients"),
+        },
+    };
+    let mut diagnostics = format!(
+        "start: {types}{whose}; {from}; a comment line whenever it is quiet for {} s",
+        request.heartbeat.as_secs()
+    );
+    let unsent: Vec<_> = request.unsent_types.iter().map(ToString::to_string).collect();
+    let unknown: Vec<_> = unknown.iter().map(str::to_owned).collect();
+    for (what, names) in [
+        ("ignored", &request.ignored),
+        ("ignored values of _type, no types of R4", &request.ignored_types),
+        ("ignored values of patient, no ids", &request.ignored_patients),
+        ("not sent, in no patient's compartment", &unsent),
+        ("patients who are not stored", &unknown),
+    ] {
+        if !names.is_empty() {
+            diagnostics.push_str(&format!("; {what}: {}", names.join(", ")));
+        }
+    }
+    Outcome::notice(NoticeCode::Start, diagnostics).to_json()
+}
