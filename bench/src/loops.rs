@@ -8,7 +8,10 @@ use feed::{
     Answer, Batch, Before, Begin, Change, EventId, Feed, Framing as _, Item, Kind, Lsn, Mark, Notice,
     Options, Origin, Page, PageRequest, PageRows, Position, Sample, Source, Transaction,
 };
-use fhir::{Columns, Filter, Instant, Patients, RESOURCE_TYPES, ResourceType, TypeSet, write_resource};
+use fhir::{
+    BaseUrls, Columns, Filter, Instant, Patients, RESOURCE_TYPES, ResourceType, TypeSet,
+    patients_of_resource, write_resource, write_resource_with_patients,
+};
 use sse_api::EventStream;
 use std::error::Error;
 use std::hint::black_box;
@@ -30,9 +33,11 @@ pub struct Loop {
 }
 
 /// All of them, in the order of an event's way.
-pub const LOOPS: [Loop; 7] = [
+pub const LOOPS: [Loop; 9] = [
     Loop { name: "decode", item: "a row message of pgoutput, its columns read", prepare: decode },
     Loop { name: "splice", item: "a resource written with id and meta", prepare: splice },
+    Loop { name: "found", item: "the same, and the patients that the resource belongs to", prepare: found },
+    Loop { name: "patients", item: "the patients that an old content belonged to", prepare: patients },
     Loop { name: "row", item: "a row message decoded and made a change", prepare: row },
     Loop { name: "match", item: "a change's type looked up in a filter", prepare: matching },
     Loop { name: "id", item: "an event id written", prepare: id },
@@ -97,16 +102,37 @@ fn decode() -> Result<Work, Box<dyn Error>> {
 }
 
 fn splice() -> Result<Work, Box<dyn Error>> {
+    contents(|content, columns, _, out| {
+        let _ = black_box(write_resource(content, columns, out));
+    })
+}
+
+fn found() -> Result<Work, Box<dyn Error>> {
+    contents(|content, columns, bases, out| {
+        let _ = black_box(write_resource_with_patients(content, columns, bases, out));
+    })
+}
+
+fn patients() -> Result<Work, Box<dyn Error>> {
+    contents(|content, columns, bases, _| {
+        let _ = black_box(patients_of_resource(content, columns.resource_type, columns.id, bases));
+    })
+}
+
+/// What is done with a content. A content that cannot be read would show in the figures as nothing.
+type Use = fn(&[u8], &Columns<'_>, &BaseUrls, &mut Vec<u8>);
+
+fn contents(each: Use) -> Result<Work, Box<dyn Error>> {
     let resource_type = documents::TYPE.parse()?;
     let contents: Vec<String> = (0..DIFFERENT).map(documents::observation).collect();
+    let bases = BaseUrls::new(["https://ehr.example/fhir"]);
     let mut out = Vec::new();
     Ok(Box::new(move |count| {
         for content in contents.iter().cycle().take(places(count)) {
             out.clear();
             let columns =
                 Columns { resource_type, id: "o-000000007", version_id: 1_000_007, last_updated: STAMP };
-            // A document that cannot be written would show in the figures as nothing.
-            let _ = black_box(write_resource(black_box(content.as_bytes()), &columns, &mut out));
+            each(black_box(content.as_bytes()), &columns, &bases, &mut out);
         }
     }))
 }

@@ -10,32 +10,53 @@
 //! - A reference counts if its text names a Patient here ([`BaseUrls`]). A contained, logical or `urn:`
 //!   reference identifies no patient. No reference is looked up.
 
+mod distinct;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 mod patients;
 mod table;
 
 pub use patients::{NotPatients, Patients};
 
+use crate::cursor::Cursor;
 use crate::scan::Paths;
+use crate::structure::NotAnObject;
 use crate::{BaseUrls, RESOURCE_TYPES, ResourceType, TypeSet};
+use distinct::Distinct;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-/// The patients in whose compartments a resource is.
-///
-/// `content` is the resource's text. A text that is not a JSON object is in no compartment.
-pub fn patients(resource_type: ResourceType, id: &str, content: &[u8], bases: &BaseUrls) -> Patients {
-    if resource_type == ResourceType::PATIENT {
-        return Patients::from_ids([id]);
+/// Finds the patients in whose compartments a resource is, in a pass over its text.
+pub(crate) struct Search<'a> {
+    /// Where its type names patients; `None` if nothing is to be looked for.
+    paths: Option<&'static Paths>,
+    bases: &'a BaseUrls,
+    found: Distinct<'a>,
+}
+
+impl<'a> Search<'a> {
+    /// For a resource of this type and id.
+    pub(crate) fn of(resource_type: ResourceType, id: &'a str, bases: &'a BaseUrls) -> Self {
+        let mut found = Distinct::default();
+        if resource_type == ResourceType::PATIENT {
+            found.add(Cow::Borrowed(id));
+        }
+        Self { paths: PATHS[resource_type.index()].as_ref(), bases, found }
     }
-    let Some(paths) = &PATHS[resource_type.index()] else { return Patients::none() };
-    // All of them first: a resource may name one patient a thousand times.
-    let mut found: Vec<Cow<'_, str>> = Vec::new();
-    let answer = paths.find(content, |value| {
-        found.extend(string(value).and_then(|reference| patient(reference, bases)));
-    });
-    match answer {
-        Ok(()) => Patients::from_ids(found.iter().map(|id| &**id)),
-        Err(_) => Patients::none(),
+
+    /// Passes the value of a member of the resource ([`Members::next_by`](crate::members::Members::next_by)).
+    pub(crate) fn pass(&mut self, key: &[u8], cursor: &mut Cursor<'a>) -> Result<(), NotAnObject> {
+        let Some(paths) = self.paths else { return cursor.skip() };
+        paths.pass(key, cursor, &mut |value| {
+            if let Some(id) = string(value).and_then(|reference| patient(reference, self.bases)) {
+                self.found.add(id);
+            }
+        })
+    }
+
+    /// The patients that were found.
+    pub(crate) fn patients(self) -> Patients {
+        self.found.patients()
     }
 }
 
@@ -61,7 +82,7 @@ static PATHS: LazyLock<[Option<Paths>; RESOURCE_TYPES]> = LazyLock::new(|| {
 /// The text that a JSON string means; borrowed unless it has escapes.
 fn string(value: &[u8]) -> Option<Cow<'_, str>> {
     match value {
-        [b'"', written @ .., b'"'] if !written.contains(&b'\\') => {
+        [b'"', written @ .., b'"'] if memchr::memchr(b'\\', written).is_none() => {
             std::str::from_utf8(written).ok().map(Cow::Borrowed)
         }
         [b'"', ..] => serde_json::from_slice(value).ok().map(Cow::Owned),
@@ -72,14 +93,9 @@ fn string(value: &[u8]) -> Option<Cow<'_, str>> {
 /// The id of the patient that a reference names.
 fn patient<'a>(reference: Cow<'a, str>, bases: &BaseUrls) -> Option<Cow<'a, str>> {
     match reference {
-        Cow::Borrowed(text) => id_of_patient(text, bases).map(Cow::Borrowed),
-        Cow::Owned(text) => id_of_patient(&text, bases).map(|id| Cow::Owned(id.to_owned())),
+        Cow::Borrowed(text) => bases.id_of(ResourceType::PATIENT, text).map(Cow::Borrowed),
+        Cow::Owned(text) => bases.id_of(ResourceType::PATIENT, &text).map(|id| Cow::Owned(id.to_owned())),
     }
-}
-
-fn id_of_patient<'a>(reference: &'a str, bases: &BaseUrls) -> Option<&'a str> {
-    let found = bases.resolve(reference)?;
-    (found.resource_type == ResourceType::PATIENT).then_some(found.id)
 }
 
 #[cfg(test)]

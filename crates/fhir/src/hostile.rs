@@ -2,11 +2,19 @@
 //! part of the crate as it is used.
 
 use crate::Handling;
-use crate::{request, resource};
+use crate::{compartment, request, resource, scan};
 
 /// A resource as it is stored.
 pub fn splice(content: &[u8]) {
     resource::model::holds(content);
+}
+
+/// A resource as it is stored, of which only the patients are wanted, and any other JSON.
+pub fn scan(content: &[u8]) {
+    compartment::oracle::holds(content);
+    for paths in [&["subject.reference"][..], &["a", "a.b", "b.a"], &["a.a.b", "b"]] {
+        scan::oracle::holds(content, paths);
+    }
 }
 
 /// The parameters of a request, decoded. The number stands for the path and for how strictly they are taken.

@@ -1,6 +1,7 @@
 //! Telling what is stored from what a service makes: the one always has an `id`, the other never.
 
-use crate::members::{Members, means};
+use crate::cursor::means;
+use crate::members::Members;
 
 /// The `id` at the top of a resource's text. `None`: a deletion's Bundle or a notice (or no JSON object).
 ///

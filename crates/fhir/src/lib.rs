@@ -6,6 +6,7 @@
 
 pub mod canonical;
 mod compartment;
+mod cursor;
 mod filter;
 mod group;
 #[cfg(any(test, fuzzing))]
@@ -24,7 +25,7 @@ mod scan;
 mod stable_hash;
 mod structure;
 
-pub use compartment::{NotPatients, Patients, compartment_types, patients};
+pub use compartment::{NotPatients, Patients, compartment_types};
 pub use filter::{Compartment, Filter, Verdict};
 pub use group::{GroupContent, UninterpretableGroup};
 pub use identity::stored_id;
@@ -34,7 +35,8 @@ pub use outcome::{Issue, IssueType, Outcome, Severity};
 pub use reference::{BaseUrls, Reference};
 pub use request::{ExportRequest, Handling, Level};
 pub use resource::{
-    BadResource, Columns, LargeResource, is_id, write_deletion, write_out_of_scope, write_resource,
+    BadResource, Columns, LargeResource, is_id, patients_of_resource, write_deletion, write_out_of_scope,
+    write_resource, write_resource_with_patients,
 };
 pub use resource_type::{COUNT as RESOURCE_TYPES, ResourceType, TypeSet, UnknownResourceType};
 pub use stable_hash::{stable_hash, stable_hash_after};

@@ -1,10 +1,7 @@
-//! The members of one JSON object, found in its text without building anything.
-//!
-//! One pass: no recursion, no allocation, whatever the nesting; strings and nested values are skipped by their
-//! [`Structure`]. The object's own grammar is checked; of what is nested in it only that strings end and that as many
-//! brackets close as open: more is the database's part.
+//! The members of the one JSON object that a text is, one after the other, in one pass ([`Cursor`]).
 
-use crate::structure::{NotAnObject, Structure};
+use crate::cursor::Cursor;
+use crate::structure::NotAnObject;
 use std::ops::Range;
 
 /// A member, as places in the text.
@@ -25,13 +22,11 @@ impl Member {
 
 /// Goes from member to member, in the order of the text, duplicates included.
 pub(crate) struct Members<'a> {
-    text: &'a [u8],
-    structure: Structure<'a>,
-    at: usize,
+    cursor: Cursor<'a>,
     place: Place,
 }
 
-/// What the reader expects next.
+/// What stands before the cursor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// The opening brace.
@@ -43,88 +38,39 @@ enum Place {
 }
 
 impl<'a> Members<'a> {
-    /// Reads an object that fills the text, but for whitespace around it.
-    pub(crate) fn of(text: &'a [u8]) -> Self {
-        Self { text, structure: Structure::of(text), at: 0, place: Place::Start }
+    /// Reads an object that fills the text, but for white space around it.
+    pub(crate) const fn of(text: &'a [u8]) -> Self {
+        Self { cursor: Cursor::of(text), place: Place::Start }
     }
 
     /// The next member; `None` when the object has ended properly and nothing follows it.
     pub(crate) fn next(&mut self) -> Result<Option<Member>, NotAnObject> {
-        match self.place {
-            Place::Start => {
-                self.expect(b'{')?;
-                if self.peek() == Some(b'}') {
-                    return self.end();
-                }
-            }
-            Place::AfterMember => match self.peek() {
-                Some(b',') => self.at += 1,
-                _ => return self.end(),
-            },
+        self.next_by(|_, cursor| cursor.skip())
+    }
+
+    /// As [`next`](Self::next), by a function that passes the member's value.
+    ///
+    /// It is called with the key as it is written, and the cursor at the first byte of the value. It
+    /// has to leave the cursor after the last one.
+    #[inline]
+    pub(crate) fn next_by(
+        &mut self,
+        pass: impl FnOnce(&'a [u8], &mut Cursor<'a>) -> Result<(), NotAnObject>,
+    ) -> Result<Option<Member>, NotAnObject> {
+        let cursor = &mut self.cursor;
+        let follows = match self.place {
+            Place::Start => cursor.enter(b'{', b'}')?,
+            Place::AfterMember => cursor.another(b'}')?,
             Place::End => return Ok(None),
-        }
-        self.expect(b'"')?;
-        let key = self.at..self.structure.end_of_string(self.at)? - 1;
-        self.at = key.end + 1;
-        self.expect(b':')?;
-        self.whitespace();
-        let value = self.at..self.structure.end_of_value(self.at)?;
-        self.at = value.end;
-        self.place = Place::AfterMember;
-        Ok(Some(Member { key, value }))
-    }
-
-    fn end(&mut self) -> Result<Option<Member>, NotAnObject> {
-        self.expect(b'}')?;
-        self.whitespace();
-        self.place = Place::End;
-        if self.at == self.text.len() { Ok(None) } else { Err(NotAnObject) }
-    }
-
-    fn whitespace(&mut self) {
-        while matches!(self.text.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
-    }
-
-    /// The next byte that is not whitespace; it is not passed.
-    fn peek(&mut self) -> Option<u8> {
-        self.whitespace();
-        self.text.get(self.at).copied()
-    }
-
-    fn expect(&mut self, byte: u8) -> Result<(), NotAnObject> {
-        if self.peek() == Some(byte) {
-            self.at += 1;
-            Ok(())
-        } else {
-            Err(NotAnObject)
-        }
-    }
-}
-
-/// Whether what stands between a string's quotes means this ASCII text, by its escapes (`\u0069d` is `id`).
-pub(crate) fn means(written: &[u8], text: &str) -> bool {
-    // An escape is longer than what it stands for.
-    if written.len() <= text.len() {
-        return written == text.as_bytes();
-    }
-    let mut rest = written;
-    for wanted in text.bytes() {
-        rest = match rest {
-            // Of the escapes only \uXXXX can stand for a letter.
-            [b'\\', b'u', digits @ ..] if digits.len() >= 4 && is_hex_of(&digits[..4], wanted) => {
-                &digits[4..]
-            }
-            [byte, rest @ ..] if *byte == wanted && wanted != b'\\' => rest,
-            _ => return false,
         };
+        if !follows {
+            self.place = Place::End;
+            return cursor.end().map(|()| None);
+        }
+        let key = cursor.key()?;
+        let start = cursor.at();
+        pass(&cursor.text()[key.clone()], cursor)?;
+        self.place = Place::AfterMember;
+        Ok(Some(Member { key, value: start..cursor.at() }))
     }
-    rest.is_empty()
-}
-
-fn is_hex_of(digits: &[u8], byte: u8) -> bool {
-    let value =
-        digits.iter().try_fold(0_u32, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?));
-    value == Some(u32::from(byte))
 }

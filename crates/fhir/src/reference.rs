@@ -29,21 +29,36 @@ impl BaseUrls {
     /// `None` for a contained resource (`#p`), a `urn:`, a URL of another server, and whatever else does
     /// not name a resource type of R4 and a valid id.
     pub fn resolve<'a>(&self, reference: &'a str) -> Option<Reference<'a>> {
-        let relative = self
-            .0
+        let (type_name, rest) = self.relative(reference)?;
+        let resource_type = type_name.parse().ok()?;
+        Some(Reference { resource_type, id: id_of(rest)? })
+    }
+
+    /// The id of the resource of this type here that a reference names, as [`resolve`](Self::resolve)
+    /// would say it. Nothing is allocated, whatever the reference names.
+    pub(crate) fn id_of<'a>(&self, resource_type: ResourceType, reference: &'a str) -> Option<&'a str> {
+        let (type_name, rest) = self.relative(reference)?;
+        if type_name == resource_type.as_str() { id_of(rest) } else { None }
+    }
+
+    /// What stands before and after the first slash, below the base URL if there is one.
+    fn relative<'a>(&self, reference: &'a str) -> Option<(&'a str, &'a str)> {
+        self.0
             .iter()
             .find_map(|base| reference.strip_prefix(&**base)?.strip_prefix('/'))
-            .unwrap_or(reference);
-        let mut parts = relative.split('/');
-        let resource_type = parts.next()?.parse().ok()?;
-        let id = parts.next().filter(|id| is_id(id))?;
-        match (parts.next(), parts.next(), parts.next()) {
-            (None, ..) => {}
-            (Some("_history"), Some(version), None) if is_id(version) => {}
-            _ => return None,
-        }
-        Some(Reference { resource_type, id })
+            .unwrap_or(reference)
+            .split_once('/')
     }
+}
+
+/// The id, with a version or without.
+fn id_of(rest: &str) -> Option<&str> {
+    if is_id(rest) {
+        return Some(rest);
+    }
+    let (id, history) = rest.split_once('/')?;
+    let version = history.strip_prefix("_history/")?;
+    (is_id(id) && is_id(version)).then_some(id)
 }
 
 #[cfg(test)]
@@ -104,6 +119,11 @@ mod tests {
                 let spelled = format!("{kind}/{id}");
                 prop_assert!(text.contains(&spelled));
                 prop_assert!(is_id(id));
+            }
+            let bases = BaseUrls::new(["https://ehr.example/fhir/"]);
+            for kind in [ResourceType::PATIENT, ResourceType::GROUP] {
+                let found = bases.resolve(&text).filter(|found| found.resource_type == kind);
+                prop_assert_eq!(bases.id_of(kind, &text), found.map(|found| found.id));
             }
         }
     }

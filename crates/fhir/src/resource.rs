@@ -1,16 +1,19 @@
 //! The text of a resource as it is streamed: the stored text with `id`, `meta.versionId` and
 //! `meta.lastUpdated` set, spliced in as text, so that no decimal and no order of keys changes.
 //!
-//! This runs once for every change: a scan for the members of the object ([`Members`]), then three
-//! pieces copied, and no allocation but the output.
+//! This runs once for every change: one pass over the text finds what is replaced ([`Plan`]) and, where
+//! it is asked for, the patients that the resource belongs to. Then three pieces are copied. Nothing is
+//! allocated but the output.
 
+mod plan;
+
+use crate::compartment::Search;
 use crate::line_breaks::{first_special, make_one_line};
-use crate::members::{Member, Members, means};
 use crate::structure::NotAnObject;
-use crate::{Instant, ResourceType, canonical};
+use crate::{BaseUrls, Instant, Patients, ResourceType, canonical};
+use plan::Plan;
 use std::borrow::Cow;
 use std::io;
-use std::ops::Range;
 
 /// What the row's columns say of a resource.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +64,56 @@ pub fn write_resource(content: &[u8], columns: &Columns<'_>, out: &mut Vec<u8>) 
     if !is_id(columns.id) {
         return Err(BadResource::InvalidId);
     }
-    let plan = Plan::of(content, columns.resource_type)?;
+    let plan = Plan::of(content, columns.resource_type, |_, cursor| cursor.skip())?;
+    append(&plan, content, columns, out)
+}
+
+/// Does what [`write_resource`] does, and returns the patients in whose compartments the resource is.
+///
+/// The text is passed once for both. An error also where `write_resource` has none: if the text is not
+/// JSON in an element that may name a patient. A content of the type `json` never is.
+pub fn write_resource_with_patients(
+    content: &[u8],
+    columns: &Columns<'_>,
+    bases: &BaseUrls,
+    out: &mut Vec<u8>,
+) -> Result<Patients, BadResource> {
+    let (plan, patients) = find(content, columns.resource_type, columns.id, bases)?;
+    append(&plan, content, columns, out)?;
+    Ok(patients)
+}
+
+/// The patients in whose compartments a resource is, for a content that is not written.
+///
+/// An error exactly if [`write_resource_with_patients`] would have one, so that a resource that belongs
+/// to no patient can be told from a content that cannot be read.
+pub fn patients_of_resource(
+    content: &[u8],
+    resource_type: ResourceType,
+    id: &str,
+    bases: &BaseUrls,
+) -> Result<Patients, BadResource> {
+    let (plan, patients) = find(content, resource_type, id, bases)?;
+    plan.check(content)?;
+    Ok(patients)
+}
+
+/// One pass over the text: where it is changed, and whose it is.
+fn find(
+    content: &[u8],
+    resource_type: ResourceType,
+    id: &str,
+    bases: &BaseUrls,
+) -> Result<(Plan, Patients), BadResource> {
+    if !is_id(id) {
+        return Err(BadResource::InvalidId);
+    }
+    let mut search = Search::of(resource_type, id, bases);
+    let plan = Plan::of(content, resource_type, |key, cursor| search.pass(key, cursor))?;
+    Ok((plan, search.patients()))
+}
+
+fn append(plan: &Plan, content: &[u8], columns: &Columns<'_>, out: &mut Vec<u8>) -> Result<(), BadResource> {
     let start = out.len();
     out.reserve(content.len() + 128);
     if let Err(error) = plan.write(content, columns, out) {
@@ -101,7 +153,8 @@ impl<'a> LargeResource<'a> {
             return Err(BadResource::InvalidId);
         }
         let mut pieces = Vec::new();
-        Plan::of(content, columns.resource_type)?.write(content, columns, &mut pieces)?;
+        let plan = Plan::of(content, columns.resource_type, |_, cursor| cursor.skip())?;
+        plan.write(content, columns, &mut pieces)?;
         Ok(Self(pieces))
     }
 
@@ -189,191 +242,6 @@ fn write_removal(
     out.extend_from_slice(id.as_bytes());
     out.extend_from_slice(br#""}}]}"#);
     Ok(())
-}
-
-/// What takes the place of a piece of the content.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Piece {
-    Nothing,
-    Id,
-    Meta,
-    /// What is missing of the two, after `resourceType`.
-    Missing,
-}
-
-/// One replacement.
-#[derive(Clone, Debug)]
-struct Edit {
-    range: Range<usize>,
-    piece: Piece,
-}
-
-/// Where the content is to be changed.
-struct Plan {
-    /// After the first `resourceType`.
-    after_type: usize,
-    id: Option<Range<usize>>,
-    meta: Option<Range<usize>>,
-    /// The value of the last `meta`.
-    last_meta: Option<Range<usize>>,
-    /// Duplicates, each with the comma before it. Hardly ever any, and then this allocates nothing.
-    cuts: Vec<Edit>,
-}
-
-impl Plan {
-    fn of(content: &[u8], resource_type: ResourceType) -> Result<Self, BadResource> {
-        let (mut after_type, mut last_type) = (None, None);
-        let mut plan = Self { after_type: 0, id: None, meta: None, last_meta: None, cuts: Vec::new() };
-        let mut previous_end = 0;
-        let mut members = Members::of(content);
-        while let Some(member) = members.next()? {
-            let whole = member.whole();
-            let place = match name(content, &member) {
-                Name::Type => {
-                    after_type.get_or_insert(whole.end);
-                    last_type = Some(member.value);
-                    None
-                }
-                Name::Id => Some(&mut plan.id),
-                Name::Meta => {
-                    plan.last_meta = Some(member.value);
-                    Some(&mut plan.meta)
-                }
-                Name::Other => None,
-            };
-            match place {
-                Some(place @ None) => *place = Some(whole.clone()),
-                Some(_) => plan.cuts.push(Edit { range: previous_end..whole.end, piece: Piece::Nothing }),
-                None => {}
-            }
-            previous_end = whole.end;
-        }
-        let is_string_of = |value: Range<usize>| match &content[value] {
-            [b'"', written @ .., b'"'] => means(written, resource_type.as_str()),
-            _ => false,
-        };
-        match (after_type, last_type) {
-            (Some(after_type), Some(value)) if is_string_of(value.clone()) => Ok(Self { after_type, ..plan }),
-            _ => Err(BadResource::OtherType),
-        }
-    }
-
-    fn write<'a>(
-        &self,
-        content: &'a [u8],
-        columns: &Columns<'_>,
-        out: &mut impl Output<'a>,
-    ) -> Result<(), BadResource> {
-        let here = self.after_type..self.after_type;
-        let edit = |range: &Option<Range<usize>>, piece| match range {
-            Some(range) => Edit { range: range.clone(), piece },
-            None => Edit { range: here.clone(), piece: Piece::Nothing },
-        };
-        let mut edits = [
-            Edit { range: here.clone(), piece: Piece::Missing },
-            edit(&self.id, Piece::Id),
-            edit(&self.meta, Piece::Meta),
-        ];
-        if self.cuts.is_empty() {
-            edits.sort_unstable_by_key(|edit| edit.range.start);
-            self.splice(content, &edits, columns, out)
-        } else {
-            let mut all = self.cuts.clone();
-            all.extend(edits);
-            // A cut begins where the member before it ends, which is where what is missing may go: first that.
-            all.sort_unstable_by_key(|edit| (edit.range.start, edit.range.end));
-            self.splice(content, &all, columns, out)
-        }
-    }
-
-    fn splice<'a>(
-        &self,
-        content: &'a [u8],
-        edits: &[Edit],
-        columns: &Columns<'_>,
-        out: &mut impl Output<'a>,
-    ) -> Result<(), BadResource> {
-        let mut copied = 0;
-        for Edit { range, piece } in edits {
-            out.keep(&content[copied..range.start]);
-            copied = range.end;
-            match piece {
-                Piece::Nothing => {}
-                Piece::Id => write_id(columns, out.make()),
-                Piece::Meta => self.write_meta(content, columns, out.make())?,
-                Piece::Missing => {
-                    let out = out.make();
-                    if self.id.is_none() {
-                        out.push(b',');
-                        write_id(columns, out);
-                    }
-                    if self.meta.is_none() {
-                        out.push(b',');
-                        self.write_meta(content, columns, out)?;
-                    }
-                }
-            }
-        }
-        out.keep(&content[copied..]);
-        Ok(())
-    }
-
-    fn write_meta(
-        &self,
-        content: &[u8],
-        columns: &Columns<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), BadResource> {
-        out.extend_from_slice(br#""meta":{"versionId":""#);
-        out.extend_from_slice(itoa::Buffer::new().format(columns.version_id).as_bytes());
-        out.extend_from_slice(br#"","lastUpdated":""#);
-        columns.last_updated.write_fhir(out);
-        out.push(b'"');
-        if let Some(meta) = &self.last_meta
-            && content[meta.start] == b'{'
-        {
-            let meta = &content[meta.clone()];
-            let mut members = Members::of(meta);
-            while let Some(member) = members.next()? {
-                let key = &meta[member.key.clone()];
-                if !means(key, "versionId") && !means(key, "lastUpdated") {
-                    out.push(b',');
-                    out.extend_from_slice(&meta[member.whole()]);
-                }
-            }
-        }
-        out.push(b'}');
-        Ok(())
-    }
-}
-
-fn write_id(columns: &Columns<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(br#""id":""#);
-    out.extend_from_slice(columns.id.as_bytes());
-    out.push(b'"');
-}
-
-/// The members that matter here.
-enum Name {
-    Type,
-    Id,
-    Meta,
-    Other,
-}
-
-fn name(content: &[u8], member: &Member) -> Name {
-    let key = &content[member.key.clone()];
-    let is = |text, name| if means(key, text) { name } else { Name::Other };
-    match key.first() {
-        Some(b'i') => is("id", Name::Id),
-        Some(b'm') => is("meta", Name::Meta),
-        Some(b'r') => is("resourceType", Name::Type),
-        // An escape may stand for any of these.
-        Some(b'\\') if means(key, "id") => Name::Id,
-        Some(b'\\') if means(key, "meta") => Name::Meta,
-        Some(b'\\') => is("resourceType", Name::Type),
-        _ => Name::Other,
-    }
 }
 
 #[cfg(any(test, fuzzing))]

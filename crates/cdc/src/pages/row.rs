@@ -69,10 +69,13 @@ impl<'a> Found<'a> {
         std::str::from_utf8(content).map(str::as_bytes).map_err(|_| Reason::NotUtf8("content"))
     }
 
-    /// To whom it belongs.
+    /// To whom it belongs: to nobody, if its content cannot be read.
     pub(super) fn patients(&self, resource_type: ResourceType) -> Patients {
         match (std::str::from_utf8(self.id), self.content) {
-            (Ok(id), Some(content)) => fhir::patients(resource_type, id, content, &BaseUrls::default()),
+            (Ok(id), Some(content)) => {
+                let bases = BaseUrls::default();
+                fhir::patients_of_resource(content, resource_type, id, &bases).unwrap_or_default()
+            }
             _ => Patients::none(),
         }
     }

@@ -27,7 +27,12 @@ impl Patients {
         let mut ids: Vec<&str> = ids.into_iter().filter(|id| is_id(id)).collect();
         ids.sort_unstable();
         ids.dedup();
-        let mut bytes = Vec::with_capacity(ids.iter().map(|id| id.len() + 1).sum());
+        Self::from_sorted(ids.into_iter())
+    }
+
+    /// Ids that are valid, each once, in their order.
+    pub(super) fn from_sorted<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Self {
+        let mut bytes = Vec::with_capacity(ids.clone().map(|id| id.len() + 1).sum());
         for id in ids {
             // An id has at most 64 bytes.
             bytes.extend(u8::try_from(id.len()));

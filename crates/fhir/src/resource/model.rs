@@ -6,7 +6,7 @@ use crate::{Instant, ResourceType};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-pub(super) const COLUMNS: Columns<'static> = Columns {
+pub(crate) const COLUMNS: Columns<'static> = Columns {
     resource_type: ResourceType::PATIENT,
     id: "p1",
     version_id: 7,
@@ -46,7 +46,7 @@ fn has_line_breaks(content: &[u8]) -> bool {
 }
 
 /// The members of an object in their order, duplicates included: decoded keys, and values as written.
-pub(super) struct Object(pub(super) Pairs);
+pub(crate) struct Object(pub(crate) Pairs);
 
 impl<'de> serde::Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -68,9 +68,9 @@ impl<'de> serde::Deserialize<'de> for Object {
     }
 }
 
-pub(super) type Pairs = Vec<(String, String)>;
+pub(crate) type Pairs = Vec<(String, String)>;
 
-pub(super) fn members(text: &str) -> Option<Pairs> {
+pub(crate) fn members(text: &str) -> Option<Pairs> {
     serde_json::from_str(text).ok().map(|Object(members)| members)
 }
 
