@@ -3,10 +3,12 @@
 //! A batch ends where the input is drained or where it is large, in the middle of a transaction if need
 //! be, so that memory does not grow with the transaction. Positions are counted here, before any mapping.
 
+use crate::Encoding;
 use crate::layout::{Layout, LayoutError};
 use crate::pgoutput::{DecodeError, Message};
 use crate::replication::Event;
 use feed::{Batch, Lsn, Position, Transaction};
+use std::sync::Arc;
 
 /// A batch of this many bytes or changes is published before more is read ...
 const FULL_BYTES: usize = 256 * 1024;
@@ -46,6 +48,11 @@ struct Open {
 impl Assembler {
     pub(crate) fn new(layout: Box<dyn Layout>) -> Self {
         Self { layout, open: None, batch: Batch::default(), bytes: 0, messages: 0, passed: Lsn::ZERO }
+    }
+
+    /// Text is in this encoding from now on.
+    pub(crate) fn encoding(&mut self, encoding: Arc<Encoding>) {
+        self.layout.encoding(encoding);
     }
 
     /// Forgets the transaction that was cut off: a new stream sends it again from its start.

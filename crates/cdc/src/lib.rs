@@ -7,6 +7,7 @@
 mod batch;
 pub mod check;
 pub mod database;
+mod encoding;
 mod facts;
 mod follow;
 #[cfg(any(test, fuzzing))]
@@ -32,6 +33,7 @@ mod timestamptz;
 mod wal_rate;
 
 pub use database::{ConnectError, Database, InvalidDatabaseUrl, Session};
+pub use encoding::Encoding;
 pub use facts::NAMES as FACTS;
 pub use follow::{RunError, Settings, run, run_into};
 pub use migrate::{Applied, MigrateError, SERVICE_ROLE, migrate, migrated_version, newest_version};

@@ -115,19 +115,22 @@ impl Pages {
             Err(SourceError::Unavailable(format!("a large row was not read within {} s", PATIENCE.as_secs())))
         });
         pooled.close();
-        drop(connection);
         let Some(row) = found? else { return Ok(None) };
         // It is spliced where it lies, while it is written.
-        let bad = Found::read(&row)?.large(resource_type).err();
+        let encoding = Arc::clone(&connection.encoding);
+        drop(connection);
+        let found = Found::read(&row, &encoding)?;
+        let bad = found.text().and_then(|text| found.large(resource_type, &text).map(|_| ())).err();
         if let Some(reason) = bad {
             self.meet(Kind::Upsert, Some(wanted.version), &reason)?;
             return Ok(None);
         }
-        let patients = Found::read(&row)?.patients(resource_type);
+        let patients = found.patients(resource_type);
         let write: WriteResource = Box::new(move |out| {
             let again = || std::io::Error::other("a large row cannot be read");
-            let found = Found::read(&row).map_err(|_| again())?;
-            found.large(resource_type).map_err(|_| again())?.write(out)
+            let found = Found::read(&row, &encoding).map_err(|_| again())?;
+            let text = found.text().map_err(|_| again())?;
+            found.large(resource_type, &text).map_err(|_| again())?.write(out)
         });
         Ok(Some(Large { patients, write }))
     }
@@ -209,7 +212,7 @@ impl Pages {
         out.clear();
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
         let (client, statements) = (&connection.client, connection.pages(request.kind));
-        let parameters = Parameters::of(request, ROWS, connection.raw);
+        let parameters = Parameters::of(request, ROWS, &connection.encoding);
         let after_id = parameters.after_id();
         let Parameters { resource_type, until, after_stamp, rows, bytes, .. } = &parameters;
         let all: [&(dyn ToSql + Sync); 6] = [resource_type, until, after_stamp, &after_id, rows, bytes];
@@ -218,7 +221,7 @@ impl Pages {
             Some(_) => &statements.alike,
         };
         let found = client.query_raw(statement, all).await.map_err(failed)?;
-        let (page, end) = self.rows(request, &parameters, found, out).await?;
+        let (page, end) = self.rows(connection, request, &parameters, found, out).await?;
         let end = match end {
             Some(end) => end,
             // It had no rows that could have said.
@@ -234,6 +237,7 @@ impl Pages {
     /// The page, and the end of the log if there was a row to say whether it matters.
     async fn rows(
         &self,
+        connection: &Connection,
         request: &PageRequest,
         parameters: &Parameters<'_>,
         rows: RowStream,
@@ -258,7 +262,7 @@ impl Pages {
                 None => row.try_get(6).map_err(failed)?,
                 Some(_) => false,
             };
-            let row = Found::read(&row)?;
+            let row = Found::read(&row, &connection.encoding)?;
             if large {
                 read.large(&row)?;
                 end = End::More;

@@ -1,5 +1,6 @@
 //! How many changes came in, by type: counted where rows become changes, for the metrics.
 
+use cdc::Encoding;
 use cdc::layout::{Layout, LayoutError};
 use cdc::pgoutput::{Relation, Row};
 use feed::{Change, Position};
@@ -38,6 +39,10 @@ impl<L> Counting<L> {
 }
 
 impl<L: Layout> Layout for Counting<L> {
+    fn encoding(&mut self, encoding: Arc<Encoding>) {
+        self.layout.encoding(encoding);
+    }
+
     fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError> {
         self.layout.relation(relation)
     }

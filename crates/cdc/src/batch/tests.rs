@@ -9,6 +9,8 @@ use fhir::{Instant, Patients, ResourceType};
 struct Repeat;
 
 impl Layout for Repeat {
+    fn encoding(&mut self, _: Arc<Encoding>) {}
+
     fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError> {
         if relation.name == "bad" { Err(LayoutError::Table("no".to_owned())) } else { Ok(()) }
     }

@@ -1,7 +1,7 @@
 //! The server: its version, whether it is the primary, whether its log can be decoded.
 
 use super::{Finding, releases};
-use crate::database::session::SQL_ASCII;
+use crate::encoding::SQL_ASCII;
 use tokio_postgres::Client;
 
 /// The major versions that we know.
@@ -108,7 +108,13 @@ fn encoding(encoding: &str) -> Finding {
             "is SQL_ASCII, which says nothing of what bytes mean: rows that are not UTF-8 cannot be streamed, and are \
              left out or stop it as --on-bad-row says",
         ),
-        other => Finding::pass(SUBJECT, format!("is {other}, which the server converts")),
+        other => Finding::pass(
+            SUBJECT,
+            format!(
+                "is {other}, which is converted: rows with bytes that it does not define cannot be streamed, and are left \
+                 out or stop it as --on-bad-row says"
+            ),
+        ),
     }
 }
 

@@ -206,7 +206,7 @@ impl Database {
             Attempt::Plain => {
                 config.ssl_mode(SslMode::Disable);
                 let (client, connection) = config.connect_raw(socket, NoTls).await?;
-                let after_login = after_login(&connection);
+                let after_login = after_login(&connection, session);
                 (client, after_login, drive(connection))
             }
             Attempt::Tls { config: tls, required } => {
@@ -217,7 +217,7 @@ impl Database {
                 >>::make_tls_connect(&mut maker, endpoint.server_name())
                 .unwrap_or_else(|never| match never {});
                 let (client, connection) = config.connect_raw(socket, connector).await?;
-                let after_login = after_login(&connection);
+                let after_login = after_login(&connection, session);
                 (client, after_login, drive(connection))
             }
         };
@@ -301,12 +301,14 @@ impl ServerState {
     }
 }
 
-fn after_login<S, T>(connection: &tokio_postgres::Connection<S, T>) -> Option<String>
+fn after_login<S, T>(connection: &tokio_postgres::Connection<S, T>, session: Session) -> Option<String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    session::after_login(connection.parameter("server_version"), connection.parameter("server_encoding"))
+    let (version, encoding) =
+        (connection.parameter("server_version"), connection.parameter("server_encoding"));
+    session::after_login(version, encoding, session.reads_as_stored())
 }
 
 /// Runs the connection until its client is dropped.

@@ -10,6 +10,9 @@
 //! `role`, `default_tablespace`), and what only a superuser may state (`session_replication_role`; the
 //! triggers of the layout fire under each of its values).
 
+use crate::encoding::{SQL_ASCII, UTF8};
+use std::borrow::Cow;
+
 /// A kind of session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Session {
@@ -133,6 +136,11 @@ impl Session {
         }
     }
 
+    /// Whether it reads rows or names as the database has them. The others would rather have them converted, or write.
+    pub(super) const fn reads_as_stored(self) -> bool {
+        matches!(self, Self::Pages | Self::Marks)
+    }
+
     /// What it states. Of a name that stands twice the last one counts.
     fn settings(self) -> impl Iterator<Item = Setting> {
         let own = match self {
@@ -175,22 +183,28 @@ pub(crate) fn replication() -> impl Iterator<Item = Setting> {
     ALL.iter().chain(REPLICATION).copied()
 }
 
-/// What can only be stated once the server's version and encoding are known; `None`: nothing.
-pub(crate) fn after_login(version: Option<&str>, encoding: Option<&str>) -> Option<String> {
-    let mut statements = Vec::new();
+/// What can only be stated once the server's version and encoding are known; `None`: nothing. `as_stored`: texts are to
+/// come as the bytes that the database has, as nothing else is sure to succeed.
+pub(crate) fn after_login(version: Option<&str>, encoding: Option<&str>, as_stored: bool) -> Option<String> {
+    let mut statements: Vec<Cow<'_, str>> = Vec::new();
     // The others refuse the name.
     if version.and_then(major).is_some_and(|major| major >= 17) {
-        statements.push("set transaction_timeout = 0");
+        statements.push("set transaction_timeout = 0".into());
     }
-    // Nothing can be converted there, and the server refuses to send what is not UTF-8: we judge it.
-    if encoding == Some(SQL_ASCII) {
-        statements.push("set client_encoding = 'SQL_ASCII'");
+    match encoding {
+        // Nothing can be converted there, and the server refuses to send what is not UTF-8: we judge it.
+        Some(SQL_ASCII) => statements.push(format!("set client_encoding = '{SQL_ASCII}'").into()),
+        Some(name) if as_stored && name != UTF8 && name.bytes().all(is_of_a_name) => {
+            statements.push(format!("set client_encoding = '{name}'").into());
+        }
+        _ => {}
     }
     (!statements.is_empty()).then(|| statements.join("; "))
 }
 
-/// The encoding of a database that says nothing of what its bytes mean.
-pub(crate) const SQL_ASCII: &str = "SQL_ASCII";
+fn is_of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
 
 /// 15 of `15.18 (Debian …)`, 19 of `19devel`.
 fn major(version: &str) -> Option<u32> {
@@ -222,11 +236,16 @@ mod tests {
 
     #[test]
     fn what_depends_on_the_server_is_stated_after_the_login() {
-        assert_eq!(after_login(Some("15.18 (Debian 15.18-1)"), Some("UTF8")), None);
-        assert_eq!(after_login(Some("17.2"), Some("LATIN1")).unwrap(), "set transaction_timeout = 0");
-        assert_eq!(after_login(Some("18devel"), None).unwrap(), "set transaction_timeout = 0");
-        let both = after_login(Some("18.0"), Some("SQL_ASCII")).unwrap();
+        assert_eq!(after_login(Some("15.18 (Debian 15.18-1)"), Some("UTF8"), true), None);
+        assert_eq!(after_login(Some("17.2"), Some("LATIN1"), false).unwrap(), "set transaction_timeout = 0");
+        assert_eq!(
+            after_login(Some("16.2"), Some("LATIN1"), true).unwrap(),
+            "set client_encoding = 'LATIN1'"
+        );
+        assert_eq!(after_login(Some("18devel"), None, false).unwrap(), "set transaction_timeout = 0");
+        let both = after_login(Some("18.0"), Some("SQL_ASCII"), false).unwrap();
         assert_eq!(both, "set transaction_timeout = 0; set client_encoding = 'SQL_ASCII'");
-        assert_eq!(after_login(None, None), None);
+        assert_eq!(after_login(None, None, true), None);
+        assert_eq!(after_login(None, Some("x'y"), true), None);
     }
 }

@@ -133,10 +133,6 @@ impl SessionError {
             "42501" => Some("grant the role what it lacks: 'alter role … replication', 'grant … to …'"),
             "53400" => Some("raise max_replication_slots, or drop a slot that nobody uses"),
             "53300" => Some("raise max_connections or max_wal_senders"),
-            "22P05" | "22021" => Some(
-                "a row holds bytes that the database's encoding does not define, and that version stays in the log: mend \
-                 the row, stop the service, drop its slot, and start it again; subscribers are reset",
-            ),
             "55000" => Some("set wal_level = logical and restart the server"),
             _ => None,
         }

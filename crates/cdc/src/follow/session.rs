@@ -10,9 +10,10 @@ use crate::layout::Layout;
 use crate::replication::{self, Channel, Start, Stream};
 use crate::retry::Backoff;
 use crate::sink::Sink;
-use crate::{SourceStatus, slot};
+use crate::{Encoding, SourceStatus, slot};
 use feed::{Batch, Lsn, PublishError};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -36,6 +37,7 @@ pub(super) enum End {
 pub(super) struct Session {
     settings: Settings,
     assembler: Assembler,
+    encoding: Arc<Encoding>,
     pub(super) status: watch::Sender<SourceStatus>,
     shutdown: CancellationToken,
     /// What was decoded again differed from what was published: the next session begins a new epoch.
@@ -63,6 +65,7 @@ impl Session {
         Self {
             settings,
             assembler: Assembler::new(layout),
+            encoding: Arc::default(),
             status,
             shutdown,
             forked: false,
@@ -112,6 +115,7 @@ impl Session {
         }
         let prepared = prepared?;
         let Prepared { connected, connection, start: from, identity, epoch } = prepared;
+        self.encoding = Encoding::of(&connected.client, &self.encoding).await?;
         if let Some(epoch) = epoch {
             match sink.begin_epoch(epoch).await {
                 Ok(()) => (self.forked, self.untold, self.gave_up_slot) = (false, false, false),
@@ -134,6 +138,7 @@ impl Session {
         self.walsender = Some(pid);
         sink.follows(true);
         tracing::info!(database = self.settings.database.describe_at(&connected.endpoint), slot = %self.settings.slot, "following the database");
+        self.assembler.encoding(Arc::clone(&self.encoding));
         self.assembler.restart();
         self.status.send_modify(|status| {
             status.connected = true;

@@ -1,6 +1,7 @@
 //! Rows that cannot be streamed: counted, told of without what they hold, and passed over or the end of it all.
 
 use super::table_name;
+use crate::Encoding;
 use feed::Kind;
 use std::fmt;
 use std::str::FromStr;
@@ -52,6 +53,8 @@ pub(crate) enum Reason {
     Unreadable(&'static str),
     #[error("column {0} is not UTF-8")]
     NotUtf8(&'static str),
+    #[error("column {0} has bytes that the database's encoding does not define")]
+    Undefined(&'static str),
     #[error("resource_type is none of FHIR R4")]
     UnknownType,
     #[error(transparent)]
@@ -59,6 +62,11 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
+    /// A column is no text of this encoding.
+    pub(crate) const fn no_text(encoding: &Encoding, column: &'static str) -> Self {
+        if encoding.is_utf8() { Self::NotUtf8(column) } else { Self::Undefined(column) }
+    }
+
     /// Whether no row with this key can be streamed, whatever else it has.
     fn lies_in_the_key(&self) -> bool {
         matches!(
@@ -66,6 +74,7 @@ impl Reason {
             Self::UnknownType
                 | Self::Resource(fhir::BadResource::InvalidId)
                 | Self::NotUtf8("resource_type" | "id")
+                | Self::Undefined("resource_type" | "id")
         )
     }
 }

@@ -10,11 +10,16 @@ pub use bad_rows::{BadRow, BadRows, OnBadRow};
 pub use native::Native;
 pub(crate) use native::{COLUMNS, table_name};
 
+use crate::Encoding;
 use crate::pgoutput::{Relation, Row};
 use feed::{Change, Position};
+use std::sync::Arc;
 
 /// How rows of the published tables become changes.
 pub trait Layout: Send {
+    /// Text is in this encoding from now on. UTF-8 before the first call.
+    fn encoding(&mut self, encoding: Arc<Encoding>);
+
     /// A relation was announced (again): its columns by name. An error names table, column and remedy.
     fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError>;
 

@@ -6,6 +6,7 @@
 use super::arena::Arena;
 use super::untold::Untold;
 use super::{BadRows, Layout, LayoutError, Reason};
+use crate::Encoding;
 use crate::pgoutput::{Column, Op, Relation, Row, Tuple};
 use crate::timestamptz;
 use feed::{Change, Kind, Position};
@@ -25,6 +26,7 @@ pub struct Native {
     room: Vec<u8>,
     arena: Arena,
     untold: Untold,
+    encoding: Arc<Encoding>,
     bad_rows: Arc<BadRows>,
 }
 
@@ -67,12 +69,17 @@ impl Native {
             room: Vec::new(),
             arena: Arena::default(),
             untold: Untold::default(),
+            encoding: Arc::default(),
             bad_rows,
         }
     }
 }
 
 impl Layout for Native {
+    fn encoding(&mut self, encoding: Arc<Encoding>) {
+        self.encoding = encoding;
+    }
+
     fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError> {
         let kind = match (relation.namespace.as_str(), relation.name.as_str()) {
             ("fhir", "resource") => Kind::Upsert,
@@ -131,7 +138,7 @@ impl Layout for Native {
             self.untold.told(key);
         }
         let whole_old = row.old.filter(|_| row.old_is_whole);
-        match change(table, new, whole_old, &mut self.room) {
+        match change(&self.encoding, table, new, whole_old, &mut self.room) {
             Ok((resource_type, stamp)) => out.push(Change {
                 position,
                 stamp,
@@ -194,6 +201,7 @@ pub(crate) const fn table_name(kind: Kind) -> &'static str {
 
 /// Writes a row's change into `room`.
 fn change(
+    encoding: &Encoding,
     table: &Table,
     new: Tuple<'_>,
     old: Option<Tuple<'_>>,
@@ -214,12 +222,14 @@ fn change(
             None => Err(Reason::Missing(name)),
         }
     };
-    let read = |which: usize| std::str::from_utf8(text(which)?).map_err(|_| Reason::NotUtf8(COLUMNS[which]));
+    let read =
+        |which: usize| encoding.decode(text(which)?).ok_or_else(|| Reason::no_text(encoding, COLUMNS[which]));
     let resource_type = read(0)?.parse().map_err(|_| Reason::UnknownType)?;
+    let id = read(1)?;
     let last_updated = timestamptz::parse(text(3)?).ok_or(Reason::Unreadable(COLUMNS[3]))?;
     let columns = fhir::Columns {
         resource_type,
-        id: read(1)?,
+        id: &id,
         version_id: read(2)?.parse().map_err(|_| Reason::Unreadable(COLUMNS[2]))?,
         last_updated,
     };

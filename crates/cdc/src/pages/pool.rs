@@ -1,8 +1,7 @@
 //! A few connections for pages, made when they are first needed.
 
 use super::query;
-use crate::database::session::SQL_ASCII;
-use crate::{Database, Retry, Session};
+use crate::{Database, Encoding, Retry, Session};
 use feed::{Kind, SourceError};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -15,6 +14,8 @@ const CONNECTIONS: usize = 4;
 /// The connections.
 pub(super) struct Pool {
     database: Database,
+    /// That of the last connection.
+    encoding: Mutex<Arc<Encoding>>,
     idle: Arc<Mutex<Vec<Arc<Connection>>>>,
     permits: Arc<Semaphore>,
 }
@@ -22,8 +23,8 @@ pub(super) struct Pool {
 /// A connection, and what is prepared on it.
 pub(super) struct Connection {
     pub(super) client: Client,
-    /// Texts come as the bytes that they are, which need not be UTF-8.
-    pub(super) raw: bool,
+    /// That of the texts of rows.
+    pub(super) encoding: Arc<Encoding>,
     upserts: PageStatements,
     deletions: PageStatements,
     /// [`query::end_if_newer`].
@@ -50,7 +51,12 @@ pub(super) struct Pooled {
 
 impl Pool {
     pub(super) fn new(database: Database) -> Self {
-        Self { database, idle: Arc::default(), permits: Arc::new(Semaphore::new(CONNECTIONS)) }
+        Self {
+            database,
+            encoding: Mutex::default(),
+            idle: Arc::default(),
+            permits: Arc::new(Semaphore::new(CONNECTIONS)),
+        }
     }
 
     /// A connection, when one is free.
@@ -93,15 +99,16 @@ impl Pool {
         })?;
         let failed = |error: tokio_postgres::Error| failure(&error);
         let end = query::end_if_newer();
+        let last = Arc::clone(&self.encoding.lock().unwrap_or_else(PoisonError::into_inner));
         let prepared = tokio::try_join!(
             PageStatements::prepare(&client, Kind::Upsert),
             PageStatements::prepare(&client, Kind::Deletion),
             client.prepare(&end),
-            client.query_one("select current_setting('client_encoding')", &[]),
+            Encoding::of(&client, &last),
         );
         let (upserts, deletions, end_if_newer, encoding) = prepared.map_err(failed)?;
-        let raw = encoding.try_get::<_, &str>(0).map_err(failed)? == SQL_ASCII;
-        Ok(Connection { client, raw, upserts, deletions, end_if_newer })
+        *self.encoding.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&encoding);
+        Ok(Connection { client, encoding, upserts, deletions, end_if_newer })
     }
 }
 

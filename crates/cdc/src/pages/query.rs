@@ -1,6 +1,7 @@
 //! The statements of pages. Those that each page needs are prepared once for a connection: to plan one anew would cost the
 //! database a fifth of what it takes to read the page.
 
+use crate::Encoding;
 use crate::layout::table_name;
 use crate::lossy::RawText;
 use crate::timestamptz::Timestamptz;
@@ -117,15 +118,15 @@ pub(super) struct Parameters<'a> {
     pub(super) bytes: i64,
 }
 
-/// Stands in a place for what follows in an id that is not UTF-8. Postgres' text has no NUL.
+/// Stands in a place for what follows in an id that is not ASCII. Postgres' text has no NUL.
 pub(super) const BEYOND_TEXT: char = '\0';
 
 /// A content is not like those before it if it is so many times as large as these are on the average.
 const ALIKE: usize = 8;
 
 impl<'a> Parameters<'a> {
-    /// Of a page that has so many rows at most. `raw`: texts are sent as the bytes that they are.
-    pub(super) fn of(request: &'a PageRequest, most: usize, raw: bool) -> Self {
+    /// Of a page that has so many rows at most.
+    pub(super) fn of(request: &'a PageRequest, most: usize, encoding: &Encoding) -> Self {
         let wanted = request.bytes.clamp(1, PageRequest::LARGEST);
         let (rows, bytes) = match request.expected {
             None => (most, wanted),
@@ -148,10 +149,10 @@ impl<'a> Parameters<'a> {
             after_stamp,
             after_id: match after_id.split_once(BEYOND_TEXT) {
                 None => Cow::Borrowed(after_id.as_bytes()),
-                // Beyond all that is not UTF-8 and begins so. What can be streamed is ASCII, and none of it lies there.
-                Some((start, _)) if raw => Cow::Owned([start.as_bytes(), &[0xff; 8]].concat()),
-                // To leave off what follows keeps the place: nothing lies between.
-                Some((start, _)) => Cow::Borrowed(start.as_bytes()),
+                // Beyond all that begins so and goes on with a character that is not ASCII. None of that can be streamed.
+                Some((start, _)) => {
+                    Cow::Owned([start.as_bytes(), &encoding.last_character().repeat(8)].concat())
+                }
             },
             rows: i64::try_from(rows).unwrap_or(i64::MAX),
             bytes: i64::try_from(bytes).unwrap_or(i64::MAX),

@@ -1,6 +1,7 @@
 //! A row of a page, and what is streamed of it.
 
 use super::query::BEYOND_TEXT;
+use crate::Encoding;
 use crate::layout::Reason;
 use crate::lossy::RawText;
 use crate::timestamptz::Timestamptz;
@@ -18,7 +19,8 @@ pub(super) fn unreadable(column: &str) -> SourceError {
 
 /// A row.
 pub(super) struct Found<'a> {
-    /// Not UTF-8 only where the database's encoding is SQL_ASCII and the table's constraint was dropped.
+    encoding: &'a Encoding,
+    /// Not ASCII only where the table's constraint was dropped.
     id: &'a [u8],
     pub(super) version_id: Option<i64>,
     pub(super) stamp: Instant,
@@ -26,10 +28,11 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    pub(super) fn read(row: &'a Row) -> Result<Self, SourceError> {
+    pub(super) fn read(row: &'a Row, encoding: &'a Encoding) -> Result<Self, SourceError> {
         let Timestamptz(stamp) = row.try_get(2).map_err(|_| unreadable("last_updated"))?;
         let content: Option<Json<'_>> = row.try_get(3).map_err(|_| unreadable("content"))?;
         Ok(Self {
+            encoding,
             id: row.try_get(0).map(|RawText(id)| id).map_err(|_| unreadable("id"))?,
             version_id: row.try_get(1).ok().flatten(),
             stamp,
@@ -43,52 +46,57 @@ impl<'a> Found<'a> {
         if self.stamp < Instant::YEAR_ONE {
             return (Instant::YEAR_ONE, Cow::Borrowed(""));
         }
-        let id = match std::str::from_utf8(self.id) {
-            Ok(id) => Cow::Borrowed(id),
-            Err(error) => {
-                let start = String::from_utf8_lossy(&self.id[..error.valid_up_to()]);
-                Cow::Owned(format!("{start}{BEYOND_TEXT}"))
-            }
-        };
-        (self.stamp, id)
+        let ascii = self.id.iter().take_while(|byte| byte.is_ascii()).count();
+        let start = String::from_utf8_lossy(self.id.get(..ascii).unwrap_or_default());
+        (self.stamp, if ascii == self.id.len() { start } else { format!("{start}{BEYOND_TEXT}").into() })
     }
 
-    fn columns(&self, resource_type: ResourceType) -> Result<Columns<'_>, Reason> {
+    fn columns(&self, resource_type: ResourceType) -> Result<Columns<'a>, Reason> {
         let last_updated = self.stamp;
         // As in the log, which has such a stamp as text: "-infinity", or a year "BC".
         if last_updated < Instant::YEAR_ONE {
             return Err(Reason::Unreadable("last_updated"));
         }
-        let id = std::str::from_utf8(self.id).map_err(|_| Reason::NotUtf8("id"))?;
+        let id = match self.encoding.decode(self.id) {
+            Some(Cow::Borrowed(id)) => id,
+            // Text, but not ASCII.
+            Some(Cow::Owned(_)) => return Err(fhir::BadResource::InvalidId.into()),
+            None => return Err(Reason::no_text(self.encoding, "id")),
+        };
         let version_id = self.version_id.ok_or(Reason::Null("version_id"))?;
         Ok(Columns { resource_type, id, version_id, last_updated })
     }
 
-    fn text(&self) -> Result<&'a [u8], Reason> {
+    /// Its content.
+    pub(super) fn text(&self) -> Result<Cow<'a, str>, Reason> {
         let content = self.content.ok_or(Reason::Null("content"))?;
-        std::str::from_utf8(content).map(str::as_bytes).map_err(|_| Reason::NotUtf8("content"))
+        self.encoding.decode(content).ok_or_else(|| Reason::no_text(self.encoding, "content"))
     }
 
     /// To whom it belongs: to nobody, if its content cannot be read.
     pub(super) fn patients(&self, resource_type: ResourceType) -> Patients {
-        match (std::str::from_utf8(self.id), self.content) {
-            (Ok(id), Some(content)) => {
-                let bases = BaseUrls::default();
-                fhir::patients_of_resource(content, resource_type, id, &bases).unwrap_or_default()
+        match (std::str::from_utf8(self.id), self.text()) {
+            (Ok(id), Ok(text)) => {
+                let (text, bases) = (text.as_bytes(), BaseUrls::default());
+                fhir::patients_of_resource(text, resource_type, id, &bases).unwrap_or_default()
             }
             _ => Patients::none(),
         }
     }
 
-    /// What is streamed of a large row.
-    pub(super) fn large(&self, resource_type: ResourceType) -> Result<LargeResource<'a>, Reason> {
-        Ok(LargeResource::of(self.text()?, &self.columns(resource_type)?)?)
+    /// What is streamed of a large row with this [`text`](Self::text).
+    pub(super) fn large<'t>(
+        &self,
+        resource_type: ResourceType,
+        text: &'t str,
+    ) -> Result<LargeResource<'t>, Reason> {
+        Ok(LargeResource::of(text.as_bytes(), &self.columns(resource_type)?)?)
     }
 
     pub(super) fn write(&self, request: &PageRequest, out: &mut Vec<u8>) -> Result<(), Reason> {
         let columns = self.columns(request.resource_type)?;
         match request.kind {
-            Kind::Upsert => fhir::write_resource(self.text()?, &columns, out)?,
+            Kind::Upsert => fhir::write_resource(self.text()?.as_bytes(), &columns, out)?,
             Kind::Deletion => fhir::write_deletion(&columns, out)?,
         }
         Ok(())

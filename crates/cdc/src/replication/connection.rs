@@ -72,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// States what could not be stated at the login, and makes sure that it was the server who heard that.
     pub(super) async fn settle(&mut self) -> Result<(), Error> {
         let Server { version, encoding, .. } = &self.server;
-        if let Some(statements) = session::after_login(version.as_deref(), encoding.as_deref()) {
+        if let Some(statements) = session::after_login(version.as_deref(), encoding.as_deref(), true) {
             self.query(&statements).await?;
         }
         // A pooler that lets replication through says another number at the login.

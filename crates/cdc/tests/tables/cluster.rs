@@ -109,11 +109,22 @@ impl Cluster {
 
     /// A database with nothing in it.
     pub(crate) async fn empty(&'static self) -> TestDatabase {
+        self.named("").await
+    }
+
+    async fn named(&'static self, options: &str) -> TestDatabase {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let admin = self.connect_when_up().await;
-        admin.batch_execute(&format!("create database {name}")).await.unwrap();
+        admin.batch_execute(&format!("create database {name} {options}")).await.unwrap();
         TestDatabase { cluster: self, name }
+    }
+
+    /// A database of this encoding with the layout in it.
+    pub(crate) async fn of_encoding(&'static self, encoding: &str) -> TestDatabase {
+        let database = self.named(&format!("encoding '{encoding}' template template0")).await;
+        cdc::migrate(&mut database.client().await).await.unwrap();
+        database
     }
 
     async fn connect_when_up(&self) -> Client {

@@ -6,6 +6,7 @@
 mod attacks;
 mod cluster;
 mod contention;
+mod encodings;
 mod following;
 mod log;
 mod marks;

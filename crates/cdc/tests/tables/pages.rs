@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 const LATE: Instant = Instant::from_unix_micros(4_000_000_000_000_000);
 
-fn basic(kind: Kind) -> PageRequest {
+pub(crate) fn basic(kind: Kind) -> PageRequest {
     let resource_type: ResourceType = "Basic".parse().unwrap();
     let bytes = PageRequest::LARGEST;
     PageRequest {
@@ -25,10 +25,10 @@ fn basic(kind: Kind) -> PageRequest {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Row {
+pub(crate) struct Row {
     stamp: Instant,
-    id: String,
-    data: Vec<u8>,
+    pub(crate) id: String,
+    pub(crate) data: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -69,7 +69,7 @@ async fn pages(running: &Running, mut request: PageRequest) -> Vec<(Page, Vec<Ro
 }
 
 /// The rows of all pages from a request on, and how many pages there were.
-async fn read(running: &Running, request: PageRequest) -> (Vec<Row>, usize) {
+pub(crate) async fn read(running: &Running, request: PageRequest) -> (Vec<Row>, usize) {
     let pages = pages(running, request).await;
     let count = pages.len();
     (pages.into_iter().flat_map(|(_, rows)| rows).collect(), count)

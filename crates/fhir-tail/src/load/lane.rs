@@ -258,13 +258,40 @@ pub(super) fn refusal<T>(result: Result<T, Error>) -> Result<Result<T, Bad>, Err
     let told = match (code.get(..2), error.as_db_error()) {
         // A constraint's message names the constraint; its detail has the row and is not shown.
         (Some("23"), Some(error)) => format!("{} (SQLSTATE {code})", error.message()),
-        _ if ["22P05", "22021"].contains(&code) => format!(
-            "the database's encoding lacks a character of it: load it into a database of encoding UTF8 \
-             (SQLSTATE {code})"
+        (_, Some(error)) if code == "22P05" => format!(
+            "the database's encoding has no character {}: load it into a database of encoding UTF8 (SQLSTATE {code})",
+            code_point(error.message()).unwrap_or_else(|| "of those in it".into())
         ),
         // Bad data, too much of it, or a trigger's refusal: these messages may repeat values.
         (Some("22" | "54" | "P0"), _) => format!("SQLSTATE {code}"),
         _ => return Err(error),
     };
     Ok(Err(Bad::Refused(told)))
+}
+
+/// The character that a message names by its bytes in UTF-8, in whatever language: `0xe7 0x94 0xb0` is U+7530.
+fn code_point(message: &str) -> Option<String> {
+    let bytes: Option<Vec<u8>> = message
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("0x"))
+        .map(|digits| u8::from_str_radix(digits, 16).ok())
+        .collect();
+    let character = std::str::from_utf8(&bytes?).ok()?.chars().next()?;
+    Some(format!("U+{:04X}", u32::from(character)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_is_named_by_its_number() {
+        let german =
+            "Zeichen mit Byte-Folge 0xe7 0x94 0xb0 in Kodierung »UTF8« hat keine Entsprechung in »LATIN1«";
+        assert_eq!(code_point(german).unwrap(), "U+7530");
+        assert_eq!(code_point("byte sequence 0xc2 0x81 in"), Some("U+0081".into()));
+        for other in ["", "invalid", "0xzz", "0xff"] {
+            assert_eq!(code_point(other), None, "{other}");
+        }
+    }
 }

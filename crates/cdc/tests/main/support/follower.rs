@@ -3,7 +3,7 @@
 use super::{LONG, eventually};
 use cdc::layout::{Layout, LayoutError};
 use cdc::pgoutput::{Column, Relation, Row};
-use cdc::{Database, Epoch, LogEnds, RunError, Settings, Sink, SourceStatus, TableName, run_into};
+use cdc::{Database, Encoding, Epoch, LogEnds, RunError, Settings, Sink, SourceStatus, TableName, run_into};
 use feed::{Batch, Before, Change, Kind, Lsn, Origin, Position, PublishError};
 use fhir::{Instant, Patients, ResourceType};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -137,6 +137,8 @@ impl Sink for Remembering {
 struct Docs;
 
 impl Layout for Docs {
+    fn encoding(&mut self, _: Arc<Encoding>) {}
+
     fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError> {
         match relation.columns.iter().any(|column| column.name == "body") {
             true => Ok(()),
