@@ -298,7 +298,7 @@ mod tests {
         assert!(finding.sql.unwrap().starts_with("create or replace function fhir.after_delete("));
         facts.functions.retain(|(name, _)| name != "after_delete");
         let sql = judged(&facts).sql.unwrap();
-        assert!(sql.ends_with(" revoke all on function fhir.after_delete() from public;"), "{sql}");
+        assert!(sql.ends_with(" revoke all on function fhir.after_delete from public;"), "{sql}");
         // A later release may have others.
         facts.newest = false;
         assert_eq!(judged(&facts).verdict, Verdict::Pass);
