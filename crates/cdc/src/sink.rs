@@ -9,8 +9,10 @@ use tokio::time::Instant;
 pub trait Sink: Send + Sync {
     /// See [`Publisher::origin`].
     fn origin(&self) -> Option<Origin>;
-    /// See [`Publisher::restored`].
-    fn restored(&self) -> bool;
+    /// See [`Publisher::tainted`].
+    fn tainted(&self) -> bool;
+    /// See [`Publisher::taint`].
+    fn taint(&mut self) -> impl Future<Output = Result<(), PublishError>> + Send;
     /// See [`Publisher::acknowledged`].
     fn acknowledged(&self) -> Lsn;
     /// Where the last change that was published was committed.
@@ -67,8 +69,12 @@ impl Sink for FeedSink {
         self.publisher.origin()
     }
 
-    fn restored(&self) -> bool {
-        self.publisher.restored()
+    fn tainted(&self) -> bool {
+        self.publisher.tainted()
+    }
+
+    async fn taint(&mut self) -> Result<(), PublishError> {
+        self.publisher.taint().await
     }
 
     fn acknowledged(&self) -> Lsn {

@@ -47,8 +47,8 @@ pub struct Publisher {
     generation: u64,
     /// Everything committed before it was published, in this epoch.
     passed: Lsn,
-    /// The operator said that the database was restored.
-    restored: bool,
+    /// What was published may not be the database's history any more.
+    tainted: bool,
     /// Replication has begun again from before the head's transaction, which must come again.
     awaits_head: bool,
     durable: watch::Sender<Lsn>,
@@ -71,7 +71,7 @@ impl Publisher {
             shared,
             writer,
             origin: known.as_ref().map(|state| state.origin.clone()),
-            restored: known.as_ref().is_some_and(|state| state.restored),
+            tainted: known.as_ref().is_some_and(|state| state.tainted),
             head: on_disk.head.position,
             passed: on_disk.lsn,
             transaction: known.and_then(|state| state.transaction),
@@ -87,9 +87,28 @@ impl Publisher {
         self.origin.clone()
     }
 
-    /// Whether the operator has said that the database was restored: what was published may not exist any more.
-    pub fn restored(&self) -> bool {
-        self.restored
+    /// Whether what was published may not exist any more, because an operator said that the database was restored, or because
+    /// of [`taint`](Self::taint). The next epoch has to begin as a fork.
+    pub fn tainted(&self) -> bool {
+        self.tainted
+    }
+
+    /// Notes on disk that what was published may not exist any more. It holds, over restarts too, until
+    /// [`begin_epoch`](Self::begin_epoch). To be called before the last sign of it in the database is removed, such as the slot.
+    pub async fn taint(&mut self) -> Result<(), PublishError> {
+        if self.tainted || self.origin.is_none() {
+            return Ok(());
+        }
+        let (done, written) = oneshot::channel();
+        self.writer.send(Publish::Taint { done })?;
+        if written.await.is_err() {
+            // The journal failed meanwhile.
+            let mut durable = self.shared.durable.clone();
+            durable.wait_for(|durable| !durable.failing).await.map_err(|_| PublishError::Stopped)?;
+            return Err(PublishError::Reopened);
+        }
+        self.tainted = true;
+        Ok(())
     }
 
     /// Everything committed before it is on disk. The slot must stand at or before it.
@@ -159,7 +178,7 @@ impl Publisher {
             }
         }
         self.origin = Some(origin);
-        self.restored = false;
+        self.tainted = false;
         self.passed = start;
         self.head = state.head;
         self.queued = state.head;

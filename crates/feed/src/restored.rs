@@ -28,12 +28,12 @@ pub fn note_restored(directory: &Path) -> Result<Noted, OpenError> {
 fn note(directory: &Path) -> Result<Noted, JournalError> {
     let journal = Segments::open(directory)?;
     let Some(mut state) = journal.load()? else { return Ok(Noted::NoJournal) };
-    if state.restored {
+    if state.tainted {
         return Ok(Noted::Before);
     }
     let past = ended(&state, &journal.past()?, true);
     state.run = fastrand::u64(..);
-    state.restored = true;
+    state.tainted = true;
     journal.write_runs(&state, &past)?;
     Ok(Noted::Now)
 }

@@ -65,10 +65,11 @@ impl Known {
 const NAME_BLOCKERS: Duration = Duration::from_secs(5);
 
 /// Does all that comes before the stream. Can be dropped: a slot that was made by then is found to be
-/// beyond what the journal acknowledged, which begins a new epoch too.
+/// beyond what the journal acknowledged, which begins a new epoch too; and the journal has it noted if that is of a fork.
 pub(super) async fn prepare(
     settings: &Settings,
     known: &mut Known,
+    sink: &mut impl Sink,
     status: &watch::Sender<SourceStatus>,
 ) -> Result<Prepared, SessionError> {
     let connected = settings.database.connect_watched(Session::Monitor).await?;
@@ -121,6 +122,10 @@ pub(super) async fn prepare(
     };
     if reason.is_some() {
         epoch_may_begin(client, settings).await?;
+        if fork {
+            // A slot that is new, or stands behind what was lost, would say nothing of it to a process that starts now.
+            sink.taint().await.map_err(SessionError::Publish)?;
+        }
     }
     let start = match slot {
         Some(slot) if remake.is_none() => slot.confirmed,

@@ -97,7 +97,7 @@ impl Session {
         }
         self.say("connecting");
         let mut known = Known {
-            forked: self.forked || sink.restored(),
+            forked: self.forked || sink.tainted(),
             untold: self.untold,
             gave_up_slot: self.gave_up_slot,
             walsender: self.walsender,
@@ -105,7 +105,7 @@ impl Session {
         };
         let prepared = tokio::select! {
             () = self.shutdown.cancelled() => return Ok(End::Shutdown),
-            prepared = prepare(&self.settings, &mut known, &self.status) => prepared,
+            prepared = prepare(&self.settings, &mut known, sink, &self.status) => prepared,
         };
         self.forked = known.forked;
         if matches!(prepared, Err(SessionError::FactsFail(_))) {
@@ -113,7 +113,10 @@ impl Session {
             let held = self.status.borrow().wal_held_bytes;
             self.give_up_slot |= held.is_some_and(|held| held > self.settings.max_wal_held);
         }
-        let prepared = prepared?;
+        let prepared = match prepared {
+            Err(SessionError::Publish(error)) => return self.not_published(error),
+            prepared => prepared?,
+        };
         let Prepared { connected, connection, start: from, identity, epoch } = prepared;
         self.encoding = Encoding::of(&connected.client, &self.encoding).await?;
         if let Some(epoch) = epoch {

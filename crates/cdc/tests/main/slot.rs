@@ -71,6 +71,37 @@ async fn a_fork_is_not_forgotten_when_its_epoch_could_not_be_begun() {
     }
 }
 
+/// As after a kill while the journal's disk is full: the next process finds a slot that has moved on.
+#[tokio::test]
+async fn a_fork_is_not_forgotten_when_the_process_ends_before_its_epoch() {
+    for bin in versions() {
+        let cluster = Cluster::start(&bin).await;
+        let client = cluster.client().await;
+        let mut follower = Follower::new(database(&cluster.url()));
+        follower.connected().await;
+        let journal = follower.stop().await;
+        eventually("a slot that can be dropped", || async {
+            client.batch_execute("select pg_drop_replication_slot('fhir_tail')").await.ok()
+        })
+        .await;
+        // More than there will be attempts.
+        journal.lock().unwrap().epoch_errors = vec![feed::PublishError::Reopened; 10_000];
+        let follower = Follower::resume(database(&cluster.url()), journal);
+        eventually("a slot that is whole", || async {
+            let made = "select 1 from pg_replication_slots where confirmed_flush_lsn is not null";
+            client.query_opt(made, &[]).await.unwrap()
+        })
+        .await;
+        let journal = follower.stop().await;
+        journal.lock().unwrap().epoch_errors.clear();
+        let mut follower = Follower::resume(database(&cluster.url()), journal);
+        follower.connected().await;
+        let forks: Vec<_> = follower.journal().epochs.iter().map(|epoch| epoch.fork).collect();
+        assert_eq!(forks, [false, true]);
+        follower.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_slot_that_somebody_else_moved_on_begins_a_new_epoch() {
     begins_anew(

@@ -21,8 +21,9 @@ pub(crate) struct State {
     pub(crate) epoch: u64,
     /// Drawn when the journal is opened, and when an epoch begins: what ids carry.
     pub(crate) run: u64,
-    /// The operator said that the database was restored: nothing is served before a new epoch has begun.
-    pub(crate) restored: bool,
+    /// What was published may not be the database's history any more: an operator has said so, or a fork was seen. Nothing
+    /// is served before a new epoch has begun.
+    pub(crate) tainted: bool,
     /// The database that is followed.
     pub(crate) origin: Origin,
     /// The last entry, or the beginning of the epoch.
@@ -63,7 +64,7 @@ impl State {
 
     /// Whether an epoch has begun whose ids can be judged.
     pub(crate) fn is_known(&self) -> bool {
-        self.origin.system != 0 && !self.restored
+        self.origin.system != 0 && !self.tainted
     }
 
     /// The last entry with its transaction.
@@ -78,7 +79,7 @@ impl State {
         Self {
             epoch: fastrand::u64(..),
             run: fastrand::u64(..),
-            restored: false,
+            tainted: false,
             origin,
             head: position,
             transaction: None,
@@ -98,7 +99,7 @@ impl State {
             blocks: BLOCKS,
             epoch: self.epoch,
             run: self.run,
-            restored: self.restored,
+            restored: self.tainted,
             past: Vec::new(),
             system: self.origin.system,
             timeline: self.origin.timeline,
@@ -149,7 +150,7 @@ impl State {
         Self {
             epoch: record.epoch,
             run: record.run,
-            restored: record.restored,
+            tainted: record.restored,
             origin: Origin { system: record.system, timeline: record.timeline, identity: record.identity },
             head: unpack(record.head),
             transaction: record.transaction.map(|(lsn, xid, time)| Transaction {

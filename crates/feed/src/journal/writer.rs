@@ -48,6 +48,8 @@ pub(crate) enum Publish {
     },
     /// A new epoch, after the runs that have ended.
     Begin { state: Box<State>, past: Vec<PastRun>, done: oneshot::Sender<()> },
+    /// What was published may not be the database's history any more.
+    Taint { done: oneshot::Sender<()> },
 }
 
 /// What is on disk.
@@ -238,6 +240,15 @@ impl Thread {
                     self.hub.begin(&self.state);
                     self.announce(false);
                     // The publisher may have gone; the epoch stands all the same.
+                    let _ = done.send(());
+                }
+                Publish::Taint { done } => {
+                    let tainted = State { tainted: true, ..self.state.clone() };
+                    let past = self.past.lock().clone();
+                    self.journal.write_runs(&tainted, &past)?;
+                    self.state = tainted;
+                    group.state.tainted = true;
+                    self.announce(false);
                     let _ = done.send(());
                 }
             }

@@ -145,7 +145,7 @@ async fn what_an_operator_says_is_kept_until_the_next_epoch() {
     assert_eq!(note_restored(directory.path()).unwrap(), Noted::Now);
     assert_eq!(note_restored(directory.path()).unwrap(), Noted::Before);
     let (feed, mut publisher) = reopen(directory.path(), WRITTEN).await;
-    assert!(publisher.restored());
+    assert!(publisher.tainted());
     // Nothing is continued meanwhile, and nothing begun.
     let ids = [kept, lost[0].clone()];
     let mut clients: Vec<_> = ids
@@ -157,7 +157,7 @@ async fn what_an_operator_says_is_kept_until_the_next_epoch() {
         assert!(matches!(client.next().await, Ok(Item::Waiting(_))));
     }
     publisher.begin_epoch(origin(1), Lsn::new(10), instant(150), true).await.unwrap();
-    assert!(!publisher.restored());
+    assert!(!publisher.tainted());
     publish(&mut publisher, Batch { passed: Some(Lsn::new(WRITTEN)), ..Batch::default() }).await;
     let told = [notice(&mut clients[0]).await, notice(&mut clients[1]).await, notice(&mut clients[2]).await];
     assert!(
@@ -166,7 +166,31 @@ async fn what_an_operator_says_is_kept_until_the_next_epoch() {
     );
     drop((clients, feed, publisher));
     let (_feed, publisher) = reopen(directory.path(), WRITTEN).await;
-    assert!(!publisher.restored());
+    assert!(!publisher.tainted());
+}
+
+/// The process may end between the end of a history and the beginning of the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_is_remembered_until_its_epoch_begins() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    publish(&mut publisher, batch(1, ResourceType::PATIENT)).await;
+    let mut reader = live(&feed).await;
+    publisher.taint().await.unwrap();
+    // What follows keeps it.
+    publish(&mut publisher, batch(2, ResourceType::PATIENT)).await;
+    let id = reader.id();
+    assert_eq!(numbers(&mut reader, 2).await, [2]);
+    drop((reader, feed, publisher));
+    let (feed, mut publisher) = reopen(directory.path(), WRITTEN).await;
+    assert!(publisher.tainted());
+    let mut client = feed.subscribe(Filter::everything(), Begin::After { id: Some(id), since: None });
+    assert!(matches!(client.next().await, Ok(Item::Waiting(_))));
+    publisher.begin_epoch(origin(1), Lsn::new(2000), instant(150), publisher.tainted()).await.unwrap();
+    assert!(matches!(notice(&mut client).await, Notice::ResetAll { .. }));
+    assert!(!publisher.tainted());
+    drop((client, feed, publisher));
+    assert!(!reopen(directory.path(), WRITTEN).await.1.tainted());
 }
 
 /// A page shows what was committed before its mark's L, which the journal has to know before it is sent.

@@ -25,8 +25,8 @@ pub(crate) struct Journal {
     pub(crate) log_ended: Lsn,
     /// Whether subscribers are served.
     pub(crate) follows: bool,
-    /// What `fhir-tail restored` leaves.
-    pub(crate) restored: bool,
+    /// What was published may not exist any more: `fhir-tail restored` was run, or a fork was seen.
+    pub(crate) tainted: bool,
     /// Errors to be returned by the next publishings.
     pub(crate) errors: Vec<PublishError>,
     /// Errors to be returned by the next beginnings of epochs.
@@ -54,8 +54,14 @@ impl Sink for Remembering {
         self.journal().epochs.last().map(|epoch| epoch.origin.clone())
     }
 
-    fn restored(&self) -> bool {
-        self.journal().restored
+    fn tainted(&self) -> bool {
+        self.journal().tainted
+    }
+
+    async fn taint(&mut self) -> Result<(), PublishError> {
+        let mut journal = self.journal();
+        journal.tainted |= !journal.epochs.is_empty();
+        Ok(())
     }
 
     fn acknowledged(&self) -> Lsn {
@@ -94,7 +100,7 @@ impl Sink for Remembering {
         if let Some(error) = journal.epoch_errors.pop() {
             return Err(error);
         }
-        journal.restored = false;
+        journal.tainted = false;
         journal.acknowledged = epoch.start;
         journal.passed = epoch.start;
         self.durable.send_replace(epoch.start);
