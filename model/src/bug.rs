@@ -94,4 +94,23 @@ pub enum Bug {
     RunSurvivesRestart,
     /// Pages are resumed, or their end followed, although nothing proves that their mark is of this history.
     MarkIsNotProven,
+
+    /// A deletion without a tombstone is passed over.
+    UntoldIsPassedOver,
+    /// A tombstone that the transaction left before its last deletion counts as the answer to it.
+    AnsweredBefore,
+    /// The epoch after an untold deletion does not count as that of a fork.
+    UntoldIsNoFork,
+    /// A transaction with an untold deletion is acknowledged before its fork is on disk.
+    UntoldIsAcknowledged,
+    /// A new slot is made before the fork that it is made for is noted on disk.
+    ForkIsNotNoted,
+    /// A client is told that it has everything without a look at the facts.
+    NoLookAfterPages,
+    /// The facts are looked at when a replay begins, not when its pages are read.
+    LookBeforePages,
+    /// A page that a policy filters is no error.
+    PolicyIsNoError,
+    /// A client is told to drop what it has without a look at the facts.
+    ResetWithoutLook,
 }

@@ -5,7 +5,7 @@
 //! journal, of a subscriber is a step by itself, and [stateright](https://docs.rs/stateright) visits every state that any order
 //! of them leads to. A violated property comes with the shortest way there.
 //!
-//! There are four models, since one of everything would not end:
+//! There are five models, since one of everything would not end:
 //!
 //! - [`history`]: a database, its clock, marks and pages, and a subscriber that replays, follows, is cut off and comes back. The
 //!   feed that it follows is the flushed log itself.
@@ -13,6 +13,8 @@
 //!   a subscriber that follows. What the rows are, and how they came to be, is left out.
 //! - [`membership`]: a stream of one Group whose members change: who joins is paged into the stream, who leaves is taken
 //!   back. Its watermarks and its feed are what the other two prove of them.
+//! - [`facts`]: what a replay takes for granted, such as triggers that fire, fails for a while; and deletions are left without
+//!   a tombstone.
 //! - [`restore`]: database and journal that are replaced by copies, and a client with an id of what was lost.
 //!
 //! **Why the first two together say it of the whole.** The history model asks of the feed that it be a list: every flushed
@@ -31,6 +33,7 @@ mod bug;
 mod check;
 mod coverage;
 pub mod delivery;
+pub mod facts;
 pub mod history;
 pub mod membership;
 pub mod restore;

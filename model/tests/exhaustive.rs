@@ -5,7 +5,7 @@
 // A test may stop at the first surprise, and the tables are its output.
 #![allow(clippy::panic, clippy::print_stdout)]
 
-use model::{Bug, Outcome, check, delivery, find, history, membership, restore};
+use model::{Bug, Outcome, check, delivery, facts, find, history, membership, restore};
 use std::fmt::Write as _;
 
 /// One line for each scenario; fails when one is violated or shows nothing.
@@ -101,5 +101,17 @@ fn every_restore_is_told() {
 #[test]
 fn every_mistake_about_a_restore_is_found() {
     let scenarios = restore::scenarios::mistakes().into_iter();
+    mistakes("mistake", scenarios.map(|(expected, scenario)| (scenario.bug, expected, find(scenario))));
+}
+
+#[test]
+fn every_failing_fact_is_told() {
+    let scenarios = facts::scenarios::all().into_iter();
+    table("facts", scenarios.map(|scenario| (scenario.name, check(scenario, THREADS))));
+}
+
+#[test]
+fn every_mistake_about_a_fact_is_found() {
+    let scenarios = facts::scenarios::mistakes().into_iter();
     mistakes("mistake", scenarios.map(|(expected, scenario)| (scenario.bug, expected, find(scenario))));
 }
