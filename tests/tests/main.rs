@@ -21,6 +21,7 @@ mod harness;
 mod hostile;
 mod large;
 mod load;
+mod migrated;
 mod operations;
 mod page;
 mod page_fits;
@@ -75,6 +76,7 @@ fn main() -> std::process::ExitCode {
             tail_answers::cases(),
             check::cases(),
             facts::cases(),
+            migrated::cases(),
             demo::cases(),
             simulate::cases(),
             clients::cases(),
