@@ -234,6 +234,7 @@ fn feed() -> Result<Work, Box<dyn Error>> {
         retention_age: Duration::from_secs(3600),
         concurrent_pages: 1,
         held_bytes: 64 << 20,
+        base_urls: fhir::BaseUrls::default(),
     };
     let _inside = runtime.enter();
     let (feed, mut publisher) = Feed::open(options, Arc::new(EventStream))?;
@@ -290,6 +291,7 @@ fn batch(contents: &[Bytes], resource_type: ResourceType, lsn: u64, size: u64) -
         kind: Kind::Upsert,
         patients: Patients::none(),
         before: Before::Nothing,
+        group_before: None,
         data: data.clone(),
     };
     Batch {

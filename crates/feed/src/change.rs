@@ -75,14 +75,19 @@ pub struct Change {
     pub patients: Patients,
     /// To whom it belonged before.
     pub before: Before,
+    /// What it was before, of a Group: its members can be told only by that.
+    pub group_before: Option<Bytes>,
     /// One line of JSON without CR or LF, ready to be sent.
     pub data: Bytes,
 }
 
 impl Change {
-    /// What is to be told of it to who asked for this; `None`: that cannot be known.
-    pub(crate) fn verdict(&self, filter: &Filter) -> Option<Verdict> {
-        decide(filter, self.resource_type, self.kind, &self.patients, &self.before)
+    /// The id of the resource that changed.
+    pub(crate) fn id(&self) -> Option<&str> {
+        match self.kind {
+            Kind::Upsert => fhir::stored_id(&self.data),
+            Kind::Deletion => fhir::deleted_id(&self.data),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::budget::Budget;
 use crate::framed::Spare;
 use crate::freshness::Freshness;
+use crate::group::{GroupNow, MemberSets, group_now};
 use crate::hub::Hub;
 use crate::journal::{Durable, Journal, PastRuns, Retention, Segments, State, Writer, ended};
 use crate::publisher::Publisher;
@@ -11,7 +12,7 @@ use crate::spill::Spills;
 use crate::stage::Turns;
 use crate::subscriber::Subscriber;
 use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Pressure, Source, SourceError, Subscription};
-use fhir::{Filter, Instant, Patients};
+use fhir::{BaseUrls, Filter, Instant, Patients};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -34,6 +35,8 @@ pub struct Options {
     pub concurrent_pages: usize,
     /// Bytes held for all subscribers together.
     pub held_bytes: usize,
+    /// Where the service stands: references that begin with one of these name resources here.
+    pub base_urls: BaseUrls,
 }
 
 /// The feed could not be opened.
@@ -47,6 +50,15 @@ pub struct OpenError {
 }
 
 impl Shared {
+    /// Waits until everything that was committed before a place in the log is in the journal.
+    pub(crate) async fn passed(&self, l: Lsn) {
+        let mut durable = self.durable.clone();
+        if durable.wait_for(|durable| durable.lsn >= l).await.is_err() {
+            // The journal's thread has ended, and the process with it.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until the journal has this place in the log, up to which pages are going to be read: it shows after a restart that an
     /// id which carries it is of this history. A journal that cannot be written is not waited for.
     pub(crate) async fn paged(&self, run: u64, l: Lsn) {
@@ -119,6 +131,8 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) framing: Arc<dyn Framing>,
+    pub(crate) base_urls: Arc<BaseUrls>,
+    pub(crate) member_sets: MemberSets,
     /// For what comes from the hub and the journal ...
     pub(crate) budget: Budget,
     /// ... and for pages of the tables, so that slow replays keep nobody from following.
@@ -205,6 +219,8 @@ impl Feed {
             hub,
             journal: journal.clone(),
             framing,
+            base_urls: Arc::new(options.base_urls),
+            member_sets: MemberSets::default(),
             budget,
             page_budget,
             durable,
@@ -300,6 +316,15 @@ impl Feed {
         };
         source.knows_patients().await?;
         source.stored(patients).await
+    }
+
+    /// A Group as it is now. An error if the database is away, or cannot tell whose a resource was.
+    pub async fn group(&self, id: &str) -> Result<GroupNow, SourceError> {
+        let Some(source) = self.shared.source.borrow().clone() else {
+            return Err(SourceError::Unavailable("it is not connected yet".into()));
+        };
+        source.knows_patients().await?;
+        group_now(&*source, &self.shared.base_urls, id).await
     }
 
     /// What tells a stream that others wait for the bytes that its client does not take.

@@ -5,18 +5,19 @@
 //! the joining point, up to which it reads the journal, and beyond which the channel has everything.
 
 use crate::feed::Shared;
+use crate::group::{AsOf, NoMembers};
 use crate::hub::{Chunk, Head, Joined, Next};
 use crate::journal::{Durable, JournalError};
+use crate::judge::Judge;
 use crate::large::LargeFrame;
 use crate::pace::Pace;
 use crate::pieces::Pieces;
-use crate::read::{LargeEntry, Passed, READ_BYTES, Wanted, id_at, read};
+use crate::read::{Ids, LargeEntry, Passed, Phase, READ_BYTES, Wanted, read};
 use crate::rings;
 use crate::subscription::Out;
-use crate::{Anchor, EventId, Frames, Item, Lsn, Mark, Notice, Position};
+use crate::{Anchor, EventId, Frames, Item, Lsn, Notice, Position, SourceError};
 use bytes::Bytes;
-use fhir::{Filter, Instant};
-use std::io;
+use fhir::{Compartment, Instant};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,24 +45,40 @@ pub(crate) struct Lost {
     pub(crate) in_frame: bool,
 }
 
+/// Why following has ended.
+pub(crate) enum Ended {
+    /// The subscriber cannot go on from where it stands.
+    Lost(Lost),
+    /// With the next entry the members of its Group change.
+    Moves,
+    /// Its Group is gone: why, for the client.
+    Gone(String),
+    /// The database does not answer.
+    Source(SourceError),
+}
+
+impl From<Lost> for Ended {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost)
+    }
+}
+
 /// One subscriber's place in the feed.
 pub(crate) struct Follow<'a> {
-    pub(crate) shared: &'a Shared,
-    pub(crate) filter: &'a Filter,
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) judge: Judge,
     pub(crate) out: &'a Out,
     pub(crate) run: u64,
-    /// What ids say of the filter.
-    scope: Option<u32>,
+    /// What ids say besides the position.
+    pub(crate) ids: Ids,
     /// Everything up to here was passed.
     pub(crate) last: Anchor,
     /// Whether that is known to be of this history.
     pub(crate) trust: Trust,
     /// What a live id of the position carries.
     pub(crate) w: Instant,
-    /// Set until the feed has passed its L.
-    pub(crate) split: Option<Mark>,
     /// Whether `live` was said.
-    live: bool,
+    pub(crate) live: bool,
     /// The position of the last id that was sent.
     told: Position,
     /// What was stamped at or before it has been sent; at least `w`.
@@ -90,8 +107,8 @@ pub(crate) enum Trust {
 
 impl<'a> Follow<'a> {
     pub(crate) fn new(
-        shared: &'a Shared,
-        filter: &'a Filter,
+        shared: &'a Arc<Shared>,
+        judge: Judge,
         out: &'a Out,
         run: u64,
         (last, trust): (Anchor, Trust),
@@ -100,14 +117,13 @@ impl<'a> Follow<'a> {
         let quiet = Clock::now() + POSITION_EVERY;
         Self {
             shared,
-            filter,
+            ids: Ids { scope: judge.filter().scope_hash32(), phase: Phase::Plain },
+            judge,
             out,
             run,
-            scope: filter.scope_hash32(),
             last,
             trust,
             w,
-            split: None,
             live: false,
             told: last.position,
             complete: w,
@@ -117,19 +133,31 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Runs until the subscriber is lost.
-    pub(crate) async fn run(&mut self) -> Lost {
+    /// Runs until the subscriber is lost, or the members of its Group change.
+    pub(crate) async fn run(&mut self) -> Ended {
         loop {
-            if let Err(lost) = self.turn().await {
-                return lost;
+            if let Err(ended) = self.turn().await {
+                return ended;
             }
         }
     }
 
-    async fn turn(&mut self) -> Result<(), Lost> {
-        Box::pin(self.journal_to_its_end()).await?;
+    /// Follows until everything committed before a place in the log was passed.
+    pub(crate) async fn until(&mut self, l: Lsn) -> Result<(), Ended> {
+        Box::pin(self.journal_to(Some(l))).await
+    }
+
+    async fn turn(&mut self) -> Result<(), Ended> {
+        Box::pin(self.journal_to(None)).await?;
         let shared = self.shared;
-        let mut joined = shared.hub.join(self.filter);
+        let mut joined = match shared.hub.join(&self.judge, self.last.position) {
+            Ok(joined) => joined,
+            // A Group has changed since: that is on its way to the journal.
+            Err(head) => {
+                self.same_run(head.run)?;
+                return Box::pin(self.journal_up_to(head)).await;
+            }
+        };
         self.same_run(joined.head.run)?;
         Box::pin(self.journal_up_to(joined.head)).await?;
         if !std::mem::replace(&mut self.live, true) {
@@ -144,20 +172,21 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
-    /// Reads what is on disk, without a place in a channel, and waits for more while there is a split, or while the place that the
-    /// subscriber came with has not been passed: the change there, which its client has, was lost in a crash of ours, and
+    /// Reads what is on disk, without a place in a channel, and waits for more up to a place in the log, while there is a split, or
+    /// while the place that the subscriber came with has not been passed: the change there, which its client has, was lost in a crash of ours, and
     /// comes again; or it was never in this history.
-    async fn journal_to_its_end(&mut self) -> Result<(), Lost> {
+    async fn journal_to(&mut self, l: Option<Lsn>) -> Result<(), Ended> {
         let mut durable = self.shared.durable.clone();
         loop {
             let on_disk = *durable.borrow_and_update();
             self.same_run(on_disk.run)?;
             self.journal(on_disk.head).await?;
             self.compare_with_head(&on_disk)?;
-            if self.split.is_some_and(|mark| passed(&on_disk, self.last.position, mark.l)) {
-                self.split = None;
+            if self.ids.split().is_some_and(|mark| passed(&on_disk, self.last.position, mark.l)) {
+                self.ids.phase = Phase::Plain;
             }
-            if self.split.is_none() && self.trust == Trust::Verified {
+            let there = l.is_none_or(|l| passed(&on_disk, self.last.position, l));
+            if there && self.ids.split().is_none() && self.trust == Trust::Verified {
                 return Ok(());
             }
             if self.trust != Trust::Verified {
@@ -176,20 +205,20 @@ impl<'a> Follow<'a> {
     }
 
     /// Compares the place that the subscriber came with, where nothing that follows it was read.
-    fn compare_with_head(&mut self, on_disk: &Durable) -> Result<(), Lost> {
+    fn compare_with_head(&mut self, on_disk: &Durable) -> Result<(), Ended> {
         if self.trust == Trust::Verified {
             return Ok(());
         }
         if self.last == on_disk.head {
             self.trust = Trust::Verified;
         } else if on_disk.head.position >= self.last.position || on_disk.lsn > self.last.position.commit_lsn {
-            return Err(self.other_history());
+            return Err(self.other_history().into());
         }
         Ok(())
     }
 
     /// Waits until the joining point is on disk, and reads up to it.
-    async fn journal_up_to(&mut self, head: Head) -> Result<(), Lost> {
+    async fn journal_up_to(&mut self, head: Head) -> Result<(), Ended> {
         let mut durable = self.shared.durable.clone();
         let there =
             |durable: &Durable| durable.run != head.run || durable.head.position >= head.last.position;
@@ -200,7 +229,7 @@ impl<'a> Follow<'a> {
     }
 
     /// Reads the journal up to a position that is on disk.
-    async fn journal(&mut self, until: Anchor) -> Result<(), Lost> {
+    async fn journal(&mut self, until: Anchor) -> Result<(), Ended> {
         let mut pace = Pace::new(READ_BYTES);
         while self.last.position < until.position {
             self.tell_freshness(self.shared.hub.head().stale).await;
@@ -210,9 +239,8 @@ impl<'a> Follow<'a> {
                 from: self.last,
                 verified: self.trust == Trust::Verified,
                 until,
-                filter: self.filter.clone(),
-                scope: self.scope,
-                split: self.split,
+                judge: self.judge.clone(),
+                ids: self.ids,
                 w: self.w,
                 bytes: pace.bytes(),
             };
@@ -222,9 +250,9 @@ impl<'a> Follow<'a> {
                 Ok(Ok(read)) => read,
                 Ok(Err(JournalError::Corrupt(what))) => {
                     tracing::error!(what, "the journal is damaged: its readers are reset");
-                    return Err(self.lost("the journal is damaged"));
+                    return Err(self.lost("the journal is damaged").into());
                 }
-                Err(error) if error.is_panic() => return Err(self.lost("the journal is damaged")),
+                Err(error) if error.is_panic() => return Err(self.lost("the journal is damaged").into()),
                 Ok(Err(error)) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -238,9 +266,10 @@ impl<'a> Follow<'a> {
             };
             self.same_run(self.shared.durable.borrow().run)?;
             if read.other_history {
-                return Err(self.other_history());
+                return Err(self.other_history().into());
             }
-            let ended = read.last.position == self.last.position && read.large.is_none();
+            let stopped = read.large.is_some() || read.unknown || read.group_change.is_some();
+            let ended = read.last.position == self.last.position && !stopped;
             if !ended {
                 self.trust = Trust::Verified;
             }
@@ -257,10 +286,14 @@ impl<'a> Follow<'a> {
                 continue;
             }
             if read.unknown {
-                return Err(self.lost("the log does not have what a resource was before a change"));
+                return Err(self.lost("the log does not have what a resource was before a change").into());
+            }
+            if let Some(change) = read.group_change {
+                self.heed(change).await?;
+                continue;
             }
             if read.gap {
-                return Err(self.lost("what follows that event is no longer kept"));
+                return Err(self.lost("what follows that event is no longer kept").into());
             }
             if ended {
                 // Between the position and the end there are no entries left.
@@ -270,27 +303,38 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
+    /// Looks at a change of a Group, the next entry, before it is passed.
+    async fn heed(&mut self, change: Position) -> Result<(), Ended> {
+        let Judge::Members(judge) = &mut self.judge else { return Ok(()) };
+        let Compartment::Group { id, only } = &judge.filter.compartment else { return Ok(()) };
+        let as_of = AsOf { shared: self.shared, out: self.out, id, only: only.as_ref() };
+        let members = match as_of.members(change).await {
+            Ok(members) => members,
+            Err(NoMembers::Gone(why)) => return Err(Ended::Gone(why)),
+            Err(NoMembers::NotKept(why)) => return Err(self.lost(why).into()),
+            Err(NoMembers::Source(error)) => return Err(Ended::Source(error)),
+        };
+        match self.ids.phase {
+            Phase::Plain | Phase::Split(_) if members.patients != judge.send => return Err(Ended::Moves),
+            Phase::Plain | Phase::Split(_) => judge.groups = members.groups,
+            Phase::Moving { .. } | Phase::Fading { .. } => {
+                judge.send = Arc::new(judge.send.and(&members.patients));
+                judge.groups = Arc::new(judge.groups.union(&members.groups).cloned().collect());
+            }
+        }
+        judge.heeded = change;
+        Ok(())
+    }
+
     /// Sends a large entry, part by part.
-    async fn large(&mut self, large: LargeEntry) -> Result<(), Lost> {
+    async fn large(&mut self, large: LargeEntry) -> Result<(), Ended> {
         let LargeEntry { anchor, event, length, w } = large;
         let passed = self.id();
         let frame = LargeFrame { shared: self.shared, out: self.out, budget: &self.shared.budget };
-        frame.begin(&id_at(self.run, self.scope, anchor, w, self.split), event, &passed).await;
-        let (mut sent, mut number) = (0, 0);
-        while sent < length {
-            let (journal, position) = (self.shared.journal.clone(), anchor.position);
-            let part = move || {
-                let part = journal.part(position, number).map_err(io::Error::other)?;
-                part.ok_or_else(|| io::Error::other("what was being sent is no longer kept"))
-            };
-            match frame.piece(&passed, part).await {
-                Ok(bytes) => sent += bytes as u64,
-                Err(error) => {
-                    tracing::warn!(%error, "a large change cannot be read from the journal: its stream ends");
-                    return Err(Lost { in_frame: true, ..self.lost("what was being sent cannot be read") });
-                }
-            }
-            number += 1;
+        frame.begin(&self.ids.at(self.run, anchor, w), event, &passed).await;
+        if let Err(error) = frame.parts(anchor.position, length, &passed).await {
+            tracing::warn!(%error, "a large change cannot be read from the journal: its stream ends");
+            return Err(Lost { in_frame: true, ..self.lost("what was being sent cannot be read") }.into());
         }
         self.last = anchor;
         self.w = self.w.max(w);
@@ -410,14 +454,14 @@ impl<'a> Follow<'a> {
             Trust::Verified => self.run,
             Trust::Compared { run, .. } => run,
         };
-        id_at(run, self.scope, self.last, self.w, self.split)
+        self.ids.at(run, self.last, self.w)
     }
 
-    fn same_run(&self, run: u64) -> Result<(), Lost> {
+    fn same_run(&self, run: u64) -> Result<(), Ended> {
         if run == self.run {
             Ok(())
         } else {
-            Err(self.lost("the database's history or the journal is another"))
+            Err(self.lost("the database's history or the journal is another").into())
         }
     }
 
@@ -425,7 +469,7 @@ impl<'a> Follow<'a> {
         Lost { forked: true, ..self.lost(OTHER_HISTORY) }
     }
 
-    fn lost(&self, reason: &'static str) -> Lost {
+    pub(crate) fn lost(&self, reason: &'static str) -> Lost {
         let forked = matches!(self.trust, Trust::Compared { proven: false, .. });
         Lost { since: self.w, run: self.run, id: self.id(), reason, forked, in_frame: false }
     }

@@ -5,9 +5,9 @@ use crate::budget::{Budget, Held};
 use crate::id::{Cursor, Place, Replaying, RowIds};
 use crate::pieces::{PIECE_BYTES, Piece, Pieces};
 use crate::source::PageRows;
-use crate::{EventId, Frames, Framing, Tally};
+use crate::{EventId, Frames, Framing, Kind, Tally};
 use bytes::Bytes;
-use fhir::{Instant, ResourceType};
+use fhir::{Instant, ResourceType, write_out_of_scope};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -41,6 +41,8 @@ pub(crate) struct Framed {
     /// Any row of the stage: what ids have in common.
     row: Replaying,
     event: ResourceType,
+    /// Whether the rows leave, and do not come.
+    leaving: bool,
     ids: RowIds,
     spare: Spare,
     /// The pieces that are full.
@@ -70,9 +72,12 @@ impl Written {
 impl Framed {
     /// A page with rows like this one.
     pub(crate) fn new(framing: Arc<dyn Framing>, spare: &Spare, row: Replaying) -> Self {
+        let leaving = row.group.is_some_and(|group| group.leaving);
+        let kind = if leaving { Kind::Deletion } else { row.cursor.kind };
         Self {
             framing,
-            event: row.cursor.kind.event(row.cursor.resource_type),
+            event: kind.event(row.cursor.resource_type),
+            leaving,
             ids: RowIds::new(&row),
             row,
             spare: spare.clone(),
@@ -115,7 +120,15 @@ impl PageRows for Framed {
         let frames = &mut self.last.frames.frames;
         let start = frames.len();
         self.framing.begin(self.ids.text(stamp, id), self.event, frames);
-        if !write(frames) {
+        let data = frames.len();
+        let mut written = write(frames);
+        if self.leaving {
+            // Of what leaves only that is told.
+            frames.truncate(data);
+            let Cursor { resource_type, .. } = self.row.cursor;
+            written &= write_out_of_scope(resource_type, id, self.row.mark.w, frames).is_ok();
+        }
+        if !written {
             frames.truncate(start);
             return;
         }

@@ -7,6 +7,7 @@
 
 use crate::budget::{Budget, Held};
 use crate::journal::{State, is_large};
+use crate::judge::Judge;
 use crate::routes::Routes;
 use crate::subscription::Tally;
 use crate::{Anchor, Batch, Change, EventId, Framing, Kind, LARGE_BYTES, Lsn, Mark, Position};
@@ -78,11 +79,13 @@ pub(crate) struct Chunk {
 struct Inner {
     head: Head,
     pending: VecDeque<Mark>,
-    channels: HashMap<Filter, usize>,
+    channels: HashMap<Key, usize>,
     /// By number; a number is used again when its channel is gone.
     slots: Vec<Option<Channel>>,
     free: Vec<usize>,
     routes: Routes,
+    /// Where each Group changed last, since the service started.
+    groups: HashMap<Box<str>, Position>,
     /// Channels that the batch in hand concerns.
     touched: Vec<usize>,
     /// What was sent and may not have been taken yet, oldest first.
@@ -93,8 +96,27 @@ struct Inner {
 
 const SWEEP_AT: usize = 1024;
 
-struct Channel {
+/// What those who share a channel have in common: the request, and who is a member of its Group.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
     filter: Filter,
+    /// Where the set of members lies in memory, which is shared: it lives as long as the channel.
+    members: usize,
+}
+
+impl Key {
+    fn of(judge: &Judge) -> Self {
+        let members = match judge {
+            Judge::Filter(_) => 0,
+            Judge::Members(members) => Arc::as_ptr(&members.send).addr(),
+        };
+        Self { filter: judge.filter().clone(), members }
+    }
+}
+
+struct Channel {
+    key: Key,
+    judge: Judge,
     /// What ids say of the filter.
     scope: Option<u32>,
     sender: broadcast::Sender<Live>,
@@ -138,7 +160,7 @@ pub(crate) struct Joined {
     receiver: Option<broadcast::Receiver<Live>>,
     /// The head at that moment: what lies beyond comes through the channel.
     pub(crate) head: Head,
-    filter: Filter,
+    key: Key,
     hub: Arc<Hub>,
 }
 
@@ -151,6 +173,7 @@ impl Hub {
             slots: Vec::new(),
             free: Vec::new(),
             routes: Routes::new(),
+            groups: HashMap::new(),
             touched: Vec::new(),
             sent: VecDeque::new(),
             sweep_at: SWEEP_AT,
@@ -191,6 +214,7 @@ impl Hub {
         inner.slots.clear();
         inner.free.clear();
         inner.routes = Routes::new();
+        inner.groups.clear();
     }
 
     /// Publishes a batch, whose changes all lie beyond the head, and returns what its ids carry.
@@ -302,20 +326,28 @@ impl Hub {
         }
     }
 
-    /// Enters the channel of a filter.
-    pub(crate) fn join(self: &Arc<Self>, filter: &Filter) -> Joined {
+    /// Enters the channel of a filter, or of a filter and of members who are known as of a position: the head, if one of their
+    /// Groups has changed since.
+    pub(crate) fn join(self: &Arc<Self>, judge: &Judge, as_of: Position) -> Result<Joined, Head> {
+        let key = Key::of(judge);
         let mut inner = self.inner.lock();
-        let number = match inner.channels.get(filter) {
+        if let Judge::Members(members) = judge {
+            let changed = |id: &Box<str>| inner.groups.get(id).is_some_and(|last| *last > as_of);
+            if members.groups.iter().any(changed) {
+                return Err(inner.head);
+            }
+        }
+        let number = match inner.channels.get(&key) {
             Some(number) => *number,
-            None => inner.open(filter),
+            None => inner.open(&key, judge),
         };
         let receiver = inner.slots[number].as_ref().map(|channel| channel.sender.subscribe());
-        Joined { receiver, head: inner.head, filter: filter.clone(), hub: self.clone() }
+        Ok(Joined { receiver, head: inner.head, key, hub: self.clone() })
     }
 
-    fn leave(&self, filter: &Filter) {
+    fn leave(&self, key: &Key) {
         let mut inner = self.inner.lock();
-        let Some(number) = inner.channels.get(filter).copied() else { return };
+        let Some(number) = inner.channels.get(key).copied() else { return };
         let deserted =
             inner.slots[number].as_ref().is_some_and(|channel| channel.sender.receiver_count() == 0);
         if deserted {
@@ -325,10 +357,11 @@ impl Hub {
 }
 
 impl Inner {
-    fn open(&mut self, filter: &Filter) -> usize {
+    fn open(&mut self, key: &Key, judge: &Judge) -> usize {
         let channel = Channel {
-            filter: filter.clone(),
-            scope: filter.scope_hash32(),
+            key: key.clone(),
+            judge: judge.clone(),
+            scope: judge.filter().scope_hash32(),
             sender: broadcast::Sender::new(CAPACITY),
             changes: Vec::new(),
         };
@@ -342,33 +375,39 @@ impl Inner {
                 self.slots.len() - 1
             }
         };
-        self.channels.insert(filter.clone(), number);
-        self.routes.add(number, filter);
+        self.channels.insert(key.clone(), number);
+        self.routes.add(number, judge);
         number
     }
 
     /// Who still listens to it goes on in the journal.
     fn close(&mut self, number: usize) {
         if let Some(channel) = self.slots[number].take() {
-            self.channels.remove(&channel.filter);
-            self.routes.remove(number, &channel.filter);
+            self.channels.remove(&channel.key);
+            self.routes.remove(number, &channel.judge);
             self.free.push(number);
         }
     }
 
     /// Which channels a batch concerns, and with which changes; and what tells of those that make a resource leave a scope.
     fn match_channels(&mut self, batch: &Batch) -> Removals {
-        let Self { routes, slots, touched, .. } = self;
+        let Self { routes, slots, touched, groups, .. } = self;
         let (mut removals, mut blind) = (Removals::default(), Vec::new());
         for (index, change) in batch.changes.iter().enumerate() {
+            if change.resource_type == ResourceType::GROUP
+                && let Some(id) = change.id()
+            {
+                groups.insert(id.into(), change.position);
+                // Who follows its members finds the change in the journal, and who they are then.
+                blind.extend(routes.of_group(id));
+            }
             routes.each(change, |number| {
                 let Some(channel) = &mut slots[number] else { return };
-                debug_assert!(channel.filter.is_scoped() || channel.filter.matches(change.resource_type));
                 let leaves = match channel.scope {
                     None => false,
                     // It is concerned for several patients.
                     Some(_) if channel.changes.last().is_some_and(|(last, _)| *last == index) => return,
-                    Some(_) => match change.verdict(&channel.filter) {
+                    Some(_) => match channel.judge.change(change) {
                         Some(Verdict::Nothing) => return,
                         Some(Verdict::Send) => false,
                         Some(Verdict::Remove) if change.kind == Kind::Deletion => false,
@@ -442,6 +481,6 @@ impl Joined {
 impl Drop for Joined {
     fn drop(&mut self) {
         self.receiver = None;
-        self.hub.leave(&self.filter);
+        self.hub.leave(&self.key);
     }
 }

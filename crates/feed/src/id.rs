@@ -43,6 +43,19 @@ pub(crate) enum Place {
     },
     /// In the pages.
     Replay(Replaying),
+    /// In the feed, while the members of a Group change or have changed.
+    Changing {
+        run: u64,
+        scope: u32,
+        anchor: Anchor,
+        /// Before the first change after which they differ from those whose resources the client has.
+        from: Anchor,
+        /// Where they changed for the client, and up to where what left meanwhile is told.
+        fading: Option<(Anchor, Lsn)>,
+        w: Instant,
+    },
+    /// In what was written lately of patients who joined a Group.
+    Recent { pages: Box<Replaying>, at: Position },
     /// Of a release whose ids did not name the transaction: not to be continued.
     Old {
         epoch: u64,
@@ -61,8 +74,38 @@ pub(crate) struct Replaying {
     pub(crate) mark: Mark,
     /// Of the request's filter: another filter's pages are others.
     pub(crate) filter: u32,
+    /// Of a Group's members.
+    pub(crate) group: Option<GroupPages>,
     /// The last row sent.
     pub(crate) cursor: Cursor,
+}
+
+impl Replaying {
+    /// Before all rows of a Group's members.
+    pub(crate) fn beginning(
+        run: u64,
+        since: Option<Instant>,
+        mark: Mark,
+        filter: u32,
+        group: Option<GroupPages>,
+    ) -> Self {
+        let resource_type = ResourceType::PATIENT;
+        let cursor = Cursor { kind: Kind::Upsert, resource_type, stamp: Instant::MIN, id: "".into() };
+        Self { run, since, mark, filter, group, cursor }
+    }
+}
+
+/// Pages of those who join and leave a Group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct GroupPages {
+    /// Before the first change after which the members differ from those whose resources the client has; none at the beginning.
+    pub(crate) from: Option<Anchor>,
+    /// Where they change.
+    pub(crate) to: Anchor,
+    /// What leaves, not what comes.
+    pub(crate) leaving: bool,
+    /// Which of the batches of patients.
+    pub(crate) batch: u32,
 }
 
 /// A row among the pages.
@@ -87,6 +130,11 @@ const REPLAY: u8 = 0x23;
 const OLD: u8 = 0x24;
 const LIVE_IN_SCOPE: u8 = 0x25;
 const SPLIT_IN_SCOPE: u8 = 0x26;
+const MOVING: u8 = 0x27;
+const FADING: u8 = 0x28;
+const RECENT: u8 = 0x29;
+const REPLAY_OF_GROUP: u8 = 0x2a;
+const REPLAY_OF_NEW_GROUP: u8 = 0x2b;
 const LIVE_BEFORE: u8 = 0x11;
 const SPLIT_BEFORE: u8 = 0x12;
 const REPLAY_BEFORE: u8 = 0x13;
@@ -110,6 +158,8 @@ impl EventId {
             Place::Beginning => None,
             Place::Live { run, .. } | Place::Split { run, .. } => Some(*run),
             Place::Replay(place) => Some(place.run),
+            Place::Changing { run, .. } => Some(*run),
+            Place::Recent { pages, .. } => Some(pages.run),
             // An epoch was one run then.
             Place::Old { epoch, .. } => Some(*epoch),
         }
@@ -138,6 +188,24 @@ impl EventId {
             Place::Replay(replay) => {
                 put_stage(replay, &mut bytes);
                 put_row(replay.cursor.stamp, &replay.cursor.id, &mut bytes);
+            }
+            Place::Changing { run, scope, anchor, from, fading, w } => {
+                bytes.push(if fading.is_some() { FADING } else { MOVING });
+                put_u64(*run, &mut bytes);
+                put_scope(Some(*scope), &mut bytes);
+                put_anchor(*anchor, &mut bytes);
+                put_anchor(*from, &mut bytes);
+                if let Some((to, until)) = fading {
+                    put_anchor(*to, &mut bytes);
+                    put_u64(until.get(), &mut bytes);
+                }
+                put_instant(*w, &mut bytes);
+            }
+            Place::Recent { pages, at } => {
+                bytes.push(RECENT);
+                put_position(*at, &mut bytes);
+                put_stage(pages, &mut bytes);
+                put_row(pages.cursor.stamp, &pages.cursor.id, &mut bytes);
             }
             Place::Old { epoch, since } => {
                 bytes.push(OLD);
@@ -188,7 +256,15 @@ impl RowIds {
 
 /// What the rows of a stage have in common.
 fn put_stage(row: &Replaying, out: &mut Vec<u8>) {
-    out.push(REPLAY);
+    out.push(match &row.group {
+        None => REPLAY,
+        Some(GroupPages { from: Some(_), .. }) => REPLAY_OF_GROUP,
+        Some(GroupPages { from: None, .. }) => REPLAY_OF_NEW_GROUP,
+    });
+    if let Some(GroupPages { from, to, leaving, batch }) = row.group {
+        from.into_iter().chain([to]).for_each(|anchor| put_anchor(anchor, out));
+        put_varint(u64::from(batch) << 1 | u64::from(leaving), out);
+    }
     put_u64(row.run, out);
     put_instant(row.since.unwrap_or(Instant::MIN), out);
     put_mark(row.mark, out);
@@ -301,7 +377,20 @@ impl Fields<'_> {
         self.instant().map(|since| Some(since).filter(|since| *since != Instant::MIN))
     }
 
-    fn replay(&mut self) -> Option<Replaying> {
+    /// Of a Group's members; `joined`: there was nobody before.
+    fn group(&mut self, joined: bool) -> Option<GroupPages> {
+        let from = if joined { None } else { Some(self.anchor()?) };
+        let to = self.anchor()?;
+        let number = self.varint()?;
+        Some(GroupPages { from, to, leaving: number & 1 == 1, batch: u32::try_from(number >> 1).ok()? })
+    }
+
+    fn replay(&mut self, tag: u8) -> Option<Replaying> {
+        let group = match tag {
+            REPLAY | REPLAY_BEFORE => None,
+            REPLAY_OF_GROUP | REPLAY_OF_NEW_GROUP => Some(self.group(tag == REPLAY_OF_NEW_GROUP)?),
+            _ => return None,
+        };
         let run = self.u64()?;
         let since = self.since()?;
         let mark = self.mark()?;
@@ -315,7 +404,7 @@ impl Fields<'_> {
         };
         let stamp = self.instant()?;
         let id = std::str::from_utf8(std::mem::take(&mut self.0)).ok()?.into();
-        Some(Replaying { run, since, mark, filter, cursor: Cursor { kind, resource_type, stamp, id } })
+        Some(Replaying { run, since, mark, filter, group, cursor: Cursor { kind, resource_type, stamp, id } })
     }
 
     fn place(&mut self) -> Option<Place> {
@@ -335,7 +424,20 @@ impl Fields<'_> {
                 mark: self.mark()?,
                 w: self.instant()?,
             },
-            REPLAY => Place::Replay(self.replay()?),
+            REPLAY | REPLAY_OF_GROUP | REPLAY_OF_NEW_GROUP => Place::Replay(self.replay(tag)?),
+            MOVING | FADING => Place::Changing {
+                run: self.u64()?,
+                scope: self.take().map(u32::from_be_bytes)?,
+                anchor: self.anchor()?,
+                from: self.anchor()?,
+                fading: if tag == FADING { Some((self.anchor()?, Lsn::new(self.u64()?))) } else { None },
+                w: self.instant()?,
+            },
+            RECENT => {
+                let at = self.position()?;
+                let [tag] = self.take()?;
+                Place::Recent { pages: Box::new(self.replay(tag)?), at }
+            }
             OLD => Place::Old { epoch: self.u64()?, since: self.since()? },
             LIVE_BEFORE => {
                 let (epoch, _) = (self.u64()?, self.position()?);
@@ -346,7 +448,7 @@ impl Fields<'_> {
                 Place::Old { epoch, since: self.since()? }
             }
             REPLAY_BEFORE => {
-                let Replaying { run: epoch, since, .. } = self.replay()?;
+                let Replaying { run: epoch, since, .. } = self.replay(tag)?;
                 Place::Old { epoch, since }
             }
             _ => return None,

@@ -3,7 +3,7 @@
 use crate::budget::{Budget, Held};
 use crate::feed::Shared;
 use crate::subscription::{Out, Tally};
-use crate::{EventId, Frames, Item};
+use crate::{EventId, Frames, Item, Position};
 use bytes::Bytes;
 use fhir::ResourceType;
 use std::io;
@@ -40,6 +40,21 @@ impl LargeFrame<'_> {
         self.budget.fit(&mut held, length);
         self.send(Held::attach(held, bytes), passed.clone()).await;
         Ok(length)
+    }
+
+    /// Reads and sends the data of an entry of the journal, which is stored in parts.
+    pub(crate) async fn parts(&self, position: Position, length: u64, passed: &EventId) -> io::Result<()> {
+        let (mut sent, mut number) = (0, 0);
+        while sent < length {
+            let journal = self.shared.journal.clone();
+            let part = move || {
+                let part = journal.part(position, number).map_err(io::Error::other)?;
+                part.ok_or_else(|| io::Error::other("what was being sent is no longer kept"))
+            };
+            sent += self.piece(passed, part).await? as u64;
+            number += 1;
+        }
+        Ok(())
     }
 
     /// Sends what comes after the data, with the id that is passed with it.

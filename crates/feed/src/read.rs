@@ -1,12 +1,13 @@
 //! Reading the journal for one subscriber: a run of blocks, matched and framed.
 
 use crate::budget::{Budget, Held};
-use crate::change::decide;
+use crate::id::Place;
 use crate::journal::{Block, Entry, Header, Journal, JournalError, Probes};
+use crate::judge::Judge;
 use crate::pieces::{PIECE_BYTES, Piece, Pieces};
 use crate::subscription::Tally;
-use crate::{Anchor, EventId, Frames, Framing, Kind, Mark, Position};
-use fhir::{Filter, Instant, ResourceType, Verdict, write_out_of_scope};
+use crate::{Anchor, EventId, Frames, Framing, Kind, Lsn, Mark, Position};
+use fhir::{Instant, ResourceType, Verdict, write_out_of_scope};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -25,11 +26,10 @@ pub(crate) struct Wanted {
     pub(crate) verified: bool,
     /// ... up to this, which is on disk.
     pub(crate) until: Anchor,
-    pub(crate) filter: Filter,
-    /// What ids say of it.
-    pub(crate) scope: Option<u32>,
-    /// Only what lies on the feed's side of it.
-    pub(crate) split: Option<Mark>,
+    /// What the reader is told.
+    pub(crate) judge: Judge,
+    /// What its ids say.
+    pub(crate) ids: Ids,
     /// What the reader's own ids carry: all stamped at or before it was sent.
     pub(crate) w: Instant,
     /// About how many bytes of frames.
@@ -51,6 +51,8 @@ pub(crate) struct Read {
     pub(crate) other_history: bool,
     /// What follows `last` may have left what was asked for: the log did not say to whom it belonged.
     pub(crate) unknown: bool,
+    /// What follows `last` is a change of a Group, or of the clock, with which the members may change.
+    pub(crate) group_change: Option<Position>,
     /// Of all frames.
     bytes: usize,
 }
@@ -109,17 +111,16 @@ impl Read {
         entry: &Entry<'_>,
         Buffers { id, removal }: &mut Buffers,
     ) -> Result<bool, JournalError> {
+        if wanted.judge.stops_at(entry) {
+            self.group_change = Some(entry.position);
+            return Ok(false);
+        }
         let anchor = Anchor { position: entry.position, transaction: entry.transaction };
         let w = header.w.max(wanted.w);
         let (event, data) = match wanted.verdict(entry)? {
             Some(Verdict::Nothing) => return Ok(true),
             None => {
                 self.unknown = true;
-                if let Some(piece) = self.pieces.last()
-                    && piece.passed.last.position > self.last.position
-                {
-                    self.last = piece.passed.last;
-                }
                 return Ok(false);
             }
             Some(Verdict::Remove) if entry.kind == Kind::Upsert => {
@@ -140,7 +141,7 @@ impl Read {
             }
         };
         id.clear();
-        wanted.id(anchor, w).write(id);
+        wanted.ids.at(wanted.run, anchor, w).write(id);
         let piece = self.piece();
         let before = piece.frames.len();
         framing.frame(id, event, data, &mut piece.frames);
@@ -177,9 +178,10 @@ pub(crate) fn read(
         gap: false,
         other_history: false,
         unknown: false,
+        group_change: None,
         bytes: 0,
     };
-    let probes = Probes::of(&wanted.filter.compartment);
+    let probes = wanted.judge.probes();
     let mut buffers = Buffers::default();
     let (from, until) = (wanted.from.position, wanted.until.position);
     let mut verified = wanted.verified;
@@ -193,18 +195,21 @@ pub(crate) fn read(
             read.other_history = true;
             return Ok(false);
         }
-        let of_types = header.types.iter().any(|resource_type| wanted.filter.matches(resource_type));
-        if of_types && header.patients.may_have(&probes) {
+        if wanted.looks_into(header, &probes) {
+            let mut passed = None;
             for entry in block()?.entries() {
                 let entry = entry?;
                 if entry.position > until {
                     break;
                 }
-                if entry.position <= from {
-                    continue;
-                }
-                if !read.entry(framing, wanted, header, &entry, &mut buffers)? {
+                if entry.position > from && !read.entry(framing, wanted, header, &entry, &mut buffers)? {
+                    if let Some(passed) = passed {
+                        (read.last, read.w) = (passed, Some(header.w));
+                    }
                     return Ok(false);
+                }
+                if entry.position > read.last.position {
+                    passed = Some(Anchor { position: entry.position, transaction: entry.transaction });
                 }
             }
         }
@@ -246,38 +251,68 @@ fn has(
 }
 
 impl Wanted {
-    /// What is to be told of an entry; `None`: that cannot be known.
-    fn verdict(&self, entry: &Entry<'_>) -> Result<Option<Verdict>, JournalError> {
-        let in_tables =
-            self.split.is_some_and(|mark| !mark.leaves_to_feed(entry.stamp, entry.position.commit_lsn));
-        if in_tables || !self.filter.matches(entry.resource_type) {
-            return Ok(Some(Verdict::Nothing));
-        }
-        if self.scope.is_none() {
-            return Ok(Some(Verdict::Send));
-        }
-        let (patients, before) = (entry.patients()?, entry.before()?);
-        Ok(decide(&self.filter, entry.resource_type, entry.kind, &patients, &before))
+    fn looks_into(&self, header: &Header, probes: &Probes) -> bool {
+        let asks = |resource_type| self.judge.asks_for(resource_type);
+        let of_types = header.types.iter().any(asks);
+        // A Group belongs to no patient.
+        let of_groups = matches!(self.judge, Judge::Members(_)) && header.types.contains(ResourceType::GROUP);
+        of_types && (of_groups || header.patients.may_have(probes))
     }
 
-    /// The id of a position: it carries the mark as long as the feed may not have passed its L.
-    fn id(&self, anchor: Anchor, w: Instant) -> EventId {
-        id_at(self.run, self.scope, anchor, w, self.split)
+    /// What is to be told of an entry; `None`: that cannot be known.
+    fn verdict(&self, entry: &Entry<'_>) -> Result<Option<Verdict>, JournalError> {
+        let split = self.ids.split();
+        if split.is_some_and(|mark| !mark.leaves_to_feed(entry.stamp, entry.position.commit_lsn)) {
+            return Ok(Some(Verdict::Nothing));
+        }
+        self.judge.entry(entry)
     }
 }
 
-/// The id of a position in the feed, with the mark while there is a split.
-pub(crate) fn id_at(
-    run: u64,
-    scope: Option<u32>,
-    anchor: Anchor,
-    w: Instant,
-    split: Option<Mark>,
-) -> EventId {
-    match split {
-        Some(mark) if anchor.position.commit_lsn < mark.l => {
-            EventId(crate::id::Place::Split { run, scope, anchor, mark, w })
+/// What the ids of a stream say besides the position.
+#[derive(Clone, Copy)]
+pub(crate) struct Ids {
+    /// Of the filter.
+    pub(crate) scope: Option<u32>,
+    pub(crate) phase: Phase,
+}
+
+/// Where a stream is between the tables and the feed, or between members and members.
+#[derive(Clone, Copy)]
+pub(crate) enum Phase {
+    /// All is in the feed.
+    Plain,
+    /// The feed may not have passed the mark's L: what lies on the tables' side of the mark has been sent.
+    Split(Mark),
+    /// The members differ since this, and what that means for the client is yet to be told.
+    Moving { from: Anchor },
+    /// What left when the members changed is still told, up to there in the log.
+    Fading { from: Anchor, to: Anchor, until: Lsn },
+}
+
+impl Ids {
+    /// Only what lies on the feed's side of this is sent.
+    pub(crate) const fn split(self) -> Option<Mark> {
+        match self.phase {
+            Phase::Split(mark) => Some(mark),
+            Phase::Plain | Phase::Moving { .. } | Phase::Fading { .. } => None,
         }
-        _ => EventId::live(run, scope, anchor, w),
+    }
+
+    /// The id of a position in the feed.
+    pub(crate) fn at(self, run: u64, anchor: Anchor, w: Instant) -> EventId {
+        let Self { scope, phase } = self;
+        let changing = |from, fading| {
+            let scope = scope.unwrap_or_default();
+            EventId(Place::Changing { run, scope, anchor, from, fading, w })
+        };
+        match phase {
+            Phase::Split(mark) if anchor.position.commit_lsn < mark.l => {
+                EventId(Place::Split { run, scope, anchor, mark, w })
+            }
+            Phase::Plain | Phase::Split(_) => EventId::live(run, scope, anchor, w),
+            Phase::Moving { from } => changing(from, None),
+            Phase::Fading { from, to, until } => changing(from, Some((to, until))),
+        }
     }
 }

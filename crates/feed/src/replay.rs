@@ -19,7 +19,7 @@ const ROUND_WORTH: Duration = Duration::from_secs(5);
 /// How often W is looked at while a replay waits for it to pass the beginning of the journal.
 const WAIT_FOR_W: Duration = Duration::from_millis(200);
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5);
-const PURGED: &str = "deletions that the client has not heard of were purged from the database";
+pub(crate) const PURGED: &str = "deletions that the client has not heard of were purged from the database";
 const FORKED: &str = "the database's history is another than the one that the client has seen";
 const STEPPED_BACK: &str = "the database's stamps have gone back behind what the client has";
 
@@ -130,7 +130,7 @@ impl Replay<'_> {
 
     /// The first mark whose W has passed the beginning of the journal: what was stamped before it and
     /// committed before the slot was there is in the tables for sure. And the run that it was taken in.
-    async fn first_mark(&self, source: &dyn Source) -> Result<(u64, Sample), SourceError> {
+    pub(crate) async fn first_mark(&self, source: &dyn Source) -> Result<(u64, Sample), SourceError> {
         let mut told = None;
         loop {
             let run = self.shared.durable.borrow().run;
@@ -156,7 +156,8 @@ impl Replay<'_> {
         let compartment = self.filter.compartment.clone();
         let mentions = match &compartment {
             Compartment::Any => return None,
-            Compartment::AnyPatient => None,
+            // A Group's members are read in batches, elsewhere.
+            Compartment::AnyPatient | Compartment::Group { .. } => None,
             Compartment::Patients(patients) => Some(Arc::new(patients.clone())),
         };
         Some(Scope { mentions, wants: Arc::new(move |_, patients| compartment.contains(patients)) })
@@ -221,7 +222,7 @@ impl Shared {
     }
 
     /// The database, as soon as it is known.
-    async fn source(&self, out: &Out) -> Arc<dyn Source> {
+    pub(crate) async fn source(&self, out: &Out) -> Arc<dyn Source> {
         let mut source = self.source.subscribe();
         if source.borrow().is_none() {
             out.waits_for("the database is not connected yet".into()).await;
@@ -285,23 +286,29 @@ impl Round {
         let PageRequest { kind, resource_type, .. } = *request;
         let cursor = Cursor { kind, resource_type, stamp: Instant::MIN, id: "".into() };
         let Self { run, filter, since, mark } = self;
-        Replaying { run, since, mark, filter, cursor }
+        Replaying { run, since, mark, filter, group: None, cursor }
     }
 
     /// What is read, in order: the rows of the types that others refer to first, then the deletions, the
     /// other way round. Without a lower bound there is nobody who could have what was deleted.
     fn stages(self, filter: &Filter) -> impl Iterator<Item = (Kind, ResourceType)> {
-        let mut types: Vec<_> = filter.types.iter().collect();
-        types.sort_by_key(|resource_type| {
-            let name = resource_type.as_str();
-            REFERRED_TO.iter().position(|first| *first == name).unwrap_or(REFERRED_TO.len())
-        });
+        let types = sorted_types(filter);
         let deletions: Vec<_> = match self.since {
             Some(_) => types.iter().rev().map(|resource_type| (Kind::Deletion, *resource_type)).collect(),
             None => Vec::new(),
         };
         types.into_iter().map(|resource_type| (Kind::Upsert, resource_type)).chain(deletions)
     }
+}
+
+/// The types of a request in the order in which their rows are read.
+pub(crate) fn sorted_types(filter: &Filter) -> Vec<ResourceType> {
+    let mut types: Vec<_> = filter.types.iter().collect();
+    types.sort_by_key(|resource_type| {
+        let name = resource_type.as_str();
+        REFERRED_TO.iter().position(|first| *first == name).unwrap_or(REFERRED_TO.len())
+    });
+    types
 }
 
 /// The types that most others refer to.

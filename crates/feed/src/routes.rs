@@ -2,9 +2,12 @@
 //!
 //! Ten thousand streams of one patient each cost a change of somebody else one look-up, not ten thousand.
 
+use crate::group::PatientSet;
+use crate::judge::{ByMembers, Judge};
 use crate::{Before, Change};
-use fhir::{Compartment, Filter, RESOURCE_TYPES};
-use std::collections::HashMap;
+use fhir::{Compartment, RESOURCE_TYPES, ResourceType};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// Channels by what they hear of. A channel is a number.
 pub(crate) struct Routes {
@@ -14,6 +17,15 @@ pub(crate) struct Routes {
     by_patient: HashMap<Box<str>, Vec<usize>>,
     /// The same, all of them.
     of_patients: Vec<usize>,
+    /// Those that hear of the resources of a Group's members. Requests share the set, and there are few of them.
+    by_members: Vec<OfMembers>,
+}
+
+/// Channels of one set of members.
+struct OfMembers {
+    patients: Arc<PatientSet>,
+    groups: Arc<BTreeSet<Box<str>>>,
+    channels: Vec<usize>,
 }
 
 impl Routes {
@@ -22,14 +34,16 @@ impl Routes {
             by_type: vec![Vec::new(); RESOURCE_TYPES],
             by_patient: HashMap::new(),
             of_patients: Vec::new(),
+            by_members: Vec::new(),
         }
     }
 
-    pub(crate) fn add(&mut self, channel: usize, filter: &Filter) {
+    pub(crate) fn add(&mut self, channel: usize, judge: &Judge) {
+        let filter = match judge {
+            Judge::Members(members) => return self.add_members(channel, members),
+            Judge::Filter(filter) => filter,
+        };
         match &filter.compartment {
-            Compartment::Any | Compartment::AnyPatient => {
-                filter.types.iter().for_each(|kind| self.by_type[kind.index()].push(channel));
-            }
             Compartment::Patients(patients) => {
                 for id in patients.iter() {
                     match self.by_patient.get_mut(id) {
@@ -41,16 +55,38 @@ impl Routes {
                 }
                 self.of_patients.push(channel);
             }
+            Compartment::Any | Compartment::AnyPatient | Compartment::Group { .. } => {
+                filter.types.iter().for_each(|kind| self.by_type[kind.index()].push(channel));
+            }
         }
     }
 
-    pub(crate) fn remove(&mut self, channel: usize, filter: &Filter) {
-        match &filter.compartment {
-            Compartment::Any | Compartment::AnyPatient => {
-                for kind in filter.types.iter() {
-                    self.by_type[kind.index()].retain(|other| *other != channel);
-                }
+    fn add_members(&mut self, channel: usize, members: &ByMembers) {
+        let same = |of: &&mut OfMembers| Arc::ptr_eq(&of.patients, &members.send);
+        match self.by_members.iter_mut().find(same) {
+            // The Groups may have come to be more meanwhile, with the same patients in them.
+            Some(of) => {
+                of.channels.push(channel);
+                of.groups = Arc::new(of.groups.union(&members.groups).cloned().collect());
             }
+            None => self.by_members.push(OfMembers {
+                patients: members.send.clone(),
+                groups: members.groups.clone(),
+                channels: vec![channel],
+            }),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, channel: usize, judge: &Judge) {
+        let filter = match judge {
+            Judge::Members(_) => {
+                self.by_members.iter_mut().for_each(|of| of.channels.retain(|other| *other != channel));
+                self.by_members.retain(|of| !of.channels.is_empty());
+                return;
+            }
+            Judge::Filter(filter) => filter,
+        };
+        match &filter.compartment {
             Compartment::Patients(patients) => {
                 for id in patients.iter() {
                     if let Some(channels) = self.by_patient.get_mut(id) {
@@ -62,22 +98,43 @@ impl Routes {
                 }
                 self.of_patients.retain(|other| *other != channel);
             }
+            Compartment::Any | Compartment::AnyPatient | Compartment::Group { .. } => {
+                for kind in filter.types.iter() {
+                    self.by_type[kind.index()].retain(|other| *other != channel);
+                }
+            }
         }
+    }
+
+    /// The channels whose members may change with a Group.
+    pub(crate) fn of_group(&self, id: &str) -> impl Iterator<Item = usize> {
+        let concerned = move |of: &&OfMembers| of.groups.contains(id);
+        self.by_members.iter().filter(concerned).flat_map(|of| of.channels.iter().copied())
     }
 
     /// Calls `concerned` with each channel that the change may concern: some more than once, one after the other for a change.
     pub(crate) fn each(&self, change: &Change, mut concerned: impl FnMut(usize)) {
         self.by_type[change.resource_type.index()].iter().copied().for_each(&mut concerned);
-        if self.by_patient.is_empty() {
+        if self.by_patient.is_empty() && self.by_members.is_empty() {
             return;
         }
         let before = match &change.before {
-            Before::Unknown => return self.of_patients.iter().copied().for_each(concerned),
+            Before::Unknown if change.resource_type != ResourceType::GROUP => {
+                let of_members = self.by_members.iter().flat_map(|of| &of.channels);
+                return self.of_patients.iter().chain(of_members).copied().for_each(concerned);
+            }
             Before::Patients(before) if *before != change.patients => Some(before),
-            Before::Patients(_) | Before::Nothing => None,
+            Before::Patients(_) | Before::Nothing | Before::Unknown => None,
         };
         for id in change.patients.iter().chain(before.into_iter().flat_map(fhir::Patients::iter)) {
             self.by_patient.get(id).into_iter().flatten().copied().for_each(&mut concerned);
+        }
+        for of in &self.by_members {
+            if of.patients.has_any(&change.patients)
+                || before.is_some_and(|before| of.patients.has_any(before))
+            {
+                of.channels.iter().copied().for_each(&mut concerned);
+            }
         }
     }
 }

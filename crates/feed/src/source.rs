@@ -4,6 +4,7 @@
 //! after `w` *or* committed at or beyond `l` is in the feed. Each change is on exactly one side.
 
 use crate::{Kind, Lsn};
+use bytes::Bytes;
 use fhir::{Instant, Patients, ResourceType, TypeSet};
 use std::fmt;
 use std::future::Future;
@@ -138,6 +139,9 @@ pub enum SourceError {
     /// It refuses, and will until somebody mends it.
     #[error("{0}")]
     Refused(String),
+    /// What was asked for is not there any more: why, for the client.
+    #[error("{0}")]
+    Gone(String),
 }
 
 /// A future of a [`Source`].
@@ -167,6 +171,12 @@ pub trait Source: Send + Sync + 'static {
     /// by patients.
     fn knows_patients(&self) -> Answer<'_, ()> {
         Box::pin(async { Ok(()) })
+    }
+
+    /// A Group as it is now, in the form in which it is streamed; `None` if it is not there, or cannot be streamed.
+    fn group<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Bytes>> {
+        let _ = id;
+        Box::pin(async { Ok(None) })
     }
 
     /// Those of these patients who are stored.

@@ -9,7 +9,7 @@ use crate::pieces::{PIECE_BYTES, Pieces};
 use crate::replay::persist;
 use crate::spill::Spill;
 use crate::subscription::Out;
-use crate::{EventId, Item, LargeRow, Page, PageRequest, Scope, Source, SourceError};
+use crate::{EventId, Item, LargeRow, Page, PageRequest, PageRows as _, Scope, Source, SourceError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -95,6 +95,9 @@ impl Stage<'_> {
         let Some(spill) = spill.filter(wanted) else { return Ok(passed) };
         let cursor = Cursor { stamp: large.stamp, id: large.id.clone(), ..self.row.cursor.clone() };
         let id = EventId(Place::Replay(Replaying { cursor, ..self.row.clone() }));
+        if self.row.group.is_some_and(|group| group.leaving) {
+            return Ok(self.send_leaving(large, id).await);
+        }
         let frame = LargeFrame { shared: self.shared, out: self.out, budget: &self.shared.page_budget };
         frame.begin(&id, kind.event(resource_type), &passed).await;
         let mut offset = 0;
@@ -106,6 +109,17 @@ impl Stage<'_> {
         }
         frame.end(id.clone(), kind.event(resource_type)).await;
         Ok(id)
+    }
+
+    /// Tells that a large row leaves.
+    async fn send_leaving(&self, large: &LargeRow, id: EventId) -> EventId {
+        let mut rows = Framed::new(self.shared.framing.clone(), &self.shared.spare, self.row.clone());
+        rows.row(large.stamp, &large.id, &mut |_| true);
+        let pieces = rows.finish(&self.shared.page_budget, None);
+        while let Some(piece) = pieces.take() {
+            self.out.send(Item::Frames(piece.frames), piece.place).await;
+        }
+        id
     }
 
     /// A page, and its frames. First room, then a turn: whoever waits for room must not hold a turn that others could use;
@@ -130,7 +144,12 @@ impl Stage<'_> {
 fn place_of(id: &EventId) -> Option<(fhir::Instant, Box<str>)> {
     match &id.0 {
         Place::Replay(place) => Some((place.cursor.stamp, place.cursor.id.clone())),
-        Place::Beginning | Place::Live { .. } | Place::Split { .. } | Place::Old { .. } => None,
+        Place::Beginning
+        | Place::Live { .. }
+        | Place::Split { .. }
+        | Place::Changing { .. }
+        | Place::Recent { .. }
+        | Place::Old { .. } => None,
     }
 }
 

@@ -1,9 +1,12 @@
 //! What a subscriber goes through: where its id lets it begin, replay, follow, and reset when it is lost.
 
 use crate::feed::Shared;
-use crate::follow::{Follow, Lost, OTHER_HISTORY, Trust};
+use crate::follow::{Ended, Follow, Lost, OTHER_HISTORY, Trust};
+use crate::group::GroupStream;
 use crate::id::{Place, Replaying};
 use crate::journal::{Durable, JournalError, PastRun};
+use crate::judge::Judge;
+use crate::read::Phase;
 use crate::replay::{HandOver, Paged, Replay};
 use crate::subscription::Out;
 use crate::{Anchor, Begin, EventId, Item, Mark, Notice, Position, SourceError};
@@ -18,16 +21,16 @@ pub(crate) struct Subscriber {
 }
 
 /// A place in the feed, of the run that publishes.
-struct Standing {
-    run: u64,
-    last: Anchor,
-    trust: Trust,
-    w: Instant,
-    split: Option<Mark>,
+pub(crate) struct Standing {
+    pub(crate) run: u64,
+    pub(crate) last: Anchor,
+    pub(crate) trust: Trust,
+    pub(crate) w: Instant,
+    pub(crate) split: Option<Mark>,
 }
 
 /// What a subscriber does next.
-enum Step {
+pub(crate) enum Step {
     /// Reads the tables from the beginning of a round. After a reset, which was told in this run, `since` is not
     /// what the client asked for.
     Replay { since: Option<Instant>, id: EventId, reset: Option<u64> },
@@ -45,13 +48,23 @@ impl Subscriber {
     /// Who follows keeps this future, perhaps for days. So what comes before has an allocation of its own, which ends
     /// with it.
     pub(crate) async fn run(&self, begin: Box<Begin>) -> SourceError {
+        if let Some(mut stream) = GroupStream::of(self) {
+            // Apart, so that all others need no room for it.
+            return Box::pin(stream.run(begin)).await;
+        }
         let mut entered = Box::pin(self.enter(begin)).await;
         loop {
             let from = match entered {
                 Ok(from) => from,
                 Err(error) => return error,
             };
-            let lost = self.follow(from).await;
+            let lost = match self.follow(from).await {
+                Ended::Lost(lost) => lost,
+                Ended::Source(error) => return error,
+                // Members change only where there are some.
+                Ended::Moves => return SourceError::Unavailable("members changed of no Group".into()),
+                Ended::Gone(why) => return SourceError::Gone(why),
+            };
             if lost.in_frame {
                 return SourceError::Unavailable(lost.reason.into());
             }
@@ -84,10 +97,11 @@ impl Subscriber {
     }
 
     /// Follows the feed from there until it cannot go on.
-    async fn follow(&self, from: Standing) -> Lost {
+    async fn follow(&self, from: Standing) -> Ended {
         let Standing { run, last, trust, w, split } = from;
-        let mut follow = Follow::new(&self.shared, &self.filter, &self.out, run, (last, trust), w);
-        follow.split = split;
+        let judge = Judge::Filter(self.filter.clone());
+        let mut follow = Follow::new(&self.shared, judge, &self.out, run, (last, trust), w);
+        follow.ids.phase = split.map_or(Phase::Plain, Phase::Split);
         follow.run().await
     }
 
@@ -101,7 +115,7 @@ impl Subscriber {
     }
 
     /// Before a database is followed no id can be judged.
-    async fn epoch_known(&self) {
+    pub(crate) async fn epoch_known(&self) {
         let mut durable = self.shared.durable.clone();
         if !durable.borrow().known {
             self.out.waits_for("the replication slot is not there yet".into()).await;
@@ -116,7 +130,7 @@ impl Subscriber {
         Replay { shared: &self.shared, filter: &self.filter, out: &self.out }
     }
 
-    async fn tell_reset(
+    pub(crate) async fn tell_reset(
         &self,
         since: Option<Instant>,
         id: EventId,
@@ -194,6 +208,9 @@ impl Subscriber {
         };
         Ok(match id.0.clone() {
             Place::Beginning => Step::Replay { since, id, reset: None },
+            Place::Changing { .. } | Place::Recent { .. } => {
+                Stale::Foreign(OTHER_FILTER).step(None, since, id)
+            }
             Place::Live { scope, .. } | Place::Split { scope, .. } if scope != self.filter.scope_hash32() => {
                 Stale::Foreign(OTHER_FILTER).step(None, since, id)
             }
@@ -204,7 +221,7 @@ impl Subscriber {
                 self.go_on(&on_disk, run, (anchor, Some(mark), w), since, id).await?
             }
             Place::Replay(place) => {
-                let stale = if place.filter != self.filter.hash32() {
+                let stale = if place.filter != self.filter.hash32() || place.group.is_some() {
                     Some(Stale::Foreign(OTHER_FILTER))
                 } else {
                     self.stale_pages(&on_disk, &place)
@@ -236,6 +253,18 @@ impl Subscriber {
             Ok(trust) => Step::Follow(Standing { run: on_disk.run, last, trust, w, split }),
             Err(stale) => stale.step(Some(w), since, id),
         })
+    }
+
+    /// The place of a position in the feed that was passed, or why it cannot be continued.
+    pub(crate) async fn standing(
+        &self,
+        run: u64,
+        (last, w): (Anchor, Instant),
+    ) -> Result<Result<Standing, &'static str>, SourceError> {
+        let on_disk = *self.shared.durable.borrow();
+        let trust = self.trust(&on_disk, run, last, None).await?;
+        let standing = |trust| Standing { run: on_disk.run, last, trust, w, split: None };
+        Ok(trust.map(standing).map_err(|stale| stale.reason()))
     }
 
     /// What is known of a position in the feed, or why it cannot be continued.
@@ -275,7 +304,7 @@ impl Subscriber {
     }
 
     /// Why a round cannot be resumed; `None` if it can.
-    fn stale_pages(&self, on_disk: &Durable, place: &Replaying) -> Option<Stale> {
+    pub(crate) fn stale_pages(&self, on_disk: &Durable, place: &Replaying) -> Option<Stale> {
         let origin = match self.origin_of(on_disk, place.run) {
             Ok(origin) => origin,
             Err(stale) => return Some(stale),
@@ -321,7 +350,7 @@ struct Origin {
 }
 
 /// Why an id cannot be continued.
-enum Stale {
+pub(crate) enum Stale {
     /// The id says from where a reset goes on.
     Old(&'static str),
     /// What the id says means nothing here.
@@ -331,6 +360,12 @@ enum Stale {
 }
 
 impl Stale {
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Old(reason) | Self::Foreign(reason) | Self::Forked(reason) => reason,
+        }
+    }
+
     fn step(self, from_id: Option<Instant>, from_request: Option<Instant>, id: EventId) -> Step {
         match self {
             Self::Old(reason) => Step::Reset { since: from_id, id, reason, all: false },

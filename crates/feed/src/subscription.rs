@@ -52,6 +52,13 @@ pub enum Notice {
         /// Why, in a sentence for people.
         reason: &'static str,
     },
+    /// The members of the request's Group have changed, and what that means was sent.
+    Members {
+        /// So many came.
+        joined: usize,
+        /// So many left.
+        left: usize,
+    },
     /// As `Reset`, and what has not come again by `live` is to be dropped.
     ResetAll {
         /// Why, in a sentence for people.

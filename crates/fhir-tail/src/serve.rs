@@ -107,6 +107,7 @@ impl Prepared {
             retention_age: settings.retention_age.as_duration(),
             concurrent_pages: CONCURRENT_PAGES,
             held_bytes: HELD_BYTES,
+            base_urls: fhir::BaseUrls::default(),
         };
         let (feed, publisher) =
             blocking(move || Feed::open(options, Arc::new(EventStream)).context("cannot start")).await?;

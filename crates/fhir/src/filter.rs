@@ -23,6 +23,13 @@ pub enum Compartment {
     AnyPatient,
     /// Those that belong to at least one of these.
     Patients(Patients),
+    /// Those that belong to at least one member of this Group, whoever that is at the time, and the Group itself.
+    Group {
+        /// The Group's id.
+        id: Box<str>,
+        /// Of its members only these.
+        only: Option<Patients>,
+    },
 }
 
 /// What a subscriber is to be told of a change.
@@ -51,6 +58,16 @@ impl Filter {
     pub fn of_patients(types: TypeSet, compartment: Compartment) -> Self {
         let in_compartments = compartment_types();
         Self { types: types.iter().filter(|kind| in_compartments.contains(*kind)).collect(), compartment }
+    }
+
+    /// Resources of these types that belong to members of a Group, and the Group itself if its type is one of them.
+    pub fn of_group(types: TypeSet, id: &str, only: Option<Patients>) -> Self {
+        let itself = types.contains(ResourceType::GROUP);
+        let mut filter = Self::of_patients(types, Compartment::Group { id: id.into(), only });
+        if itself {
+            filter.types.insert(ResourceType::GROUP);
+        }
+        filter
     }
 
     /// Whether a change of a resource of this type may concern the request.
@@ -98,17 +115,22 @@ impl Filter {
             Compartment::Patients(patients) => {
                 stable_hash_after(types, [2].into_iter().chain(patients.as_bytes().iter().copied()))
             }
+            Compartment::Group { id, only } => {
+                let only = only.iter().flat_map(|only| [0].iter().chain(only.as_bytes()));
+                stable_hash_after(types, [3].into_iter().chain(id.bytes()).chain(only.copied()))
+            }
         }
     }
 }
 
 impl Compartment {
-    /// Whether a resource that belongs to these patients is in it.
+    /// Whether a resource that belongs to these patients is in it. Of a Group nobody is known to be a member here.
     pub fn contains(&self, patients: &Patients) -> bool {
         match self {
             Self::Any => true,
             Self::AnyPatient => !patients.is_empty(),
             Self::Patients(asked) => asked.intersects(patients),
+            Self::Group { .. } => false,
         }
     }
 }

@@ -106,6 +106,11 @@ impl GroupContent {
         self.nested.iter().map(|id| &**id)
     }
 
+    /// Whether somebody is a member for some time only.
+    pub fn has_periods(&self) -> bool {
+        self.patients.iter().any(|member| member.from != Instant::MIN || member.until != Instant::MAX)
+    }
+
     /// The first time after this one at which a period begins or ends.
     pub fn next_change_after(&self, time: Instant) -> Option<Instant> {
         let bounds = self.patients.iter().flat_map(|member| [member.from, member.until]);

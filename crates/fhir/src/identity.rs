@@ -1,6 +1,7 @@
 //! Telling what is stored from what a service makes: the one always has an `id`, the other never.
 
 use crate::cursor::means;
+use crate::is_id;
 use crate::members::Members;
 
 /// The `id` at the top of a resource's text. `None`: a deletion's Bundle or a notice (or no JSON object).
@@ -17,6 +18,13 @@ pub fn stored_id(text: &[u8]) -> Option<&str> {
         }
     }
     None
+}
+
+/// The id of the resource that a deletion's Bundle, as it is streamed, says is gone.
+pub fn deleted_id(bundle: &[u8]) -> Option<&str> {
+    let text = bundle.strip_suffix(br#""}}]}"#)?;
+    let start = text.iter().rposition(|byte| *byte == b'/')? + 1;
+    std::str::from_utf8(&text[start..]).ok().filter(|id| is_id(id))
 }
 
 #[cfg(test)]
@@ -40,6 +48,8 @@ mod tests {
         out.clear();
         write_deletion(&columns, &mut out).unwrap();
         assert_eq!(stored_id(&out), None);
+        assert_eq!(deleted_id(&out), Some("a-1"));
+        assert_eq!(deleted_id(content), None);
         assert_eq!(stored_id(Outcome::notice(NoticeCode::Live, "id").to_json().as_bytes()), None);
     }
 

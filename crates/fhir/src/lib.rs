@@ -28,7 +28,7 @@ mod structure;
 pub use compartment::{NotPatients, Patients, compartment_types};
 pub use filter::{Compartment, Filter, Verdict};
 pub use group::{GroupContent, UninterpretableGroup};
-pub use identity::stored_id;
+pub use identity::{deleted_id, stored_id};
 pub use instant::{Instant, Interval, InvalidInstant};
 pub use notice::NoticeCode;
 pub use outcome::{Issue, IssueType, Outcome, Severity};

@@ -19,6 +19,8 @@ pub enum NoticeCode {
     Reset,
     /// As `reset`, and what has not come again by `live` is to be dropped.
     ResetAll,
+    /// The members of the Group have changed, and what that means has been sent.
+    Members,
     /// The stream ends; the client may come back.
     End,
     /// The service stops; the client comes back to the one that follows.
@@ -31,7 +33,7 @@ pub enum NoticeCode {
 
 impl NoticeCode {
     /// Every code.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Start,
         Self::Live,
         Self::Position,
@@ -39,6 +41,7 @@ impl NoticeCode {
         Self::Fresh,
         Self::Reset,
         Self::ResetAll,
+        Self::Members,
         Self::End,
         Self::Shutdown,
         Self::Transient,
@@ -55,6 +58,7 @@ impl NoticeCode {
             Self::Fresh => "fresh",
             Self::Reset => "reset",
             Self::ResetAll => "reset-all",
+            Self::Members => "members",
             Self::End => "end",
             Self::Shutdown => "shutdown",
             Self::Transient => "transient",
@@ -65,9 +69,13 @@ impl NoticeCode {
     /// How bad it is.
     pub const fn severity(self) -> Severity {
         match self {
-            Self::Start | Self::Live | Self::Position | Self::Fresh | Self::End | Self::Shutdown => {
-                Severity::Information
-            }
+            Self::Start
+            | Self::Live
+            | Self::Position
+            | Self::Fresh
+            | Self::Members
+            | Self::End
+            | Self::Shutdown => Severity::Information,
             Self::Stale | Self::Reset | Self::ResetAll => Severity::Warning,
             Self::Transient | Self::Throttled => Severity::Error,
         }
@@ -76,7 +84,9 @@ impl NoticeCode {
     /// What kind of issue it is.
     pub const fn issue_type(self) -> IssueType {
         match self {
-            Self::Start | Self::Live | Self::Position | Self::Fresh | Self::End => IssueType::Informational,
+            Self::Start | Self::Live | Self::Position | Self::Fresh | Self::Members | Self::End => {
+                IssueType::Informational
+            }
             Self::Stale | Self::Reset | Self::ResetAll => IssueType::Incomplete,
             Self::Shutdown | Self::Transient => IssueType::Transient,
             Self::Throttled => IssueType::Throttled,

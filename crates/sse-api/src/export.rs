@@ -6,11 +6,11 @@ use crate::routes::Api;
 use crate::start::start;
 use crate::stream::{Opening, Streamed, frames};
 use crate::subscribe::Subscribe;
-use crate::whose::{unknown_patients, unknown_refusal};
+use crate::whose::{NotThere, look};
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use feed::{Begin, EventId};
-use fhir::{ExportRequest, Handling, Issue, IssueType, Level, Outcome, Patients, ResourceType};
+use fhir::{ExportRequest, Issue, IssueType, Level, Outcome, Patients, ResourceType};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::net::SocketAddr;
@@ -69,20 +69,16 @@ async fn begin<F: Subscribe>(
     if !resume.has_position() && !(api.source)().connected {
         return refuse(Passing::Unavailable, resume.came_with);
     }
-    let unknown = if resume.has_position() {
-        // A patient who was deleted since is one of whom there is something to tell.
+    // Who comes back is told of a patient who was deleted since.
+    let missing = if resume.has_position() {
         Patients::none()
     } else {
-        match unknown_patients(&api.feed, &request).await {
-            Ok(unknown) => unknown,
-            Err(why) => return refuse(why, resume.came_with),
+        match look(&api.feed, &request, asking.handling).await {
+            Ok(missing) => missing,
+            Err(NotThere::Lasting(status, outcome)) => return Err(Refusal::Lasting(status, outcome)),
+            Err(NotThere::Passing(why)) => return refuse(why, resume.came_with),
         }
     };
-    if !unknown.is_empty()
-        && (asking.handling == Handling::Strict || matches!(request.level, Level::Patient(_)))
-    {
-        return Err(unknown_refusal(&request.level, &unknown));
-    }
     let mut response = if parts.method == Method::HEAD {
         // A body of unknown length, so that the headers are those of a GET.
         Response::new(
@@ -92,7 +88,7 @@ async fn begin<F: Subscribe>(
         let Some(open) = api.streams.open(level_name(&request.level), peer) else {
             return refuse(Passing::Full, resume.came_with);
         };
-        let opening = Opening { start: start(&request, &resume, &unknown), heartbeat: request.heartbeat };
+        let opening = Opening { start: start(&request, &resume, &missing), heartbeat: request.heartbeat };
         let subscriber = api.feed.subscribe(request.filter, resume.begin);
         let body = Body::from_stream(frames(subscriber, opening, open, api.stopping.clone()));
         let mut response = Response::new(body);
@@ -107,23 +103,19 @@ async fn begin<F: Subscribe>(
     Ok(response)
 }
 
-/// Groups and POST come later.
+/// POST comes later.
 fn implemented(level: &Level, method: &Method) -> Result<(), Refusal> {
     if method == Method::POST {
         return Err(not_implemented("POST is not supported yet: use GET with parameters in the query"));
     }
     match level {
-        Level::System | Level::AllPatients | Level::Patient(_) => Ok(()),
-        Level::Type(resource_type) if *resource_type != ResourceType::GROUP => Ok(()),
-        Level::Type(_) => Err(Refusal::lasting(
+        Level::Type(ResourceType::GROUP) => Err(Refusal::lasting(
             StatusCode::NOT_FOUND,
             IssueType::NotFound,
             "for the resources of a Group's members name the Group: /fhir/Group/{id}/$export; for the Groups themselves use \
              /fhir/$export?_type=Group",
         )),
-        Level::Group(_) => Err(not_implemented(
-            "Groups are not supported yet: use /fhir/Patient/$export, with patient=<id> for each member",
-        )),
+        Level::System | Level::Type(_) | Level::AllPatients | Level::Patient(_) | Level::Group(_) => Ok(()),
     }
 }
 

@@ -24,6 +24,13 @@ pub(crate) fn of(notice: &Notice) -> Told {
         Notice::Fresh { transaction_time } => {
             as_of(NoticeCode::Fresh, *transaction_time, "changes come as they commit again")
         }
+        Notice::Members { joined, left } => told(
+            NoticeCode::Members,
+            &format!(
+                "the Group's members have changed: {joined} joined, whose resources were sent, and {left} left, of whose \
+                 resources removals were sent"
+            ),
+        ),
         Notice::Reset { reason } => told(
             NoticeCode::Reset,
             &format!("{reason}: the newest state of all that changed since follows, up to the notice live"),
@@ -49,6 +56,13 @@ pub(crate) fn failed(error: &SourceError) -> Told {
         SourceError::Unavailable(_) => {
             let (code, outcome) =
                 told(NoticeCode::Transient, "the database is not available: come back with this id");
+            (code.as_str(), outcome.to_json())
+        }
+        SourceError::Gone(why) => {
+            let text = format!(
+                "the stream ends: {why}; who comes back is refused, and what was sent is not taken back"
+            );
+            let (code, outcome) = told(NoticeCode::End, &text);
             (code.as_str(), outcome.to_json())
         }
         SourceError::Refused(_) => {

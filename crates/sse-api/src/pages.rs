@@ -18,11 +18,12 @@ pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// What there is: path and meaning.
-const URLS: [(&str, &str); 5] = [
+const URLS: [(&str, &str); 6] = [
     ("/fhir/$export", "everything: the current state, then every change as it commits"),
     ("/fhir/{Type}/$export", "one resource type, such as /fhir/Condition/$export"),
     ("/fhir/Patient/$export", "what belongs to patients: all of them, or those that patient= names"),
     ("/fhir/Patient/{id}/$export", "what belongs to one patient"),
+    ("/fhir/Group/{id}/$export", "what belongs to a Group's members, as they come and go"),
     ("/fhir/metadata", "the CapabilityStatement"),
 ];
 
@@ -30,7 +31,7 @@ const URLS: [(&str, &str); 5] = [
 const PARAMETERS: [(&str, &str); 5] = [
     ("_type", "resource types, comma-separated or repeated"),
     ("_since", "an instant: only what changed after it, and deletions"),
-    ("patient", "at /fhir/Patient/$export: ids, comma-separated or repeated"),
+    ("patient", "ids, comma-separated or repeated, at /fhir/Patient/$export and /fhir/Group/{id}/$export"),
     ("_lastEventId", "the id of the last event received, where no Last-Event-ID header can be sent"),
     ("_heartbeat", "seconds, 2 to 60, after which a quiet stream sends a comment line (15)"),
 ];
@@ -72,10 +73,8 @@ fn escaped(text: &str) -> String {
 /// What the service can do. The operation is ours, not Bulk Data's `export`: that one is asynchronous.
 pub(crate) fn capability_statement(base: &str, started: Instant) -> String {
     let operation = json!([{ "name": "export", "definition": canonical::EXPORT_OPERATION }]);
-    let resources: Vec<_> = ResourceType::all()
-        .filter(|kind| *kind != ResourceType::GROUP)
-        .map(|kind| json!({ "type": kind.as_str(), "operation": operation }))
-        .collect();
+    let resources: Vec<_> =
+        ResourceType::all().map(|kind| json!({ "type": kind.as_str(), "operation": operation })).collect();
     json!({
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -105,9 +104,8 @@ mod tests {
         let rest = &statement["rest"][0];
         assert_eq!(rest["operation"][0]["definition"], canonical::EXPORT_OPERATION);
         let types: Vec<_> = rest["resource"].as_array().unwrap().iter().map(|r| &r["type"]).collect();
-        assert_eq!(types.len(), fhir::RESOURCE_TYPES - 1);
+        assert_eq!(types.len(), fhir::RESOURCE_TYPES);
         assert!(types.iter().any(|kind| *kind == "Condition"));
-        assert!(!types.iter().any(|kind| *kind == "Group"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! For tests: a feed that says what the test tells it to.
 
 use crate::subscribe::{Subscribe, Subscriber};
-use feed::{Begin, Frames, Framing as _, Item, Lsn, Position, Pressure, SourceError, Status};
+use feed::{Begin, Frames, Framing as _, GroupNow, Item, Lsn, Position, Pressure, SourceError, Status};
 use fhir::{Filter, Instant, Patients, ResourceType};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -66,6 +66,16 @@ impl Subscribe for ScriptedFeed {
             return Err(SourceError::Refused("old".into()));
         }
         Ok(Patients::from_ids(patients.iter().filter(|id| id.starts_with('p'))))
+    }
+
+    /// Those whose id begins with a `g` have the members p1 and p2.
+    async fn group(&self, id: &str) -> Result<GroupNow, SourceError> {
+        Ok(match id {
+            "away" => return Err(SourceError::Unavailable("away".into())),
+            "device" => GroupNow::Uninterpretable("its type is not 'person'".into()),
+            _ if id.starts_with('g') => GroupNow::Members(Patients::from_ids(["p1", "p2"])),
+            _ => GroupNow::Missing,
+        })
     }
 
     fn status(&self) -> Status {

@@ -6,11 +6,11 @@ use feed::Begin;
 use fhir::{Compartment, ExportRequest, NoticeCode, Outcome, Patients, ResourceType};
 
 /// The notice `start`: what was understood, and what was ignored.
-pub(crate) fn start(request: &ExportRequest, resume: &Resume, unknown: &Patients) -> String {
+pub(crate) fn start(request: &ExportRequest, resume: &Resume, missing: &Patients) -> String {
     let filter = &request.filter;
     let types = if filter.types == fhir::TypeSet::all() {
         "every resource type".to_owned()
-    } else if filter.is_scoped() && filter.types == fhir::compartment_types() {
+    } else if filter.is_scoped() && in_compartments(filter) {
         "every resource type that is in patients' compartments".to_owned()
     } else {
         request.filter.types.iter().map(ResourceType::as_str).collect::<Vec<_>>().join(", ")
@@ -30,9 +30,19 @@ pub(crate) fn start(request: &ExportRequest, resume: &Resume, unknown: &Patients
             format!("what changed after {since}, deletions too, then every change as it commits")
         }
     };
+    let there = match &filter.compartment {
+        Compartment::Group { .. } => "not among the Group's members",
+        Compartment::Any | Compartment::AnyPatient | Compartment::Patients(_) => {
+            "patients who are not stored"
+        }
+    };
     let whose = match &filter.compartment {
         Compartment::Any => String::new(),
         Compartment::AnyPatient => ", of all patients".to_owned(),
+        Compartment::Group { only: None, .. } => ", of the Group's members as they come and go".to_owned(),
+        Compartment::Group { only: Some(only), .. } => {
+            format!(", of {} patients while they are members of the Group", only.iter().count())
+        }
         Compartment::Patients(patients) => match patients.iter().count() {
             1 => ", of one patient".to_owned(),
             count => format!(", of {count} patients"),
@@ -43,17 +53,23 @@ pub(crate) fn start(request: &ExportRequest, resume: &Resume, unknown: &Patients
         request.heartbeat.as_secs()
     );
     let unsent: Vec<_> = request.unsent_types.iter().map(ToString::to_string).collect();
-    let unknown: Vec<_> = unknown.iter().map(str::to_owned).collect();
+    let missing: Vec<_> = missing.iter().map(str::to_owned).collect();
     for (what, names) in [
         ("ignored", &request.ignored),
         ("ignored values of _type, no types of R4", &request.ignored_types),
         ("ignored values of patient, no ids", &request.ignored_patients),
         ("not sent, in no patient's compartment", &unsent),
-        ("patients who are not stored", &unknown),
+        (there, &missing),
     ] {
         if !names.is_empty() {
             diagnostics.push_str(&format!("; {what}: {}", names.join(", ")));
         }
     }
     Outcome::notice(NoticeCode::Start, diagnostics).to_json()
+}
+
+/// Whether a request asks for all types that it may.
+fn in_compartments(filter: &fhir::Filter) -> bool {
+    let others = |kind: &ResourceType| *kind != ResourceType::GROUP;
+    filter.types.iter().filter(others).eq(fhir::compartment_types().iter())
 }

@@ -1,6 +1,6 @@
 //! What this crate asks of the feed, as a trait: so that a stream can be driven by a script as well.
 
-use feed::{Begin, Feed, Item, Pressure, SourceError, Status, Subscription};
+use feed::{Begin, Feed, GroupNow, Item, Pressure, SourceError, Status, Subscription};
 use fhir::{Filter, Patients};
 use std::future::Future;
 
@@ -14,6 +14,9 @@ pub trait Subscribe: Clone + Send + Sync + 'static {
 
     /// Those of these patients who are stored. An error if the database is away, or cannot tell whose a resource was.
     fn stored(&self, patients: Patients) -> impl Future<Output = Result<Patients, SourceError>> + Send;
+
+    /// A Group as it is now, or an error as of [`stored`](Self::stored).
+    fn group(&self, id: &str) -> impl Future<Output = Result<GroupNow, SourceError>> + Send;
 
     /// Where the feed is.
     fn status(&self) -> Status;
@@ -40,6 +43,10 @@ impl Subscribe for Feed {
 
     fn stored(&self, patients: Patients) -> impl Future<Output = Result<Patients, SourceError>> + Send {
         Feed::stored(self, patients)
+    }
+
+    fn group(&self, id: &str) -> impl Future<Output = Result<GroupNow, SourceError>> + Send {
+        Feed::group(self, id)
     }
 
     fn status(&self) -> Status {

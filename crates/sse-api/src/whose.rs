@@ -1,43 +1,73 @@
-//! Whether the patients who are asked for by name are stored.
+//! Whether those are there whose resources are asked for.
 
-use crate::refusal::{Passing, Refusal};
+use crate::refusal::Passing;
 use crate::subscribe::Subscribe;
-use feed::SourceError;
-use fhir::{Compartment, ExportRequest, Issue, IssueType, Level, Outcome, Patients};
+use feed::{GroupNow, SourceError};
+use fhir::{Compartment, ExportRequest, Handling, Issue, IssueType, Level, Outcome, Patients};
 use http::StatusCode;
 
-/// The patients who are asked for by name and are not stored; or why that cannot be known now.
-pub(crate) async fn unknown_patients<F: Subscribe>(
-    feed: &F,
-    request: &ExportRequest,
-) -> Result<Patients, Passing> {
-    let asked = match &request.filter.compartment {
-        Compartment::Any => return Ok(Patients::none()),
-        Compartment::AnyPatient => Patients::none(),
-        Compartment::Patients(patients) => patients.clone(),
-    };
-    match feed.stored(asked.clone()).await {
-        Ok(stored) => Ok(Patients::from_ids(asked.iter().filter(|id| !stored.contains(id)))),
-        Err(SourceError::Unavailable(_)) => Err(Passing::Unavailable),
-        Err(SourceError::Refused(_)) => Err(Passing::NoPatients),
+/// Why a request cannot be answered.
+pub(crate) enum NotThere {
+    /// It would be refused again.
+    Lasting(StatusCode, Outcome),
+    /// That cannot be known now.
+    Passing(Passing),
+}
+
+impl From<SourceError> for NotThere {
+    fn from(error: SourceError) -> Self {
+        Self::Passing(match error {
+            SourceError::Unavailable(_) => Passing::Unavailable,
+            SourceError::Refused(_) | SourceError::Gone(_) => Passing::NoPatients,
+        })
     }
 }
 
-/// What who asked for them is told.
-pub(crate) fn unknown_refusal(level: &Level, unknown: &Patients) -> Refusal {
-    let ids = unknown.iter().collect::<Vec<_>>().join(", ");
-    match level {
-        Level::Patient(_) => Refusal::lasting(
-            StatusCode::NOT_FOUND,
-            IssueType::NotFound,
-            &format!("there is no Patient with the id {ids}"),
-        ),
-        _ => {
+/// Looks for them: the patients who were named and are not there, if the request may leave them out.
+pub(crate) async fn look<F: Subscribe>(
+    feed: &F,
+    request: &ExportRequest,
+    handling: Handling,
+) -> Result<Patients, NotThere> {
+    let (named, there, of) = match &request.filter.compartment {
+        Compartment::Any => return Ok(Patients::none()),
+        Compartment::AnyPatient => {
+            feed.stored(Patients::none()).await?;
+            return Ok(Patients::none());
+        }
+        Compartment::Patients(named) => (named, feed.stored(named.clone()).await?, ""),
+        Compartment::Group { id, only } => {
+            let there = match feed.group(id).await? {
+                GroupNow::Missing => {
+                    return Err(not_found(&format!("there is no Group with the id {id}")));
+                }
+                GroupNow::Uninterpretable(why) => {
+                    let text = format!("the Group {id} cannot be followed: {why}");
+                    let outcome = Outcome::error(IssueType::Processing, text);
+                    return Err(NotThere::Lasting(StatusCode::UNPROCESSABLE_ENTITY, outcome));
+                }
+                GroupNow::Members(members) => members,
+            };
+            let Some(named) = only else { return Ok(Patients::none()) };
+            (named, there, " among the Group's members")
+        }
+    };
+    let missing = Patients::from_ids(named.iter().filter(|id| !there.contains(id)));
+    let ids = missing.iter().collect::<Vec<_>>().join(", ");
+    match (&request.level, handling) {
+        _ if missing.is_empty() => Ok(missing),
+        (Level::Patient(_), _) => Err(not_found(&format!("there is no Patient with the id {ids}"))),
+        (_, Handling::Lenient) => Ok(missing),
+        (_, Handling::Strict) => {
             let text = format!(
-                "patient: there is no Patient with the id {ids}; leave it out, or ask with 'Prefer: handling=lenient'"
+                "patient: there is no Patient{of} with the id {ids}; leave it out, or ask with 'Prefer: handling=lenient'"
             );
             let outcome = Outcome::new(Issue::error(IssueType::Value, text).about("patient"));
-            Refusal::Lasting(StatusCode::BAD_REQUEST, outcome)
+            Err(NotThere::Lasting(StatusCode::BAD_REQUEST, outcome))
         }
     }
+}
+
+fn not_found(text: &str) -> NotThere {
+    NotThere::Lasting(StatusCode::NOT_FOUND, Outcome::error(IssueType::NotFound, text))
 }

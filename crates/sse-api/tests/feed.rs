@@ -71,6 +71,7 @@ fn open(directory: &Path) -> (Feed, Publisher) {
         retention_age: Duration::from_secs(3600),
         concurrent_pages: 2,
         held_bytes: 8 << 20,
+        base_urls: fhir::BaseUrls::default(),
     };
     Feed::open(options, Arc::new(EventStream)).unwrap()
 }
@@ -86,6 +87,7 @@ fn patient(id: &str, lsn: u64) -> Batch {
         kind: Kind::Upsert,
         patients: Patients::none(),
         before: Before::Nothing,
+        group_before: None,
         data: format!(r#"{{"resourceType":"Patient","id":"{id}"}}"#).into(),
     };
     let transaction = Transaction { commit_lsn, xid: 1, commit_time: stamp };

@@ -25,6 +25,7 @@ impl Layout for Repeat {
                 kind: Kind::Upsert,
                 patients: Patients::none(),
                 before: Before::Nothing,
+                group_before: None,
                 data: Bytes::copy_from_slice(&[0; 1_000]),
             });
         }

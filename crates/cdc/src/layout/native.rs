@@ -146,6 +146,7 @@ impl Layout for Native {
                 kind: table.kind,
                 patients: fhir::Patients::none(),
                 before: feed::Before::Unknown,
+                group_before: None,
                 data: if self.room.len() > KEPT_ROOM {
                     std::mem::take(&mut self.room).into()
                 } else {

@@ -38,6 +38,7 @@ pub(crate) fn start_with(database: &TestDatabase, user: &str, on_bad_row: OnBadR
         retention_age: std::time::Duration::from_secs(3600),
         concurrent_pages: 4,
         held_bytes: 64 << 20,
+        base_urls: fhir::BaseUrls::default(),
     };
     let (feed, publisher) = Feed::open(options, Arc::new(NoFrames)).unwrap();
     let shutdown = CancellationToken::new();

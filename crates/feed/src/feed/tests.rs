@@ -1,7 +1,7 @@
 //! A journal that fails while an epoch begins: before the epoch is on disk, and after.
 
 use super::*;
-use crate::journal::{JournalError, Packed, PastRun, Visit};
+use crate::journal::{GroupChange, JournalError, Packed, PastRun, Visit};
 use crate::{
     Anchor, Answer, Batch, Before, Change, Item, Kind, Notice, Origin, Page, PageRequest, PageRows,
     PublishError, Sample, Transaction,
@@ -66,6 +66,14 @@ impl Journal for Failing {
 
     fn part(&self, position: Position, number: u32) -> Result<Option<Vec<u8>>, JournalError> {
         self.journal.part(position, number)
+    }
+
+    fn group_at(&self, id: &str, at: Position) -> Result<Option<GroupChange>, JournalError> {
+        self.journal.group_at(id, at)
+    }
+
+    fn group_after(&self, id: &str, after: Position) -> Result<Option<GroupChange>, JournalError> {
+        self.journal.group_after(id, after)
     }
 
     fn seek(&self, mark: Mark) -> Result<Option<Anchor>, JournalError> {
@@ -140,6 +148,7 @@ fn options(directory: &Path) -> Options {
         retention_age: Duration::from_secs(3600),
         concurrent_pages: 1,
         held_bytes: 1 << 20,
+        base_urls: fhir::BaseUrls::default(),
     }
 }
 
@@ -156,6 +165,7 @@ fn batch(lsn: u64) -> Batch {
             kind: Kind::Upsert,
             patients: Patients::none(),
             before: Before::Nothing,
+            group_before: None,
             data,
         }],
         transactions: vec![Transaction { commit_lsn, xid: 1, commit_time: stamp }],

@@ -36,8 +36,23 @@ fn place() -> impl Strategy<Value = Place> {
             let resource_type = ResourceType::from_index(index).unwrap();
             let since = since.filter(|since| *since != i64::MIN).map(Instant::from_unix_micros);
             let cursor = Cursor { kind, resource_type, stamp, id: id.into() };
-            Place::Replay(Replaying { run, since, mark, filter, cursor })
+            Replaying { run, since, mark, filter, group: None, cursor }
         });
+    let group = (any::<Option<()>>(), anchor(), anchor(), any::<(bool, u32)>()).prop_map(
+        |(begun, from, to, (leaving, batch))| GroupPages { from: begun.map(|()| from), to, leaving, batch },
+    );
+    let replay =
+        (replay, prop::option::of(group)).prop_map(|(row, group)| Replaying { group, ..row }).boxed();
+    let position = anchor().prop_map(|anchor| anchor.position);
+    let recent = (replay.clone(), position).prop_map(|(row, at)| {
+        // It holds a place of the feed and no row's.
+        let cursor = Cursor { id: "".into(), ..row.cursor };
+        Place::Recent { pages: Box::new(Replaying { cursor, ..row }), at }
+    });
+    let fading = prop::option::of((anchor(), any::<u64>().prop_map(Lsn::new)));
+    let changing = (any::<(u64, u32)>(), anchor(), anchor(), fading, instant()).prop_map(
+        |((run, scope), anchor, from, fading, w)| Place::Changing { run, scope, anchor, from, fading, w },
+    );
     prop_oneof![
         Just(Place::Beginning),
         (any::<(u64, Option<u32>)>(), anchor(), instant())
@@ -48,7 +63,9 @@ fn place() -> impl Strategy<Value = Place> {
             let since = since.filter(|since| *since != i64::MIN).map(Instant::from_unix_micros);
             Place::Old { epoch, since }
         }),
-        replay,
+        replay.prop_map(Place::Replay),
+        recent,
+        changing,
     ]
 }
 
@@ -123,7 +140,7 @@ fn ids_of_the_form_before_say_from_where_a_reset_goes_on() {
     });
     let cursor =
         Cursor { kind: Kind::Upsert, resource_type: ResourceType::PATIENT, stamp: w, id: "a".into() };
-    let replay = Replaying { run: 7, since: Some(w), mark, filter: 3, cursor };
+    let replay = Replaying { run: 7, since: Some(w), mark, filter: 3, group: None, cursor };
     let replay = id(&|bytes| {
         put_stage(&replay, bytes);
         bytes[0] = REPLAY_BEFORE;

@@ -6,6 +6,7 @@
 use super::JournalError;
 use super::bloom::{BLOOM_LEN, Bloom};
 use super::fields::Fields;
+use super::groups::PackedGroup;
 use crate::{Anchor, Before, Change, Kind, LARGE_BYTES, Position};
 use bytes::Bytes;
 use fhir::{Instant, Patients, RESOURCE_TYPES, ResourceType, TypeSet};
@@ -56,6 +57,8 @@ pub(crate) struct Packed {
     pub(crate) entries: Vec<u8>,
     /// The data of its only entry, if that is stored in parts.
     pub(crate) large: Option<Bytes>,
+    /// The changes of Groups in it, which are found by their ids as well.
+    pub(crate) groups: Vec<PackedGroup>,
 }
 
 /// An entry, borrowed from its block.
@@ -91,11 +94,12 @@ impl Entry<'_> {
         }
     }
 
-    /// The resource's id, of an entry that is not a deletion.
+    /// The id of the resource that changed.
     pub(crate) fn id(&self) -> Option<&str> {
-        match self.in_parts {
-            Some(_) => std::str::from_utf8(self.data).ok(),
-            None => fhir::stored_id(self.data),
+        match (self.in_parts, self.kind) {
+            (Some(_), _) => std::str::from_utf8(self.data).ok(),
+            (None, Kind::Upsert) => fhir::stored_id(self.data),
+            (None, Kind::Deletion) => fhir::deleted_id(self.data),
         }
     }
 }
@@ -263,6 +267,7 @@ impl Block {
 pub(crate) struct BlockBuilder {
     header: Header,
     entries: Vec<u8>,
+    groups: Vec<PackedGroup>,
 }
 
 impl BlockBuilder {
@@ -283,7 +288,7 @@ impl BlockBuilder {
             types: TypeSet::default(),
             patients: Bloom::default(),
         };
-        Self { header, entries: Vec::with_capacity(room) }
+        Self { header, entries: Vec::with_capacity(room), groups: Vec::new() }
     }
 
     /// Adds a change, which lies after all that were added, with the hash of its transaction.
@@ -310,6 +315,7 @@ impl BlockBuilder {
         self.header.commit_time = commit_time;
         self.header.types.insert(change.resource_type);
         self.header.patients.add(&change.patients, &change.before);
+        self.groups.extend(PackedGroup::of(change));
         write_position(change.position, &mut self.entries);
         self.entries.extend_from_slice(&transaction.to_be_bytes());
         self.entries.extend_from_slice(&change.stamp.unix_micros().to_be_bytes());
@@ -347,7 +353,12 @@ impl BlockBuilder {
         let in_header = length as u32;
         self.header.length = in_header;
         self.header.unpacked = self.unpacked();
-        Packed { header: self.header, entries: compress(&self.entries), large: Some(change.data.clone()) }
+        Packed {
+            header: self.header,
+            entries: compress(&self.entries),
+            large: Some(change.data.clone()),
+            groups: self.groups,
+        }
     }
 
     /// Bytes that a change takes.
@@ -380,6 +391,7 @@ impl BlockBuilder {
             header: self.header,
             entries: compress(&self.entries),
             large: None,
+            groups: self.groups,
         })
     }
 }

@@ -32,8 +32,15 @@ impl Probes {
         match compartment {
             Compartment::Any => Self::Everything,
             Compartment::AnyPatient => Self::AnyPatient,
-            Compartment::Patients(patients) => Self::Patients(patients.iter().map(bits).collect()),
+            Compartment::Patients(patients) => Self::of_ids(patients.iter()),
+            // Whoever that is.
+            Compartment::Group { .. } => Self::AnyPatient,
         }
+    }
+
+    /// Whatever belongs to one of these.
+    pub(crate) fn of_ids<'a>(ids: impl Iterator<Item = &'a str>) -> Self {
+        Self::Patients(ids.map(bits).collect())
     }
 }
 

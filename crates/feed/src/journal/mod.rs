@@ -7,6 +7,7 @@
 mod block;
 mod bloom;
 mod fields;
+mod groups;
 mod runs;
 mod segments;
 mod state;
@@ -14,6 +15,7 @@ mod writer;
 
 pub(crate) use block::{Block, BlockBuilder, Entry, Header, Packed, is_large};
 pub(crate) use bloom::Probes;
+pub(crate) use groups::{GroupBefore, GroupChange};
 pub(crate) use runs::{PastRun, PastRuns, ended};
 pub(crate) use segments::Segments;
 pub(crate) use state::{Floor, State};
@@ -68,6 +70,12 @@ pub(crate) trait Journal: Send + Sync + 'static {
 
     /// A part of the entry at a position, which is stored in parts; `None` if the entry is no longer kept.
     fn part(&self, position: Position, number: u32) -> Result<Option<Vec<u8>>, JournalError>;
+
+    /// The newest change of a Group at or before a position that is kept.
+    fn group_at(&self, id: &str, at: Position) -> Result<Option<GroupChange>, JournalError>;
+
+    /// The oldest change of a Group after a position that is kept.
+    fn group_after(&self, id: &str, after: Position) -> Result<Option<GroupChange>, JournalError>;
 
     /// The anchor before the first block that holds an entry on the feed's side of a mark; `None` if
     /// there is none.

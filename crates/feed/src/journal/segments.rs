@@ -9,7 +9,10 @@
 //! synchronised and kept in memory is a fraction of what came in.
 
 use super::block::{PART_BYTES, POSITION_LEN, pack_part, unpack_part, write_position};
-use super::{Block, Floor, Header, Journal, JournalError, Packed, PastRun, Retention, State, Visit, ended};
+use super::groups;
+use super::{
+    Block, Floor, GroupChange, Header, Journal, JournalError, Packed, PastRun, Retention, State, Visit, ended,
+};
 use crate::{Anchor, Lsn, Mark, Position};
 use fhir::Instant;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
@@ -316,6 +319,11 @@ impl Segment {
     }
 }
 
+fn group_change(guard: fjall::Guard) -> Result<GroupChange, JournalError> {
+    let (key, value) = guard.into_inner()?;
+    groups::decode(&key, &value)
+}
+
 impl Journal for Segments {
     fn load(&self) -> Result<Option<State>, JournalError> {
         self.with(|open| read_state(&open.state))
@@ -341,7 +349,10 @@ impl Journal for Segments {
             let segment = if blocks.is_empty() { None } else { Some(open.active(state.epoch)?) };
             let mut ends = segment.as_ref().and_then(|segment| segment.ends());
             if let Some(segment) = &segment {
-                for Packed { header, entries, large } in blocks {
+                for Packed { header, entries, large, groups } in blocks {
+                    for group in groups {
+                        batch.insert(&segment.keyspace, group.key, group.value);
+                    }
                     if let Some(data) = large {
                         segment.write_parts(header.last, &data)?;
                     }
@@ -417,6 +428,25 @@ impl Journal for Segments {
             let Some(segment) = segment else { return Ok(None) };
             let stored = segment.keyspace.get(part_key(position, number))?;
             stored.map(|stored| unpack_part(&stored)).transpose()
+        })
+    }
+
+    fn group_at(&self, id: &str, at: Position) -> Result<Option<GroupChange>, JournalError> {
+        self.with(|open| {
+            let segments = open.segments.read().clone();
+            let range = groups::prefix(id)..=groups::key(id, at);
+            let newest = |segment: &Arc<Segment>| segment.keyspace.range(range.clone()).next_back();
+            segments.iter().rev().find_map(newest).map(group_change).transpose()
+        })
+    }
+
+    fn group_after(&self, id: &str, after: Position) -> Result<Option<GroupChange>, JournalError> {
+        self.with(|open| {
+            let segments = open.segments.read().clone();
+            let end = groups::key(id, Position { commit_lsn: Lsn::MAX, ordinal: u64::MAX, part: u16::MAX });
+            let range = (Bound::Excluded(groups::key(id, after)), Bound::Included(end));
+            let oldest = |segment: &Arc<Segment>| segment.keyspace.range(range.clone()).next();
+            segments.iter().find_map(oldest).map(group_change).transpose()
         })
     }
 

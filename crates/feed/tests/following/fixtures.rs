@@ -81,6 +81,7 @@ pub(crate) fn options(directory: &Path, held_bytes: usize) -> Options {
         retention_age: Duration::from_secs(3600),
         concurrent_pages: 2,
         held_bytes,
+        base_urls: fhir::BaseUrls::default(),
     }
 }
 
@@ -103,6 +104,7 @@ pub(crate) fn batch(n: u64, resource_type: ResourceType) -> Batch {
         kind: Kind::Upsert,
         patients: Patients::none(),
         before: Before::Nothing,
+        group_before: None,
         data: format!("{n} {}", "x".repeat(1000)).into(),
     };
     let xid = u32::try_from(n).unwrap();

@@ -29,6 +29,36 @@ pub(crate) struct Version {
     pub(crate) patients: Patients,
     /// To whom the version before it belonged, if that was there.
     pub(crate) before: Option<Patients>,
+    /// Of a Group: its members, and the Groups that are nested in it.
+    pub(crate) group: Option<(Patients, Vec<u8>)>,
+    /// What it replaced, of a Group.
+    group_before: Option<bytes::Bytes>,
+}
+
+/// The Group that readers ask for. It is never deleted.
+pub(crate) const ROOT: u8 = 0;
+const GROUPS: u8 = 3;
+
+/// The members of a Group, if these are the newest versions.
+pub(crate) fn members<'a>(versions: impl Iterator<Item = &'a Version>) -> Vec<String> {
+    let mut newest: BTreeMap<u8, &Version> = BTreeMap::new();
+    for version in versions.filter(|version| version.key.0 == ResourceType::GROUP) {
+        newest.insert(version.key.1, version);
+    }
+    let (mut seen, mut found, mut members) = (Vec::new(), vec![ROOT], Vec::new());
+    while let Some(id) = found.pop() {
+        if seen.contains(&id) {
+            continue;
+        }
+        seen.push(id);
+        if let Some((patients, nested)) =
+            newest.get(&id).filter(|version| !version.deleted).and_then(|version| version.group.as_ref())
+        {
+            members.extend(patients.iter().map(str::to_owned));
+            found.extend(nested);
+        }
+    }
+    members
 }
 
 impl Version {
@@ -93,8 +123,10 @@ impl State {
             self.open.push(Open { started: self.clock, xid: self.xid, versions: Vec::new() });
         }
         let Some(writer) = (!self.open.is_empty()).then(|| random.usize(..self.open.len())) else { return };
-        let types = [ResourceType::PATIENT, encounter()];
-        let key = (types[random.usize(..2)], random.u8(..keys));
+        let types = [ResourceType::PATIENT, encounter(), ResourceType::GROUP];
+        let resource_type = types[random.usize(..20).min(9) / 4];
+        let ids = if resource_type == ResourceType::GROUP { GROUPS } else { keys };
+        let key = (resource_type, random.u8(..ids));
         let held = |versions: &[Version]| versions.iter().any(|version| version.key == key);
         let elsewhere = (0..self.open.len()).any(|other| other != writer && held(&self.open[other].versions));
         if elsewhere || self.log.iter().any(|done| !done.visible && held(&done.open.versions)) {
@@ -106,13 +138,17 @@ impl State {
         let stamp = before.map_or(self.clock, |before| self.clock.max(before.stamp + 1));
         self.clock = self.clock.max(stamp);
         self.number += 1;
+        let group_before = before.filter(|before| exists && before.group.is_some()).map(data);
+        let group = (resource_type == ResourceType::GROUP).then(|| some_group(random));
         let before = before.filter(|_| exists).map(|before| before.patients.clone());
-        let deleted = exists && random.u8(..4) == 0;
+        let deleted = exists && key != (ResourceType::GROUP, ROOT) && random.u8(..4) == 0;
         let patients = match &before {
+            _ if group.is_some() => Patients::none(),
             Some(before) if deleted || random.bool() => before.clone(),
             _ => Patients::from_ids(["a", "b", "c"].into_iter().filter(|_| random.u8(..3) == 0)),
         };
-        let version = Version { key, number: self.number, stamp, deleted, patients, before };
+        let version =
+            Version { key, number: self.number, stamp, deleted, patients, before, group, group_before };
         self.open[writer].versions.push(version);
     }
 
@@ -149,6 +185,7 @@ impl State {
     /// One more write, after all others: whoever is live and has it, has everything.
     pub(crate) fn write_last(&mut self, random: &mut fastrand::Rng) {
         self.settle(random);
+        self.write_root(random);
         self.tick(1);
         self.xid += 1;
         self.number += 1;
@@ -159,7 +196,33 @@ impl State {
             deleted: false,
             patients: Patients::from_ids(["a", "b", "c"]),
             before: None,
+            group: None,
+            group_before: None,
         };
+        self.open.push(Open { started: self.clock, xid: self.xid, versions: vec![version] });
+        self.settle(random);
+    }
+
+    /// The Group that readers ask for has somebody in it, and another.
+    pub(crate) fn write_root(&mut self, random: &mut fastrand::Rng) {
+        self.settle(random);
+        self.tick(1);
+        self.xid += 1;
+        self.number += 1;
+        let key = (ResourceType::GROUP, ROOT);
+        let before = self.table.get(&key);
+        let stamp = before.map_or(self.clock, |before| self.clock.max(before.stamp + 1));
+        let version = Version {
+            key,
+            number: self.number,
+            stamp,
+            deleted: false,
+            patients: Patients::none(),
+            before: before.map(|before| before.patients.clone()),
+            group: Some((Patients::from_ids(["a", "b"]), vec![1])),
+            group_before: before.map(data),
+        };
+        self.clock = self.clock.max(stamp);
         self.open.push(Open { started: self.clock, xid: self.xid, versions: vec![version] });
         self.settle(random);
     }
@@ -249,7 +312,8 @@ impl State {
                 let wanted = |scope: &Scope| (scope.wants)(id, &version.patients);
                 let wanted = request.scope.as_ref().is_none_or(wanted);
                 out.row(*stamp, id, &mut |out| {
-                    out.extend_from_slice(&data(version));
+                    let data = if version.deleted { deletion(version) } else { data(version) };
+                    out.extend_from_slice(&data);
                     good && wanted
                 });
             }
@@ -266,12 +330,39 @@ fn change(version: &Version, position: Position) -> Change {
         kind: if version.deleted { Kind::Deletion } else { Kind::Upsert },
         patients: if version.deleted { Patients::none() } else { version.patients.clone() },
         before: version.before.clone().map_or(Before::Nothing, Before::Patients),
-        data: data(version),
+        group_before: version.group_before.clone(),
+        data: if version.deleted { deletion(version) } else { data(version) },
     }
+}
+
+/// Some members, and some Groups in it.
+fn some_group(random: &mut fastrand::Rng) -> (Patients, Vec<u8>) {
+    let members = Patients::from_ids(["a", "b", "c", "d"].into_iter().filter(|_| random.bool()));
+    (members, (0..GROUPS).filter(|_| random.u8(..3) == 0).collect())
+}
+
+/// What a deletion is streamed as; with its number.
+fn deletion(version: &Version) -> bytes::Bytes {
+    let Version { key: (resource_type, id), number, .. } = version;
+    format!(
+        r#"{{"number":{number},"entry":[{{"request":{{"method":"DELETE","url":"{resource_type}/{id}"}}}}]}}"#
+    )
+    .into()
 }
 
 fn data(version: &Version) -> bytes::Bytes {
     let Version { key: (resource_type, id), number, deleted, .. } = version;
+    if let Some((patients, nested)) = &version.group {
+        let patients = patients.iter().map(|id| format!("Patient/{id}"));
+        let references = patients.chain(nested.iter().map(|id| format!("Group/{id}")));
+        let members: Vec<_> =
+            references.map(|id| format!(r#"{{"entity":{{"reference":"{id}"}}}}"#)).collect();
+        let members = members.join(",");
+        return format!(
+            r#"{{"id":"{id}","resourceType":"Group","number":{number},"deleted":false,"type":"person","actual":true,"member":[{members}]}}"#
+        )
+        .into();
+    }
     format!(r#"{{"id":"{id}","resourceType":"{resource_type}","number":{number},"deleted":{deleted}}}"#)
         .into()
 }
@@ -307,6 +398,13 @@ impl Source for Database {
         Box::pin(async { Ok(None) })
     }
 
+    fn group<'a>(&'a self, id: &'a str) -> Answer<'a, Option<bytes::Bytes>> {
+        let state = self.0.lock().unwrap();
+        let version = state.table.get(&(ResourceType::GROUP, id.parse().unwrap()));
+        let group = version.filter(|version| !version.deleted).map(data);
+        Box::pin(async move { Ok(group) })
+    }
+
     fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page> {
         let page = self.0.lock().unwrap().page(&request, rows);
         Box::pin(async move { Ok(page) })
@@ -328,8 +426,12 @@ pub(crate) enum Heard {
 pub(crate) fn parse(data: &str) -> (Key, Heard) {
     let read: serde_json::Value = serde_json::from_str(data).unwrap();
     if let Some(url) = read["entry"][0]["request"]["url"].as_str() {
-        assert_eq!(read["meta"]["tag"][0]["code"], "out-of-scope");
         let (resource_type, id) = url.split_once('/').unwrap();
+        if let Some(number) = read["number"].as_u64() {
+            let key = (resource_type.parse().unwrap(), id.parse().unwrap());
+            return (key, Heard::Version { number, deleted: true });
+        }
+        assert_eq!(read["meta"]["tag"][0]["code"], "out-of-scope");
         let at = read["meta"]["lastUpdated"].as_str().unwrap().parse().unwrap();
         return ((resource_type.parse().unwrap(), id.parse().unwrap()), Heard::Left(at));
     }

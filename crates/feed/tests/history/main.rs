@@ -8,7 +8,7 @@
 mod database;
 mod subscriber;
 
-use database::{Database, encounter};
+use database::{Database, ROOT, encounter};
 use feed::{Feed, Framing, Lsn, Options, Origin, PublishError, Publisher};
 use fhir::{Compartment, Filter, Patients, ResourceType, TypeSet};
 use proptest::prelude::*;
@@ -37,6 +37,7 @@ async fn open(directory: &Path) -> (Feed, Publisher) {
         retention_age: Duration::from_secs(3600),
         concurrent_pages: 2,
         held_bytes: 8 << 20,
+        base_urls: fhir::BaseUrls::default(),
     };
     // The thread of the feed that was dropped may still hold the lock.
     for _ in 0..10_000 {
@@ -73,6 +74,7 @@ async fn history(seed: u64) {
         while state.has_open() {
             state.commit(&mut random);
         }
+        state.write_root(&mut random);
     }
     let (start, since) = database.0.lock().unwrap().create_slot();
     publisher.begin_epoch(origin(), start, since, false).await.unwrap();
@@ -104,11 +106,14 @@ async fn history(seed: u64) {
                     .copied()
                     .collect();
                 let of = |ids: &[&str]| Compartment::Patients(Patients::from_ids(ids.iter().copied()));
-                let filter = match random.u8(..6) {
+                let with_group = types.iter().chain([ResourceType::GROUP]).collect();
+                let filter = match random.u8(..9) {
                     0..3 => Filter::of_types(types),
                     3 => Filter::of_patients(types, Compartment::AnyPatient),
                     4 => Filter::of_patients(types, of(&["a"])),
-                    _ => Filter::of_patients(types, of(&["b", "c"])),
+                    5 => Filter::of_patients(types, of(&["b", "c"])),
+                    6 => Filter::of_group(with_group, &ROOT.to_string(), None),
+                    _ => Filter::of_group(types, &ROOT.to_string(), None),
                 };
                 readers.push(Reader::new(filter, &database, step));
             }
@@ -146,7 +151,11 @@ async fn history(seed: u64) {
     let batch = database.0.lock().unwrap().decode(&mut random);
     publisher.publish(batch).await.unwrap();
     for reader in &mut readers {
-        reader.finish(&feed, &database).await;
+        if reader.is_group() {
+            reader.finish_group(&feed, &database).await;
+        } else {
+            reader.finish(&feed, &database).await;
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! A reader that is cut at any frame and comes back with its last id, and the checks of what it hears.
 
-use crate::database::{Database, Heard, Key, LAST, Version, parse};
+use crate::database::{Database, Heard, Key, LAST, ROOT, Version, members, parse};
 use feed::{Begin, EventId, Feed, Item, Notice, Subscription};
-use fhir::{Filter, Instant};
+use fhir::{Compartment, Filter, Instant, ResourceType};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -107,6 +107,12 @@ impl Reader {
                 }
                 self.has_all(transaction_time, database);
             }
+            Item::Notice(Notice::Members { .. }) => self.last_id = Some(subscription.id().to_string()),
+            // Rather than many removals.
+            Item::Notice(Notice::ResetAll { reason }) if reason.starts_with("most members") => {
+                self.last_id = Some(subscription.id().to_string());
+                self.heard.values_mut().for_each(|heard| *heard = (0, false));
+            }
             Item::Notice(notice) => panic!("reader {}: {notice:?} without a reason", self.name),
             Item::Waiting(_) => {}
         }
@@ -116,6 +122,9 @@ impl Reader {
     /// What a `_since` of this instant leaves out was heard, or something newer of the same key. A key that
     /// has a version after the instant is not left out: pages may have skipped the earlier one for it.
     fn has_all(&self, until: Instant, database: &Database) {
+        if self.is_group() {
+            return;
+        }
         let mut newest: BTreeMap<Key, Version> = BTreeMap::new();
         for version in database.0.lock().unwrap().log() {
             if version.concerns(&self.filter)
@@ -137,6 +146,9 @@ impl Reader {
     }
 
     fn hear(&mut self, frame: &str, database: &Database) {
+        if self.is_group() {
+            return self.hear_of_member(frame, database);
+        }
         let mut parts = frame.split('|');
         let mut part = || parts.next().unwrap();
         let (id, event, data) = (part().to_owned(), part(), part());
@@ -169,6 +181,76 @@ impl Reader {
             live.push(number);
         }
         self.last_id = Some(id);
+    }
+
+    pub(crate) fn is_group(&self) -> bool {
+        matches!(self.filter.compartment, Compartment::Group { .. })
+    }
+
+    /// A version is of somebody who was a member then, or is when it comes; and comes once, until it is taken back.
+    fn hear_of_member(&mut self, frame: &str, database: &Database) {
+        let mut parts = frame.split('|');
+        let mut part = || parts.next().unwrap();
+        let (id, event, data) = (part().to_owned(), part(), part());
+        self.last_id = Some(id);
+        let (key, heard) = parse(data);
+        assert!(self.filter.matches(key.0), "{key:?} was not asked for");
+        let there = event != "Bundle";
+        let before = self.heard.get(&key).copied();
+        let number = match heard {
+            Heard::Left(_) => before.map_or(0, |(number, _)| number),
+            Heard::Version { number, .. } => number,
+        };
+        if there {
+            assert!(
+                before.is_none_or(|(before, there)| before < number || (before == number && !there)),
+                "reader {}: {key:?} version {number} after {before:?}",
+                self.name
+            );
+            let log = database.0.lock().unwrap().log();
+            let at = log.iter().position(|version| version.number == number).unwrap();
+            let is_member = |end: usize| {
+                let members = members(log[..=end].iter());
+                members.iter().any(|id| log[at].patients.contains(id))
+            };
+            assert!(
+                key == (ResourceType::GROUP, ROOT) || (at..log.len()).any(is_member),
+                "reader {}: {:?} is nobody's who was a member since",
+                self.name,
+                log[at]
+            );
+        }
+        self.heard.insert(key, (number, there));
+    }
+
+    /// Reads until what was heard is what the tables have of the Group's members.
+    pub(crate) async fn finish_group(&mut self, feed: &Feed, database: &Database) {
+        let (table, log) = {
+            let state = database.0.lock().unwrap();
+            (state.table.clone(), state.log())
+        };
+        let members = members(log.iter());
+        let is_member = |version: &&Version| members.iter().any(|id| version.patients.contains(id));
+        let itself = |version: &&Version| version.key == (ResourceType::GROUP, ROOT);
+        let wanted: BTreeMap<Key, u64> = table
+            .values()
+            .filter(|version| !version.deleted && self.filter.matches(version.key.0))
+            .filter(|version| is_member(version) || itself(version))
+            .map(|version| (version.key, version.number))
+            .collect();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        let mut quiet = 0;
+        while quiet < 3 || self.live.is_none() || self.there() != wanted {
+            let came = self.frame(feed, database, Duration::from_millis(20)).await;
+            quiet = if came { 0 } else { quiet + 1 };
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "reader {}: has {:?} and not {wanted:?}, live: {}",
+                self.name,
+                self.there(),
+                self.live.is_some()
+            );
+        }
     }
 
     /// Reads until the last version of all has come, then compares.

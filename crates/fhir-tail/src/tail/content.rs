@@ -222,7 +222,7 @@ mod tests {
     fn each_notice_is_known() {
         for code in NoticeCode::ALL {
             let expected = match code {
-                NoticeCode::Start | NoticeCode::Position => Code::Other,
+                NoticeCode::Start | NoticeCode::Position | NoticeCode::Members => Code::Other,
                 NoticeCode::Live => Code::Live(None),
                 NoticeCode::Stale => Code::Stale(None),
                 NoticeCode::Fresh => Code::Fresh,

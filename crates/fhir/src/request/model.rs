@@ -23,15 +23,24 @@ pub(crate) fn holds(level: &Level, query: &[(String, String)], handling: Handlin
                 Level::Patient(id) => {
                     Filter::of_patients(types, Compartment::Patients(Patients::from_ids([id.as_str()])))
                 }
-                Level::System | Level::Type(_) | Level::Group(_) => Filter::of_types(types),
+                Level::Group(id) => {
+                    let only = match &filter.compartment {
+                        Compartment::Group { only, .. } => only.clone(),
+                        _ => None,
+                    };
+                    Filter::of_group(types, id, only)
+                }
+                Level::System | Level::Type(_) => Filter::of_types(types),
             };
             assert!(asked || *filter == everything, "it was not asked for less");
             assert_eq!(filter.compartment, everything.compartment, "somebody else's");
-            let nobody = |patients: &Patients| patients.is_empty();
-            assert!(
-                !matches!(&filter.compartment, Compartment::Patients(patients) if nobody(patients)),
-                "nobody's"
-            );
+            let nobody = match &filter.compartment {
+                Compartment::Patients(patients) | Compartment::Group { only: Some(patients), .. } => {
+                    patients.is_empty()
+                }
+                Compartment::Any | Compartment::AnyPatient | Compartment::Group { only: None, .. } => false,
+            };
+            assert!(!nobody, "nobody's");
             assert!((2..=60).contains(&request.heartbeat.as_secs()), "a heartbeat out of bounds");
             for id in [&request.last_event_id, &request.library_event_id] {
                 assert!(id.as_deref() != Some(""), "an empty id is none");
@@ -56,10 +65,11 @@ pub(crate) fn holds(level: &Level, query: &[(String, String)], handling: Handlin
 
 /// The levels, by a number.
 pub(crate) fn level(number: u8) -> Level {
-    match number % 4 {
+    match number % 5 {
         0 => Level::System,
         1 => Level::AllPatients,
         2 => Level::Patient("p1".to_owned()),
+        3 => Level::Group("g1".to_owned()),
         _ => Level::Type(ResourceType::PATIENT),
     }
 }

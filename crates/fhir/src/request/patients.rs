@@ -1,7 +1,7 @@
 //! Whose resources a request asks for: the level, and the parameter `patient`.
 
 use super::{Handling, Level, Parsing, add, shown};
-use crate::{Compartment, Filter, IssueType, Patients, ResourceType, TypeSet, compartment_types, is_id};
+use crate::{Compartment, Filter, IssueType, Patients, ResourceType, TypeSet, is_id};
 
 /// The parameter `patient`, as far as it was read.
 #[derive(Default)]
@@ -46,16 +46,27 @@ impl Parsing {
                 self.refuse_patient(patient, "the path names the patient: leave it out");
                 Compartment::Patients(Patients::from_ids([id.as_str()]))
             }
-            Level::System | Level::Type(_) | Level::Group(_) => {
-                self.refuse_patient(patient, "use it below /fhir/Patient/$export");
+            Level::Group(id) => {
+                let only = patient.map(|asked| self.patients(asked));
+                return self.sent(types, Filter::of_group(types, id, only));
+            }
+            Level::System | Level::Type(_) => {
+                self.refuse_patient(
+                    patient,
+                    "use it below /fhir/Patient/$export or /fhir/Group/{id}/$export",
+                );
                 return Scoped { filter: Filter::of_types(types), unsent_types: Vec::new() };
             }
         };
-        let filter = Filter::of_patients(types, compartment);
+        self.sent(types, Filter::of_patients(types, compartment))
+    }
+
+    /// What a filter leaves of the types that were asked for.
+    fn sent(&mut self, types: TypeSet, filter: Filter) -> Scoped {
         if !self.types_named {
             return Scoped { filter, unsent_types: Vec::new() };
         }
-        let unsent_types: Vec<_> = types.iter().filter(|kind| !compartment_types().contains(*kind)).collect();
+        let unsent_types: Vec<_> = types.iter().filter(|kind| !filter.matches(*kind)).collect();
         if filter.types.is_empty() && !types.is_empty() {
             let names: Vec<_> = unsent_types.iter().map(|kind| kind.as_str()).collect();
             let text = format!(

@@ -169,6 +169,7 @@ impl Layout for Docs {
             kind: Kind::Upsert,
             patients: Patients::none(),
             before: Before::Nothing,
+            group_before: None,
             data: data.into(),
         });
         Ok(())

@@ -16,6 +16,7 @@ fn change(ordinal: u64, part: u16, stamp: i64, index: usize, deletion: bool, dat
         kind: if deletion { Kind::Deletion } else { Kind::Upsert },
         patients: Patients::none(),
         before: Before::Nothing,
+        group_before: None,
         data: data.into(),
     }
 }

@@ -30,6 +30,7 @@ fn append(journal: &Segments, state: &mut State, rows: &[(u64, i64)]) {
             kind: Kind::Upsert,
             patients: Patients::none(),
             before: Before::Nothing,
+            group_before: None,
             data,
         };
         let transaction = Transaction { commit_lsn: position.commit_lsn, xid: 3, commit_time: stamp };

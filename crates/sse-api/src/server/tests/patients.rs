@@ -83,3 +83,30 @@ async fn the_groups_themselves_are_a_type() {
     assert_eq!(response.status, 404);
     assert!(response.diagnostics().contains("_type=Group"));
 }
+
+#[tokio::test]
+async fn a_group_is_asked_for_by_its_id() {
+    let mut service = Service::start().await;
+    let (mut client, stream) = service.stream("/fhir/Group/g1/$export", &[]).await;
+    assert_eq!(stream.filter, Filter::of_group(TypeSet::all(), "g1", None));
+    let start = client.until("start:").await + &client.until("\n\n").await;
+    assert!(start.contains("of the Group's members"), "{start}");
+    let (_client, stream) = service.stream("/fhir/Group/g1/$export?patient=p1&_type=Patient", &[]).await;
+    let only = Some(Patients::from_ids(["p1"]));
+    assert_eq!(stream.filter.compartment, Filter::of_group(TypeSet::all(), "g1", only).compartment);
+    let response = service.answer("GET", "/fhir/Group/g1/$export?patient=p1,p9", &[STREAM]).await;
+    assert_eq!((response.status, &response.issue()["code"]), (400, &"value".into()));
+    assert!(response.diagnostics().contains("members with the id p9;"), "{}", response.diagnostics());
+}
+
+#[tokio::test]
+async fn a_group_that_is_not_there_or_cannot_be_followed_is_refused() {
+    let service = Service::start().await;
+    for method in ["GET", "HEAD"] {
+        assert_eq!(service.answer(method, "/fhir/Group/x1/$export", &[STREAM]).await.status, 404);
+    }
+    let response = service.answer("GET", "/fhir/Group/device/$export", &[STREAM]).await;
+    assert_eq!((response.status, &response.issue()["code"]), (422, &"processing".into()));
+    assert!(response.diagnostics().contains("'person'"), "{}", response.diagnostics());
+    assert_eq!(service.answer("GET", "/fhir/Group/away/$export", &[STREAM]).await.status, 503);
+}

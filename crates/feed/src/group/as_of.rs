@@ -1,0 +1,185 @@
+//! The members of a Group as of a position: the same for whoever asks, whenever.
+//!
+//! A Group's content as of a position is its newest change in the journal up to there; else what its oldest change after that
+//! replaced; else its row in the table, if the feed has passed a place in the log that was taken after the row was read: then
+//! what is not in the journal has not changed since.
+
+use super::members::{Members, PatientSet};
+use crate::feed::Shared;
+use crate::journal::{GroupBefore, JournalError};
+use crate::replay::persist;
+use crate::subscription::Out;
+use crate::{Position, SourceError};
+use bytes::Bytes;
+use fhir::{GroupContent, Instant, Patients};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Why it cannot be told who is a member.
+pub(crate) enum NoMembers {
+    /// The Group does not exist, or may not be interpreted: why, for the client.
+    Gone(String),
+    /// The journal does not go back so far, or the log did not say what a Group was.
+    NotKept(&'static str),
+    /// The database does not answer.
+    Source(SourceError),
+}
+
+impl From<SourceError> for NoMembers {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
+
+/// Who is a member would have to be told by a clock that all share.
+pub(crate) const PERIODS: &str = "a Group has members for a period, which is not supported yet";
+
+/// Asks for the members of one Group.
+pub(crate) struct AsOf<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) out: &'a Out,
+    /// The Group.
+    pub(crate) id: &'a str,
+    /// Of its members only these.
+    pub(crate) only: Option<&'a Patients>,
+}
+
+impl AsOf<'_> {
+    /// The members at a position that is on disk.
+    pub(crate) async fn members(&self, at: Position) -> Result<Members, NoMembers> {
+        let (mut groups, mut patients) = (BTreeSet::new(), PatientSet::default());
+        let mut found: Vec<Box<str>> = vec![self.id.into()];
+        while let Some(id) = found.pop() {
+            if !groups.insert(id.clone()) {
+                continue;
+            }
+            let content = self.content(&id, at).await?;
+            let root = *id == *self.id;
+            let read = match content {
+                None if root => return Err(NoMembers::Gone("the Group was deleted".into())),
+                None => continue,
+                Some(content) => {
+                    // A large Group takes a while.
+                    let bases = self.shared.base_urls.clone();
+                    let read =
+                        tokio::task::spawn_blocking(move || GroupContent::read(&content, &bases)).await;
+                    match read {
+                        Ok(Ok(read)) => read,
+                        Ok(Err(why)) if root => {
+                            return Err(NoMembers::Gone(format!("the Group cannot be followed: {why}")));
+                        }
+                        // Who is in it for certain cannot be said.
+                        _ => continue,
+                    }
+                }
+            };
+            patients.add(
+                read.members_at(Instant::MIN).filter(|id| self.only.is_none_or(|only| only.contains(id))),
+            );
+            found.extend(read.nested().map(Box::from));
+        }
+        let patients = self.shared.member_sets.share(self.id, patients);
+        Ok(Members { patients, groups: Arc::new(groups) })
+    }
+
+    /// The Group itself at a position, as it is streamed.
+    pub(crate) async fn itself(&self, at: Position) -> Result<Option<Bytes>, NoMembers> {
+        self.content(self.id, at).await
+    }
+
+    /// Those who are members at every position from one to another, both included.
+    pub(crate) async fn throughout(&self, from: Position, to: Position) -> Result<PatientSet, NoMembers> {
+        let mut members = self.members(from).await?;
+        let mut all = PatientSet::clone(&members.patients);
+        let mut at = from;
+        while let Some(next) = self.next_change(&members.groups, at, to).await? {
+            members = self.members(next).await?;
+            all = all.and(&members.patients);
+            at = next;
+        }
+        Ok(all)
+    }
+
+    /// The first change of one of the Groups after a position, up to another.
+    async fn next_change(
+        &self,
+        groups: &Arc<BTreeSet<Box<str>>>,
+        after: Position,
+        until: Position,
+    ) -> Result<Option<Position>, NoMembers> {
+        let groups = groups.clone();
+        self.journal(after, move |journal| {
+            let mut next: Option<Position> = None;
+            for id in groups.iter() {
+                let change = journal.group_after(id, after)?.map(|change| change.position);
+                next = next.into_iter().chain(change).min();
+            }
+            Ok(next.filter(|next| *next <= until))
+        })
+        .await
+    }
+
+    /// What a Group is as of a position; `None` if it does not exist there.
+    async fn content(&self, id: &str, at: Position) -> Result<Option<Bytes>, NoMembers> {
+        if let Some(known) = self.in_journal(id, at).await? {
+            return Ok(known);
+        }
+        let source = self.shared.source(self.out).await;
+        let row = persist(self.out, || source.group(id)).await?;
+        // What is visible of it was committed before this ends.
+        let fence = persist(self.out, || source.mark()).await?.mark.l;
+        self.shared.passed(fence).await;
+        match self.in_journal(id, at).await? {
+            Some(known) => Ok(known),
+            None => Ok(row),
+        }
+    }
+
+    /// What the journal says of it, if it does.
+    async fn in_journal(&self, id: &str, at: Position) -> Result<Option<Option<Bytes>>, NoMembers> {
+        let id: Box<str> = id.into();
+        let before = self
+            .journal(at, move |journal| {
+                if let Some(change) = journal.group_at(&id, at)? {
+                    return Ok(Some(Ok(change.after)));
+                }
+                let next = journal.group_after(&id, at)?;
+                Ok(next.map(|change| match change.before {
+                    GroupBefore::Nothing => Ok(None),
+                    GroupBefore::Content(content) => Ok(Some(content)),
+                    GroupBefore::Unknown => {
+                        Err(NoMembers::NotKept("the log does not have what the Group was"))
+                    }
+                }))
+            })
+            .await?;
+        before.transpose()
+    }
+
+    /// Looks into the journal, which must go back to a position.
+    async fn journal<T: Send + 'static>(
+        &self,
+        back_to: Position,
+        look: impl FnOnce(&dyn crate::journal::Journal) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, NoMembers> {
+        let journal = self.shared.journal.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let found = look(&*journal)?;
+            // The state after the look: it says what is dropped before it is.
+            let kept = journal.load()?.is_some_and(|state| state.floor.position <= back_to);
+            Ok::<_, JournalError>((found, kept))
+        });
+        match looked.await {
+            Ok(Ok((found, true))) => Ok(found),
+            Ok(Ok((_, false))) => Err(NoMembers::NotKept("what the Group was then is no longer kept")),
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the journal cannot be read");
+                tokio::time::sleep(crate::follow::RETRY_AFTER).await;
+                Err(NoMembers::NotKept("the journal cannot be read"))
+            }
+            Err(error) if error.is_panic() => Err(NoMembers::NotKept("the journal is damaged")),
+            // The runtime ends, and this with it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}

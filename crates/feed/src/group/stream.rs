@@ -1,0 +1,343 @@
+//! One subscriber of a Group: its members' resources, then their changes, and what a change of members means.
+
+use super::as_of::{AsOf, NoMembers};
+use super::members::{Members, PatientSet};
+use super::transition::{Change, Transition};
+use crate::follow::{Ended, Follow, Lost, Trust};
+use crate::id::{GroupPages, Place, Replaying};
+use crate::judge::{ByMembers, Judge};
+use crate::read::{Ids, Phase};
+use crate::replay::{PURGED, Replay, persist};
+use crate::subscriber::{Standing, Subscriber};
+use crate::{Anchor, Begin, EventId, Item, Lsn, Mark, Notice, Position, SourceError};
+use fhir::{Compartment, Instant, Patients};
+use std::sync::Arc;
+
+/// What a subscriber does next.
+enum Step {
+    /// Sends all that belongs to the members, from the beginning of the request or of a reset.
+    Begin { since: Option<Instant>, id: EventId, reset: bool },
+    /// Sends what the change of members means.
+    Transition(Change),
+    /// Follows the feed.
+    Follow(Standing, Phase),
+    /// Is told that it cannot go on, and begins again.
+    Reset { id: EventId, reason: &'static str },
+}
+
+/// Why a step has no next one.
+enum Stop {
+    /// The stream ends.
+    End(SourceError),
+    /// It begins again.
+    Reset(EventId, &'static str),
+}
+
+impl From<SourceError> for Stop {
+    fn from(error: SourceError) -> Self {
+        Self::End(error)
+    }
+}
+
+/// A stream of a Group.
+pub(crate) struct GroupStream<'a> {
+    pub(super) subscriber: &'a Subscriber,
+    id: &'a str,
+    only: Option<&'a Patients>,
+    /// Whether `live` was said.
+    live: bool,
+}
+
+impl<'a> GroupStream<'a> {
+    /// The stream of a request for a Group; `None` if it is for something else.
+    pub(crate) fn of(subscriber: &'a Subscriber) -> Option<Self> {
+        match &subscriber.filter.compartment {
+            Compartment::Group { id, only } => {
+                Some(Self { subscriber, id, only: only.as_ref(), live: false })
+            }
+            Compartment::Any | Compartment::AnyPatient | Compartment::Patients(_) => None,
+        }
+    }
+
+    /// Runs until the Group is gone, or the database refuses for good.
+    pub(crate) async fn run(&mut self, begin: Box<Begin>) -> SourceError {
+        let mut step = Box::pin(self.enter(begin)).await;
+        loop {
+            step = match step {
+                Ok(next) => self.step(next).await,
+                Err(Stop::End(error)) => return error,
+                Err(Stop::Reset(id, reason)) => self.step(Step::Reset { id, reason }).await,
+            };
+        }
+    }
+
+    async fn step(&mut self, step: Step) -> Result<Step, Stop> {
+        match step {
+            Step::Begin { since, id, reset } => Box::pin(self.begin(since, id, reset)).await,
+            Step::Transition(change) => Box::pin(self.transition(change)).await,
+            // Who follows keeps this future, perhaps for days.
+            Step::Follow(from, phase) => self.follow(from, phase).await,
+            Step::Reset { id, reason } => {
+                self.subscriber.tell_reset(None, id.clone(), reason, true).await?;
+                self.live = false;
+                Ok(Step::Begin { since: None, id, reset: true })
+            }
+        }
+    }
+
+    fn as_of(&self) -> AsOf<'_> {
+        AsOf { shared: &self.subscriber.shared, out: &self.subscriber.out, id: self.id, only: self.only }
+    }
+
+    /// What it means that the members cannot be told.
+    fn unknown(why: NoMembers, id: &EventId) -> Stop {
+        match why {
+            NoMembers::Gone(why) => Stop::End(SourceError::Gone(why)),
+            NoMembers::NotKept(why) => Stop::Reset(id.clone(), why),
+            NoMembers::Source(error) => Stop::End(error),
+        }
+    }
+
+    async fn members(&self, at: Anchor, id: &EventId) -> Result<Members, Stop> {
+        self.as_of().members(at.position).await.map_err(|why| Self::unknown(why, id))
+    }
+
+    async fn throughout(&self, from: Anchor, to: Anchor, id: &EventId) -> Result<PatientSet, Stop> {
+        let all = self.as_of().throughout(from.position, to.position).await;
+        all.map_err(|why| Self::unknown(why, id))
+    }
+
+    /// What an id is still good for.
+    async fn enter(&self, begin: Box<Begin>) -> Result<Step, Stop> {
+        let subscriber = self.subscriber;
+        subscriber.epoch_known().await;
+        let (id, since) = match *begin {
+            Begin::Since(since) => return Ok(Step::Begin { since, id: EventId::beginning(), reset: false }),
+            Begin::After { id: Some(id), since } => (id, since),
+            Begin::After { id: None, .. } => {
+                return Err(Stop::Reset(EventId::beginning(), "the event id is not one of this service"));
+            }
+        };
+        let admitted =
+            |standing: Result<Standing, &'static str>| standing.map_err(|why| Stop::Reset(id.clone(), why));
+        match id.0.clone() {
+            Place::Beginning => Ok(Step::Begin { since, id, reset: false }),
+            Place::Live { run, scope, anchor, w } if scope == self.scope() => {
+                let standing = admitted(subscriber.standing(run, (anchor, w)).await?)?;
+                Ok(Step::Follow(standing, Phase::Plain))
+            }
+            Place::Changing { run, scope, anchor, from, fading, w } if Some(scope) == self.scope() => {
+                let standing = admitted(subscriber.standing(run, (anchor, w)).await?)?;
+                let phase = match fading {
+                    None => Phase::Moving { from },
+                    Some((to, until)) => Phase::Fading { from, to, until },
+                };
+                Ok(Step::Follow(standing, phase))
+            }
+            Place::Replay(pages) => Ok(Step::Transition(self.resumed(pages, None, id).await?)),
+            Place::Recent { pages, at } => Ok(Step::Transition(self.resumed(*pages, Some(at), id).await?)),
+            Place::Live { .. } | Place::Split { .. } | Place::Changing { .. } | Place::Old { .. } => {
+                Err(Stop::Reset(id, "the event id belongs to another request, or to an earlier release"))
+            }
+        }
+    }
+
+    fn replay(&self) -> Replay<'_> {
+        let Subscriber { shared, filter, out } = self.subscriber;
+        Replay { shared, filter, out }
+    }
+
+    fn scope(&self) -> Option<u32> {
+        self.subscriber.filter.scope_hash32()
+    }
+
+    /// A transition that was cut off.
+    async fn resumed(&self, pages: Replaying, at: Option<Position>, id: EventId) -> Result<Change, Stop> {
+        let subscriber = self.subscriber;
+        let Some(GroupPages { to, .. }) = pages.group.filter(|_| self.scope() == Some(pages.filter)) else {
+            return Err(Stop::Reset(id, "the event id belongs to another request"));
+        };
+        let on_disk = *subscriber.shared.durable.borrow();
+        if let Some(stale) = subscriber.stale_pages(&on_disk, &pages) {
+            return Err(Stop::Reset(id, stale.reason()));
+        }
+        match subscriber.standing(pages.run, (to, pages.mark.w)).await? {
+            Ok(Standing { run, trust, .. }) => {
+                let pages = Replaying { run, ..pages };
+                Ok(Change { pages, resumed: true, recent_after: at, trust, id })
+            }
+            Err(reason) => Err(Stop::Reset(id, reason)),
+        }
+    }
+
+    /// Rule 8: everybody joins, at a place that the feed has passed after a mark was taken.
+    async fn begin(&self, since: Option<Instant>, id: EventId, reset: bool) -> Result<Step, Stop> {
+        let subscriber = self.subscriber;
+        let source = subscriber.shared.source(&subscriber.out).await;
+        persist(&subscriber.out, || source.knows_patients()).await?;
+        let (run, sample) = self.replay().first_mark(&*source).await?;
+        let mark = sample.mark;
+        subscriber.shared.paged(run, mark.l).await;
+        if let (Some(since), Some(purged)) = (since, sample.tombstones_purged)
+            && since < purged
+        {
+            return Err(Stop::Reset(id, PURGED));
+        }
+        let Some(to) = self.head_at(run, mark.l).await else {
+            return Ok(Step::Begin { since, id, reset });
+        };
+        let group = Some(GroupPages { from: None, to, leaving: false, batch: 0 });
+        let pages = Replaying::beginning(run, since, mark, subscriber.filter.hash32(), group);
+        Ok(Step::Transition(Change { pages, resumed: false, recent_after: None, trust: Trust::Verified, id }))
+    }
+
+    /// The head when the feed has passed a place in the log; `None` if another run has begun.
+    async fn head_at(&self, run: u64, l: Lsn) -> Option<Anchor> {
+        let mut durable = self.subscriber.shared.durable.clone();
+        let there = durable.wait_for(|durable| durable.run != run || durable.lsn >= l).await;
+        match there.map(|durable| *durable) {
+            Ok(durable) if durable.run == run => Some(durable.head),
+            Ok(_) => None,
+            // The journal's thread has ended, and the process with it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Part E of the rules.
+    async fn transition(&mut self, change: Change) -> Result<Step, Stop> {
+        let subscriber = self.subscriber;
+        let Some(GroupPages { from, to, .. }) = change.pages.group else {
+            return Err(Stop::Reset(change.id, "the event id belongs to another request"));
+        };
+        let id = change.id.clone();
+        let (old, stay) = match from {
+            None => (None, PatientSet::default()),
+            Some(from) => {
+                (Some(self.members(from, &id).await?.patients), self.throughout(from, to, &id).await?)
+            }
+        };
+        let new = self.members(to, &id).await?;
+        let group = match from {
+            None => self.as_of().itself(to.position).await.map_err(|why| Self::unknown(why, &id))?,
+            Some(_) => None,
+        };
+        let join = new.patients.without(&stay);
+        let leave = old.map(|old| old.without(&stay)).unwrap_or_default();
+        // Rather than millions of removals.
+        if leave.len() > stay.len() && from.is_some() {
+            return Err(Stop::Reset(id, "most members of the Group have left"));
+        }
+        let (run, mark, trust) = (change.pages.run, change.pages.mark, change.trust);
+        let (joined, left) = (join.len(), leave.len());
+        let transition = Transition {
+            subscriber,
+            change,
+            stay: Arc::new(stay),
+            join: Arc::new(join),
+            leave: Arc::new(leave),
+            group,
+        };
+        if let Err(reason) = transition.run().await? {
+            return Err(Stop::Reset(id, reason));
+        }
+        let standing = Standing { run, last: to, trust, w: mark.w, split: None };
+        let mut phase = Phase::Plain;
+        if let Some(from) = from {
+            if left > 0 {
+                // After the lists were read: a change beyond `to` may have replaced what should have been in them.
+                let until = subscriber.shared.sample(&subscriber.out).await?.mark.l;
+                phase = Phase::Fading { from, to, until };
+            }
+            let id = Ids { scope: self.scope(), phase }.at(run, to, mark.w);
+            subscriber.out.send(Item::Notice(Notice::Members { joined, left }), id).await;
+        }
+        Ok(Step::Follow(standing, phase))
+    }
+
+    /// Follows the feed until the members change, or what left has been told.
+    async fn follow(&mut self, from: Standing, phase: Phase) -> Result<Step, Stop> {
+        let (mut follow, until) = Box::pin(self.follower(from, phase)).await?;
+        let ended = match until {
+            None => follow.run().await,
+            Some(mark) => match follow.until(mark.l).await {
+                Ok(()) => return Box::pin(self.passed(follow, mark)).await,
+                Err(ended) => ended,
+            },
+        };
+        self.live = follow.live;
+        match ended {
+            Ended::Lost(Lost { in_frame: true, reason, .. }) => {
+                Err(Stop::End(SourceError::Unavailable(reason.into())))
+            }
+            Ended::Lost(Lost { id, reason, .. }) => Err(Stop::Reset(id, reason)),
+            Ended::Moves => {
+                let Follow { run, last, w, .. } = follow;
+                let standing = Standing { run, last, trust: Trust::Verified, w, split: None };
+                Ok(Step::Follow(standing, Phase::Moving { from: last }))
+            }
+            Ended::Gone(why) => Err(Stop::End(SourceError::Gone(why))),
+            Ended::Source(error) => Err(Stop::End(error)),
+        }
+    }
+
+    /// Who follows from there, and up to which mark's L.
+    async fn follower(&self, from: Standing, phase: Phase) -> Result<(Follow<'a>, Option<Mark>), Stop> {
+        let subscriber = self.subscriber;
+        let Standing { run, last, trust, w, .. } = from;
+        let id = Ids { scope: self.scope(), phase }.at(run, last, w);
+        let now = self.members(last, &id).await?;
+        let mut judge = ByMembers::settled(&subscriber.filter, &now, last.position);
+        let until = match phase {
+            Phase::Plain | Phase::Split(_) => None,
+            Phase::Moving { from } => {
+                judge.send = Arc::new(self.throughout(from, last, &id).await?);
+                judge.had = self.members(from, &id).await?.patients;
+                // After the change, so that all that was stamped before it is on the tables' side.
+                let source = subscriber.shared.source(&subscriber.out).await;
+                let (_, sample) = self.replay().first_mark(&*source).await?;
+                subscriber.shared.paged(run, sample.mark.l).await;
+                Some(sample.mark)
+            }
+            Phase::Fading { from, to, until } => {
+                judge.send = Arc::new(self.throughout(to, last, &id).await?);
+                let mut had = PatientSet::clone(&*self.members(to, &id).await?.patients);
+                had.add(self.members(from, &id).await?.patients.iter());
+                judge.had = Arc::new(had);
+                Some(Mark { w, l: until })
+            }
+        };
+        let judge = Judge::Members(judge);
+        let mut follow = Follow::new(&subscriber.shared, judge, &subscriber.out, run, (last, trust), w);
+        follow.ids.phase = phase;
+        follow.live = self.live;
+        Ok((follow, until))
+    }
+
+    /// What follows when a place was passed while members changed.
+    async fn passed(&self, follow: Follow<'a>, mark: Mark) -> Result<Step, Stop> {
+        let subscriber = self.subscriber;
+        let Follow { run, last, w, ids, .. } = follow;
+        let standing = Standing { run, last, trust: Trust::Verified, w, split: None };
+        let id = ids.at(run, last, w);
+        match ids.phase {
+            Phase::Moving { from } => {
+                let group = Some(GroupPages { from: Some(from), to: last, leaving: true, batch: 0 });
+                let pages = Replaying::beginning(run, None, mark, subscriber.filter.hash32(), group);
+                Ok(Step::Transition(Change {
+                    pages,
+                    resumed: false,
+                    recent_after: None,
+                    trust: Trust::Verified,
+                    id,
+                }))
+            }
+            Phase::Fading { to, .. } => {
+                let then = self.members(to, &id).await?.patients;
+                let now = self.members(last, &id).await?.patients;
+                let same = now == then && self.throughout(to, last, &id).await? == *then;
+                Ok(Step::Follow(standing, if same { Phase::Plain } else { Phase::Moving { from: to } }))
+            }
+            Phase::Plain | Phase::Split(_) => Ok(Step::Follow(standing, Phase::Plain)),
+        }
+    }
+}

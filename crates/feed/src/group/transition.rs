@@ -1,0 +1,320 @@
+//! What a change of members means for one client: what leaves, what comes, and what was written of it lately.
+//!
+//! A mark splits history: what was stamped at or before its W is in the tables, the rest up to the place where the members
+//! change is in the journal, of which the newest entry of each resource counts.
+
+use super::members::PatientSet;
+use super::recent::{self, Recent, Sets};
+use crate::follow::Trust;
+use crate::id::{Cursor, GroupPages, Place, Replaying};
+use crate::large::LargeFrame;
+use crate::pace::Pace;
+use crate::read::READ_BYTES;
+use crate::replay::{PURGED, persist, sorted_types};
+use crate::stage::Stage;
+use crate::subscriber::Subscriber;
+use crate::{Anchor, EventId, Frames, Item, Kind, PageRequest, Position, Scope, Source, SourceError, Tally};
+use bytes::Bytes;
+use fhir::{Instant, Patients, ResourceType};
+use std::sync::Arc;
+
+/// Patients whose pages are read together.
+const BATCH: usize = 256;
+
+/// A change of members that is told.
+pub(crate) struct Change {
+    /// The place in it.
+    pub(super) pages: Replaying,
+    /// Whether the place is one that a client came with, and not the beginning.
+    pub(super) resumed: bool,
+    /// In the recent entries, what was sent of them.
+    pub(super) recent_after: Option<Position>,
+    /// What is known of the place where the members change.
+    pub(super) trust: Trust,
+    /// Of the last thing that the client has.
+    pub(super) id: EventId,
+}
+
+/// One change of members for one client.
+pub(super) struct Transition<'a> {
+    pub(super) subscriber: &'a Subscriber,
+    pub(super) change: Change,
+    /// Members before, throughout and after it.
+    pub(super) stay: Arc<PatientSet>,
+    /// Members after it who were not throughout.
+    pub(super) join: Arc<PatientSet>,
+    /// Members before it who were not throughout.
+    pub(super) leave: Arc<PatientSet>,
+    /// The Group as it is after it, as it is streamed.
+    pub(super) group: Option<Bytes>,
+}
+
+impl Transition<'_> {
+    /// Tells it: the id of the last thing sent; or why the client has to begin anew.
+    pub(super) async fn run(self) -> Result<Result<EventId, &'static str>, SourceError> {
+        let Self { subscriber, change, stay, join, leave, .. } = &self;
+        let Some(GroupPages { to, .. }) = change.pages.group else { return Ok(Err(recent::UNREADABLE)) };
+        let out = &subscriber.out;
+        let sets = Sets { stay: stay.clone(), join: join.clone(), leave: leave.clone() };
+        let types = subscriber.filter.types;
+        let recent = Recent::read(&subscriber.shared, change.pages.mark, to, types, sets.clone()).await;
+        let recent = match recent {
+            Ok(recent) => Arc::new(recent),
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let source = subscriber.shared.source(out).await;
+        let mut passed = change.id.clone();
+        if change.recent_after.is_none() {
+            if !change.resumed {
+                passed = self.itself(to, passed).await?;
+            }
+            passed = self.pages(&source, &recent, passed).await?;
+        }
+        if let Some(since) = change.pages.since {
+            let purged = persist(out, || source.tombstones_purged()).await?;
+            if purged.is_some_and(|purged| since < purged) {
+                return Ok(Err(PURGED));
+            }
+        }
+        match self.recent(&recent, &sets, to, passed).await? {
+            Ok(last) => passed = last,
+            Err(reason) => return Ok(Err(reason)),
+        }
+        persist(out, || source.confirm()).await?;
+        Ok(Ok(passed))
+    }
+
+    /// What was written lately, up to where the members change: the id of the last of it, or why the client has to begin anew.
+    async fn recent(
+        &self,
+        recent: &Arc<Recent>,
+        sets: &Sets,
+        to: Anchor,
+        mut passed: EventId,
+    ) -> Result<Result<EventId, &'static str>, SourceError> {
+        let Self { subscriber, change, .. } = self;
+        let (shared, out) = (&subscriber.shared, &subscriber.out);
+        // It names a place of the feed, not a row.
+        let cursor = Cursor { stamp: Instant::MIN, id: "".into(), ..change.pages.cursor.clone() };
+        let row = Replaying { cursor, ..change.pages.clone() };
+        let mut after = change.recent_after.unwrap_or(Position::ZERO);
+        loop {
+            let held = shared.budget.take(READ_BYTES).await;
+            let mut read = match recent::frames(shared, recent, sets, &row, to, after).await {
+                Ok(read) => read,
+                Err(reason) => return Ok(Err(reason)),
+            };
+            if read.last.is_none() && read.large.is_none() {
+                return Ok(Ok(passed));
+            }
+            let pieces = read.pieces(&shared.budget, held, &row);
+            let mut sent = None;
+            while let Some(piece) = pieces.take() {
+                passed = piece.place.clone();
+                if let Place::Recent { at, .. } = &piece.place.0 {
+                    sent = Some(*at);
+                }
+                out.send(Item::Frames(piece.frames), piece.place).await;
+            }
+            if pieces.reclaimed() {
+                // Read again, from the last that was sent.
+                after = sent.unwrap_or(after);
+                continue;
+            }
+            after = read.last.unwrap_or(after);
+            if let Some((position, event, length)) = read.large {
+                let id = recent::id(&row, position);
+                let frame = LargeFrame { shared, out, budget: &shared.budget };
+                frame.begin(&id, event, &passed).await;
+                let sent = frame.parts(position, length, &passed).await;
+                // In the middle of a frame nothing can be told: the stream ends, and the client resumes before it.
+                sent.map_err(|error| SourceError::Unavailable(error.to_string()))?;
+                frame.end(id.clone(), event).await;
+                (passed, after) = (id, position);
+            }
+        }
+    }
+
+    /// The Group itself, for who begins and asks for it.
+    async fn itself(&self, to: Anchor, passed: EventId) -> Result<EventId, SourceError> {
+        let Self { subscriber, change, group, .. } = self;
+        let begins = change.pages.group.is_some_and(|group| group.from.is_none());
+        let (Some(content), true) = (group, begins && subscriber.filter.matches(ResourceType::GROUP)) else {
+            return Ok(passed);
+        };
+        // Before all rows of all batches.
+        let first = sorted_types(&subscriber.filter).first().copied().unwrap_or(ResourceType::GROUP);
+        let cursor = Cursor { kind: Kind::Upsert, resource_type: first, stamp: Instant::MIN, id: "".into() };
+        let pages = GroupPages { from: None, to, leaving: false, batch: 0 };
+        let id = EventId(Place::Replay(Replaying { group: Some(pages), cursor, ..change.pages.clone() }));
+        let mut frames = Vec::new();
+        subscriber.shared.framing.frame(&id.to_string(), ResourceType::GROUP, content, &mut frames);
+        let tally = Arc::new(Tally::of(ResourceType::GROUP, 1));
+        let frames = Frames { bytes: frames.into(), tally, open: false };
+        subscriber.out.send(Item::Frames(frames), id.clone()).await;
+        Ok(id)
+    }
+
+    /// All pages, from the place on that the client came with.
+    async fn pages(
+        &self,
+        source: &Arc<dyn Source>,
+        recent: &Arc<Recent>,
+        mut passed: EventId,
+    ) -> Result<EventId, SourceError> {
+        let Self { change, .. } = self;
+        let mut cursor = change.resumed.then(|| change.pages.cursor.clone());
+        let at = change.pages.group.map(|group| (group.leaving, group.batch));
+        let mut pace = Pace::new(PageRequest::LARGEST);
+        for leaving in [true, false] {
+            let ids = if leaving { &self.leave } else { &self.join };
+            let ids = ids.sorted();
+            for (number, batch) in (0..).zip(ids.chunks(BATCH)) {
+                // What was done before the cut.
+                if cursor.is_some() && at.is_some_and(|at| (!leaving, number) < (!at.0, at.1)) {
+                    continue;
+                }
+                let mentions = Arc::new(Patients::from_ids(batch.iter().copied()));
+                passed = self
+                    .batch(source, recent, (leaving, number), &mentions, &mut cursor, &mut pace, passed)
+                    .await?;
+                // The place lay in this batch, in a type that nobody has any rows of now.
+                cursor = cursor.filter(|cursor| cursor.kind == Kind::Deletion);
+            }
+        }
+        if change.pages.since.is_some() {
+            passed = self.deletions(source, recent, cursor, &mut pace, passed).await?;
+        }
+        Ok(passed)
+    }
+
+    /// The rows of a batch of patients, type by type.
+    #[allow(clippy::too_many_arguments)]
+    async fn batch(
+        &self,
+        source: &Arc<dyn Source>,
+        recent: &Arc<Recent>,
+        (leaving, batch): (bool, u32),
+        mentions: &Arc<Patients>,
+        cursor: &mut Option<Cursor>,
+        pace: &mut Pace,
+        mut passed: EventId,
+    ) -> Result<EventId, SourceError> {
+        let Self { subscriber, change, .. } = self;
+        if cursor.as_ref().is_some_and(|at| at.kind == Kind::Deletion) {
+            return Ok(passed);
+        }
+        let types = subscriber.filter.types;
+        let present =
+            persist(&subscriber.out, || source.present(None, types, Some(mentions.clone()))).await?;
+        for resource_type in sorted_types(&subscriber.filter) {
+            let after = match cursor {
+                Some(at) if at.resource_type == resource_type => {
+                    cursor.take().filter(|at| !at.id.is_empty()).map(|at| (at.stamp, at.id))
+                }
+                Some(_) => continue,
+                None => None,
+            };
+            if !present.contains(&(Kind::Upsert, resource_type)) {
+                continue;
+            }
+            let scope = self.scope(recent, leaving, mentions, resource_type);
+            let request = PageRequest {
+                resource_type,
+                kind: Kind::Upsert,
+                scope: Some(scope),
+                since: None,
+                until: change.pages.mark.w,
+                after,
+                expected: None,
+                bytes: pace.bytes(),
+            };
+            passed = self.stage(source, request, (leaving, batch), pace, passed).await?;
+        }
+        Ok(passed)
+    }
+
+    /// Deletions since the request's instant, for who begins.
+    async fn deletions(
+        &self,
+        source: &Arc<dyn Source>,
+        recent: &Arc<Recent>,
+        mut cursor: Option<Cursor>,
+        pace: &mut Pace,
+        mut passed: EventId,
+    ) -> Result<EventId, SourceError> {
+        let Self { subscriber, change, join, .. } = self;
+        let (since, types) = (change.pages.since, subscriber.filter.types);
+        let present = persist(&subscriber.out, || source.present(since, types, None)).await?;
+        let mut order = sorted_types(&subscriber.filter);
+        order.reverse();
+        for resource_type in order {
+            let after = match &cursor {
+                Some(at) if at.resource_type == resource_type => cursor.take().map(|at| (at.stamp, at.id)),
+                Some(_) => continue,
+                None => None,
+            };
+            if !present.contains(&(Kind::Deletion, resource_type)) {
+                continue;
+            }
+            let (recent, join) = (recent.clone(), join.clone());
+            let wants =
+                move |id: &str, patients: &Patients| join.has_any(patients) && !recent.has(resource_type, id);
+            let request = PageRequest {
+                resource_type,
+                kind: Kind::Deletion,
+                scope: Some(Scope { mentions: None, wants: Arc::new(wants) }),
+                since,
+                until: change.pages.mark.w,
+                after,
+                expected: None,
+                bytes: pace.bytes(),
+            };
+            passed = self.stage(source, request, (false, 0), pace, passed).await?;
+        }
+        Ok(passed)
+    }
+
+    async fn stage(
+        &self,
+        source: &Arc<dyn Source>,
+        request: PageRequest,
+        (leaving, batch): (bool, u32),
+        pace: &mut Pace,
+        passed: EventId,
+    ) -> Result<EventId, SourceError> {
+        let Self { subscriber, change, .. } = self;
+        let PageRequest { kind, resource_type, .. } = request;
+        let row = Replaying {
+            group: change.pages.group.map(|group| GroupPages { leaving, batch, ..group }),
+            cursor: Cursor { kind, resource_type, stamp: Instant::MIN, id: "".into() },
+            ..change.pages.clone()
+        };
+        let stage = Stage { shared: &subscriber.shared, out: &subscriber.out, source, row };
+        stage.run(request, pace, passed).await
+    }
+
+    /// Which rows of a batch are sent: those that do not belong to who stays, which the client has, and of which the journal has
+    /// nothing newer. What belongs to several members comes with the first of them.
+    fn scope(
+        &self,
+        recent: &Arc<Recent>,
+        leaving: bool,
+        mentions: &Arc<Patients>,
+        resource_type: ResourceType,
+    ) -> Scope {
+        let whose = if leaving { self.leave.clone() } else { self.join.clone() };
+        let (stay, recent) = (self.stay.clone(), recent.clone());
+        // A batch has all of those who are between its first and its last.
+        let bounds = mentions.iter().next().zip(mentions.iter().last());
+        let bounds = bounds.map(|(first, last)| Box::<str>::from(first)..=Box::<str>::from(last));
+        let wants = move |id: &str, patients: &Patients| {
+            let first = patients.iter().find(|id| whose.contains(id));
+            let in_batch = |first: &str| {
+                bounds.as_ref().is_some_and(|bounds| (&**bounds.start()..=&**bounds.end()).contains(&first))
+            };
+            first.is_some_and(in_batch) && !stay.has_any(patients) && !recent.has(resource_type, id)
+        };
+        Scope { mentions: Some(mentions.clone()), wants: Arc::new(wants) }
+    }
+}
