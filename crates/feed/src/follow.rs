@@ -48,7 +48,7 @@ pub(crate) struct Lost {
 /// Why following has ended.
 pub(crate) enum Ended {
     /// The subscriber cannot go on from where it stands.
-    Lost(Lost),
+    Lost(Box<Lost>),
     /// With the next entry the members of its Group change.
     Moves,
     /// Its Group is gone: why, for the client.
@@ -59,7 +59,7 @@ pub(crate) enum Ended {
 
 impl From<Lost> for Ended {
     fn from(lost: Lost) -> Self {
-        Self::Lost(lost)
+        Self::Lost(Box::new(lost))
     }
 }
 

@@ -72,7 +72,7 @@ impl Written {
 impl Framed {
     /// A page with rows like this one.
     pub(crate) fn new(framing: Arc<dyn Framing>, spare: &Spare, row: Replaying) -> Self {
-        let leaving = row.group.is_some_and(|group| group.leaving);
+        let leaving = row.group.as_ref().is_some_and(|group| group.leaving);
         let kind = if leaving { Kind::Deletion } else { row.cursor.kind };
         Self {
             framing,

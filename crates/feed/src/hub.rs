@@ -332,8 +332,8 @@ impl Hub {
         let key = Key::of(judge);
         let mut inner = self.inner.lock();
         if let Judge::Members(members) = judge {
-            let changed = |id: &Box<str>| inner.groups.get(id).is_some_and(|last| *last > as_of);
-            if members.groups.iter().any(changed) {
+            let changed = |id: &str| inner.groups.get(id).is_some_and(|last| *last > as_of);
+            if members.groups.iter().any(|id| changed(id)) {
                 return Err(inner.head);
             }
         }

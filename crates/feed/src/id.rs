@@ -44,16 +44,7 @@ pub(crate) enum Place {
     /// In the pages.
     Replay(Replaying),
     /// In the feed, while the members of a Group change or have changed.
-    Changing {
-        run: u64,
-        scope: u32,
-        anchor: Anchor,
-        /// Before the first change after which they differ from those whose resources the client has.
-        from: Anchor,
-        /// Where they changed for the client, and up to where what left meanwhile is told.
-        fading: Option<(Anchor, Lsn)>,
-        w: Instant,
-    },
+    Changing { run: u64, scope: u32, anchor: Anchor, change: Box<MembersChange>, w: Instant },
     /// In what was written lately of patients who joined a Group.
     Recent { pages: Box<Replaying>, at: Position },
     /// Of a release whose ids did not name the transaction: not to be continued.
@@ -75,7 +66,7 @@ pub(crate) struct Replaying {
     /// Of the request's filter: another filter's pages are others.
     pub(crate) filter: u32,
     /// Of a Group's members.
-    pub(crate) group: Option<GroupPages>,
+    pub(crate) group: Option<Box<GroupPages>>,
     /// The last row sent.
     pub(crate) cursor: Cursor,
 }
@@ -87,12 +78,21 @@ impl Replaying {
         since: Option<Instant>,
         mark: Mark,
         filter: u32,
-        group: Option<GroupPages>,
+        group: GroupPages,
     ) -> Self {
         let resource_type = ResourceType::PATIENT;
         let cursor = Cursor { kind: Kind::Upsert, resource_type, stamp: Instant::MIN, id: "".into() };
-        Self { run, since, mark, filter, group, cursor }
+        Self { run, since, mark, filter, group: Some(Box::new(group)), cursor }
     }
+}
+
+/// A change of members that is not over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MembersChange {
+    /// Before the first change after which they differ from those whose resources the client has.
+    pub(crate) from: Anchor,
+    /// Where they changed for the client, and up to where what left meanwhile is told.
+    pub(crate) fading: Option<(Anchor, Lsn)>,
 }
 
 /// Pages of those who join and leave a Group.
@@ -189,7 +189,8 @@ impl EventId {
                 put_stage(replay, &mut bytes);
                 put_row(replay.cursor.stamp, &replay.cursor.id, &mut bytes);
             }
-            Place::Changing { run, scope, anchor, from, fading, w } => {
+            Place::Changing { run, scope, anchor, change, w } => {
+                let MembersChange { from, fading } = &**change;
                 bytes.push(if fading.is_some() { FADING } else { MOVING });
                 put_u64(*run, &mut bytes);
                 put_scope(Some(*scope), &mut bytes);
@@ -258,10 +259,10 @@ impl RowIds {
 fn put_stage(row: &Replaying, out: &mut Vec<u8>) {
     out.push(match &row.group {
         None => REPLAY,
-        Some(GroupPages { from: Some(_), .. }) => REPLAY_OF_GROUP,
-        Some(GroupPages { from: None, .. }) => REPLAY_OF_NEW_GROUP,
+        Some(group) if group.from.is_some() => REPLAY_OF_GROUP,
+        Some(_) => REPLAY_OF_NEW_GROUP,
     });
-    if let Some(GroupPages { from, to, leaving, batch }) = row.group {
+    if let Some(GroupPages { from, to, leaving, batch }) = row.group.as_deref().copied() {
         from.into_iter().chain([to]).for_each(|anchor| put_anchor(anchor, out));
         put_varint(u64::from(batch) << 1 | u64::from(leaving), out);
     }
@@ -377,6 +378,12 @@ impl Fields<'_> {
         self.instant().map(|since| Some(since).filter(|since| *since != Instant::MIN))
     }
 
+    fn change(&mut self, fading: bool) -> Option<MembersChange> {
+        let from = self.anchor()?;
+        let fading = if fading { Some((self.anchor()?, Lsn::new(self.u64()?))) } else { None };
+        Some(MembersChange { from, fading })
+    }
+
     /// Of a Group's members; `joined`: there was nobody before.
     fn group(&mut self, joined: bool) -> Option<GroupPages> {
         let from = if joined { None } else { Some(self.anchor()?) };
@@ -388,7 +395,7 @@ impl Fields<'_> {
     fn replay(&mut self, tag: u8) -> Option<Replaying> {
         let group = match tag {
             REPLAY | REPLAY_BEFORE => None,
-            REPLAY_OF_GROUP | REPLAY_OF_NEW_GROUP => Some(self.group(tag == REPLAY_OF_NEW_GROUP)?),
+            REPLAY_OF_GROUP | REPLAY_OF_NEW_GROUP => Some(Box::new(self.group(tag == REPLAY_OF_NEW_GROUP)?)),
             _ => return None,
         };
         let run = self.u64()?;
@@ -429,8 +436,7 @@ impl Fields<'_> {
                 run: self.u64()?,
                 scope: self.take().map(u32::from_be_bytes)?,
                 anchor: self.anchor()?,
-                from: self.anchor()?,
-                fading: if tag == FADING { Some((self.anchor()?, Lsn::new(self.u64()?))) } else { None },
+                change: Box::new(self.change(tag == FADING)?),
                 w: self.instant()?,
             },
             RECENT => {

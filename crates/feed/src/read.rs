@@ -1,7 +1,7 @@
 //! Reading the journal for one subscriber: a run of blocks, matched and framed.
 
 use crate::budget::{Budget, Held};
-use crate::id::Place;
+use crate::id::{MembersChange, Place};
 use crate::journal::{Block, Entry, Header, Journal, JournalError, Probes};
 use crate::judge::Judge;
 use crate::pieces::{PIECE_BYTES, Piece, Pieces};
@@ -304,7 +304,8 @@ impl Ids {
         let Self { scope, phase } = self;
         let changing = |from, fading| {
             let scope = scope.unwrap_or_default();
-            EventId(Place::Changing { run, scope, anchor, from, fading, w })
+            let change = Box::new(MembersChange { from, fading });
+            EventId(Place::Changing { run, scope, anchor, change, w })
         };
         match phase {
             Phase::Split(mark) if anchor.position.commit_lsn < mark.l => {

@@ -95,7 +95,7 @@ impl Stage<'_> {
         let Some(spill) = spill.filter(wanted) else { return Ok(passed) };
         let cursor = Cursor { stamp: large.stamp, id: large.id.clone(), ..self.row.cursor.clone() };
         let id = EventId(Place::Replay(Replaying { cursor, ..self.row.clone() }));
-        if self.row.group.is_some_and(|group| group.leaving) {
+        if self.row.group.as_ref().is_some_and(|group| group.leaving) {
             return Ok(self.send_leaving(large, id).await);
         }
         let frame = LargeFrame { shared: self.shared, out: self.out, budget: &self.shared.page_budget };

@@ -59,7 +59,7 @@ impl Subscriber {
                 Err(error) => return error,
             };
             let lost = match self.follow(from).await {
-                Ended::Lost(lost) => lost,
+                Ended::Lost(lost) => *lost,
                 Ended::Source(error) => return error,
                 // Members change only where there are some.
                 Ended::Moves => return SourceError::Unavailable("members changed of no Group".into()),

@@ -3,8 +3,8 @@
 use super::as_of::{AsOf, NoMembers};
 use super::members::{Members, PatientSet};
 use super::transition::{Change, Transition};
-use crate::follow::{Ended, Follow, Lost, Trust};
-use crate::id::{GroupPages, Place, Replaying};
+use crate::follow::{Ended, Follow, Trust};
+use crate::id::{GroupPages, MembersChange, Place, Replaying};
 use crate::judge::{ByMembers, Judge};
 use crate::read::{Ids, Phase};
 use crate::replay::{PURGED, Replay, persist};
@@ -30,7 +30,7 @@ enum Stop {
     /// The stream ends.
     End(SourceError),
     /// It begins again.
-    Reset(EventId, &'static str),
+    Reset(Box<EventId>, &'static str),
 }
 
 impl From<SourceError> for Stop {
@@ -66,7 +66,7 @@ impl<'a> GroupStream<'a> {
             step = match step {
                 Ok(next) => self.step(next).await,
                 Err(Stop::End(error)) => return error,
-                Err(Stop::Reset(id, reason)) => self.step(Step::Reset { id, reason }).await,
+                Err(Stop::Reset(id, reason)) => self.step(Step::Reset { id: *id, reason }).await,
             };
         }
     }
@@ -93,7 +93,7 @@ impl<'a> GroupStream<'a> {
     fn unknown(why: NoMembers, id: &EventId) -> Stop {
         match why {
             NoMembers::Gone(why) => Stop::End(SourceError::Gone(why)),
-            NoMembers::NotKept(why) => Stop::Reset(id.clone(), why),
+            NoMembers::NotKept(why) => Stop::Reset(id.clone().into(), why),
             NoMembers::Source(error) => Stop::End(error),
         }
     }
@@ -115,19 +115,24 @@ impl<'a> GroupStream<'a> {
             Begin::Since(since) => return Ok(Step::Begin { since, id: EventId::beginning(), reset: false }),
             Begin::After { id: Some(id), since } => (id, since),
             Begin::After { id: None, .. } => {
-                return Err(Stop::Reset(EventId::beginning(), "the event id is not one of this service"));
+                return Err(Stop::Reset(
+                    EventId::beginning().into(),
+                    "the event id is not one of this service",
+                ));
             }
         };
-        let admitted =
-            |standing: Result<Standing, &'static str>| standing.map_err(|why| Stop::Reset(id.clone(), why));
+        let admitted = |standing: Result<Standing, &'static str>| {
+            standing.map_err(|why| Stop::Reset(id.clone().into(), why))
+        };
         match id.0.clone() {
             Place::Beginning => Ok(Step::Begin { since, id, reset: false }),
             Place::Live { run, scope, anchor, w } if scope == self.scope() => {
                 let standing = admitted(subscriber.standing(run, (anchor, w)).await?)?;
                 Ok(Step::Follow(standing, Phase::Plain))
             }
-            Place::Changing { run, scope, anchor, from, fading, w } if Some(scope) == self.scope() => {
+            Place::Changing { run, scope, anchor, change, w } if Some(scope) == self.scope() => {
                 let standing = admitted(subscriber.standing(run, (anchor, w)).await?)?;
+                let MembersChange { from, fading } = *change;
                 let phase = match fading {
                     None => Phase::Moving { from },
                     Some((to, until)) => Phase::Fading { from, to, until },
@@ -136,9 +141,9 @@ impl<'a> GroupStream<'a> {
             }
             Place::Replay(pages) => Ok(Step::Transition(self.resumed(pages, None, id).await?)),
             Place::Recent { pages, at } => Ok(Step::Transition(self.resumed(*pages, Some(at), id).await?)),
-            Place::Live { .. } | Place::Split { .. } | Place::Changing { .. } | Place::Old { .. } => {
-                Err(Stop::Reset(id, "the event id belongs to another request, or to an earlier release"))
-            }
+            Place::Live { .. } | Place::Split { .. } | Place::Changing { .. } | Place::Old { .. } => Err(
+                Stop::Reset(id.into(), "the event id belongs to another request, or to an earlier release"),
+            ),
         }
     }
 
@@ -154,19 +159,20 @@ impl<'a> GroupStream<'a> {
     /// A transition that was cut off.
     async fn resumed(&self, pages: Replaying, at: Option<Position>, id: EventId) -> Result<Change, Stop> {
         let subscriber = self.subscriber;
-        let Some(GroupPages { to, .. }) = pages.group.filter(|_| self.scope() == Some(pages.filter)) else {
-            return Err(Stop::Reset(id, "the event id belongs to another request"));
+        let group = pages.group.as_deref().filter(|_| self.scope() == Some(pages.filter));
+        let Some(&GroupPages { to, .. }) = group else {
+            return Err(Stop::Reset(id.into(), "the event id belongs to another request"));
         };
         let on_disk = *subscriber.shared.durable.borrow();
         if let Some(stale) = subscriber.stale_pages(&on_disk, &pages) {
-            return Err(Stop::Reset(id, stale.reason()));
+            return Err(Stop::Reset(id.into(), stale.reason()));
         }
         match subscriber.standing(pages.run, (to, pages.mark.w)).await? {
             Ok(Standing { run, trust, .. }) => {
                 let pages = Replaying { run, ..pages };
                 Ok(Change { pages, resumed: true, recent_after: at, trust, id })
             }
-            Err(reason) => Err(Stop::Reset(id, reason)),
+            Err(reason) => Err(Stop::Reset(id.into(), reason)),
         }
     }
 
@@ -181,12 +187,12 @@ impl<'a> GroupStream<'a> {
         if let (Some(since), Some(purged)) = (since, sample.tombstones_purged)
             && since < purged
         {
-            return Err(Stop::Reset(id, PURGED));
+            return Err(Stop::Reset(id.into(), PURGED));
         }
         let Some(to) = self.head_at(run, mark.l).await else {
             return Ok(Step::Begin { since, id, reset });
         };
-        let group = Some(GroupPages { from: None, to, leaving: false, batch: 0 });
+        let group = GroupPages { from: None, to, leaving: false, batch: 0 };
         let pages = Replaying::beginning(run, since, mark, subscriber.filter.hash32(), group);
         Ok(Step::Transition(Change { pages, resumed: false, recent_after: None, trust: Trust::Verified, id }))
     }
@@ -206,8 +212,8 @@ impl<'a> GroupStream<'a> {
     /// Part E of the rules.
     async fn transition(&mut self, change: Change) -> Result<Step, Stop> {
         let subscriber = self.subscriber;
-        let Some(GroupPages { from, to, .. }) = change.pages.group else {
-            return Err(Stop::Reset(change.id, "the event id belongs to another request"));
+        let Some(GroupPages { from, to, .. }) = change.pages.group.as_deref().copied() else {
+            return Err(Stop::Reset(change.id.into(), "the event id belongs to another request"));
         };
         let id = change.id.clone();
         let (old, stay) = match from {
@@ -225,7 +231,7 @@ impl<'a> GroupStream<'a> {
         let leave = old.map(|old| old.without(&stay)).unwrap_or_default();
         // Rather than millions of removals.
         if leave.len() > stay.len() && from.is_some() {
-            return Err(Stop::Reset(id, "most members of the Group have left"));
+            return Err(Stop::Reset(id.into(), "most members of the Group have left"));
         }
         let (run, mark, trust) = (change.pages.run, change.pages.mark, change.trust);
         let (joined, left) = (join.len(), leave.len());
@@ -238,7 +244,7 @@ impl<'a> GroupStream<'a> {
             group,
         };
         if let Err(reason) = transition.run().await? {
-            return Err(Stop::Reset(id, reason));
+            return Err(Stop::Reset(id.into(), reason));
         }
         let standing = Standing { run, last: to, trust, w: mark.w, split: None };
         let mut phase = Phase::Plain;
@@ -266,10 +272,10 @@ impl<'a> GroupStream<'a> {
         };
         self.live = follow.live;
         match ended {
-            Ended::Lost(Lost { in_frame: true, reason, .. }) => {
-                Err(Stop::End(SourceError::Unavailable(reason.into())))
+            Ended::Lost(lost) if lost.in_frame => {
+                Err(Stop::End(SourceError::Unavailable(lost.reason.into())))
             }
-            Ended::Lost(Lost { id, reason, .. }) => Err(Stop::Reset(id, reason)),
+            Ended::Lost(lost) => Err(Stop::Reset(lost.id.into(), lost.reason)),
             Ended::Moves => {
                 let Follow { run, last, w, .. } = follow;
                 let standing = Standing { run, last, trust: Trust::Verified, w, split: None };
@@ -321,7 +327,7 @@ impl<'a> GroupStream<'a> {
         let id = ids.at(run, last, w);
         match ids.phase {
             Phase::Moving { from } => {
-                let group = Some(GroupPages { from: Some(from), to: last, leaving: true, batch: 0 });
+                let group = GroupPages { from: Some(from), to: last, leaving: true, batch: 0 };
                 let pages = Replaying::beginning(run, None, mark, subscriber.filter.hash32(), group);
                 Ok(Step::Transition(Change {
                     pages,

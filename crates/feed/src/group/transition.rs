@@ -53,7 +53,9 @@ impl Transition<'_> {
     /// Tells it: the id of the last thing sent; or why the client has to begin anew.
     pub(super) async fn run(self) -> Result<Result<EventId, &'static str>, SourceError> {
         let Self { subscriber, change, stay, join, leave, .. } = &self;
-        let Some(GroupPages { to, .. }) = change.pages.group else { return Ok(Err(recent::UNREADABLE)) };
+        let Some(GroupPages { to, .. }) = change.pages.group.as_deref().copied() else {
+            return Ok(Err(recent::UNREADABLE));
+        };
         let out = &subscriber.out;
         let sets = Sets { stay: stay.clone(), join: join.clone(), leave: leave.clone() };
         let types = subscriber.filter.types;
@@ -138,7 +140,7 @@ impl Transition<'_> {
     /// The Group itself, for who begins and asks for it.
     async fn itself(&self, to: Anchor, passed: EventId) -> Result<EventId, SourceError> {
         let Self { subscriber, change, group, .. } = self;
-        let begins = change.pages.group.is_some_and(|group| group.from.is_none());
+        let begins = change.pages.group.as_ref().is_some_and(|group| group.from.is_none());
         let (Some(content), true) = (group, begins && subscriber.filter.matches(ResourceType::GROUP)) else {
             return Ok(passed);
         };
@@ -146,7 +148,11 @@ impl Transition<'_> {
         let first = sorted_types(&subscriber.filter).first().copied().unwrap_or(ResourceType::GROUP);
         let cursor = Cursor { kind: Kind::Upsert, resource_type: first, stamp: Instant::MIN, id: "".into() };
         let pages = GroupPages { from: None, to, leaving: false, batch: 0 };
-        let id = EventId(Place::Replay(Replaying { group: Some(pages), cursor, ..change.pages.clone() }));
+        let id = EventId(Place::Replay(Replaying {
+            group: Some(Box::new(pages)),
+            cursor,
+            ..change.pages.clone()
+        }));
         let mut frames = Vec::new();
         subscriber.shared.framing.frame(&id.to_string(), ResourceType::GROUP, content, &mut frames);
         let tally = Arc::new(Tally::of(ResourceType::GROUP, 1));
@@ -164,7 +170,7 @@ impl Transition<'_> {
     ) -> Result<EventId, SourceError> {
         let Self { change, .. } = self;
         let mut cursor = change.resumed.then(|| change.pages.cursor.clone());
-        let at = change.pages.group.map(|group| (group.leaving, group.batch));
+        let at = change.pages.group.as_ref().map(|group| (group.leaving, group.batch));
         let mut pace = Pace::new(PageRequest::LARGEST);
         for leaving in [true, false] {
             let ids = if leaving { &self.leave } else { &self.join };
@@ -286,7 +292,11 @@ impl Transition<'_> {
         let Self { subscriber, change, .. } = self;
         let PageRequest { kind, resource_type, .. } = request;
         let row = Replaying {
-            group: change.pages.group.map(|group| GroupPages { leaving, batch, ..group }),
+            group: change
+                .pages
+                .group
+                .as_deref()
+                .map(|group| Box::new(GroupPages { leaving, batch, ..*group })),
             cursor: Cursor { kind, resource_type, stamp: Instant::MIN, id: "".into() },
             ..change.pages.clone()
         };

@@ -41,8 +41,9 @@ fn place() -> impl Strategy<Value = Place> {
     let group = (any::<Option<()>>(), anchor(), anchor(), any::<(bool, u32)>()).prop_map(
         |(begun, from, to, (leaving, batch))| GroupPages { from: begun.map(|()| from), to, leaving, batch },
     );
-    let replay =
-        (replay, prop::option::of(group)).prop_map(|(row, group)| Replaying { group, ..row }).boxed();
+    let replay = (replay, prop::option::of(group))
+        .prop_map(|(row, group)| Replaying { group: group.map(Box::new), ..row })
+        .boxed();
     let position = anchor().prop_map(|anchor| anchor.position);
     let recent = (replay.clone(), position).prop_map(|(row, at)| {
         // It holds a place of the feed and no row's.
@@ -51,7 +52,10 @@ fn place() -> impl Strategy<Value = Place> {
     });
     let fading = prop::option::of((anchor(), any::<u64>().prop_map(Lsn::new)));
     let changing = (any::<(u64, u32)>(), anchor(), anchor(), fading, instant()).prop_map(
-        |((run, scope), anchor, from, fading, w)| Place::Changing { run, scope, anchor, from, fading, w },
+        |((run, scope), anchor, from, fading, w)| {
+            let change = Box::new(MembersChange { from, fading });
+            Place::Changing { run, scope, anchor, change, w }
+        },
     );
     prop_oneof![
         Just(Place::Beginning),
