@@ -11,6 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases![
         each a_clinic_keeps_its_records_in_order_through_a_crash,
         once it_does_not_write_beside_the_data_of_real_people,
+        once it_ends_when_it_is_refused_for_good,
     ]
 }
 
@@ -109,6 +110,31 @@ async fn closed_by(sql: &Client) -> Result<BTreeMap<String, BTreeSet<String>>> {
         }
     }
     Ok(closed)
+}
+
+/// It ends with a message that has all of these, at the first try.
+async fn refused(context: &Context, name: &'static str, url: &str, expected: &[&str]) -> Result<()> {
+    let mut clinic = Running::start(context, name, &["simulate", "--database-url", url])?;
+    let status = clinic.exited(Duration::from_secs(30)).await?;
+    let log = clinic.log()?;
+    ensure!(status.code() == Some(1), "{name}: {status}: {log}");
+    ensure!(expected.iter().all(|part| log.contains(part)), "{name}: {log}");
+    ensure!(!log.contains("tried again"), "{name}: {log}");
+    Ok(())
+}
+
+async fn it_ends_when_it_is_refused_for_good(context: Context) -> Result<()> {
+    let site = Site::prepare(&context, &[], &[]).await?;
+    let url = site.cluster.url("reader");
+    refused(&context, "no role", &url, &["does not exist"]).await?;
+    site.sql
+        .batch_execute(
+            "create role reader login; grant usage on schema fhir to reader; grant select on fhir.resource to reader",
+        )
+        .await?;
+    refused(&context, "no right", &url, &["42501", "permission denied"]).await?;
+    site.sql.batch_execute("drop schema fhir cascade").await?;
+    refused(&context, "no table", &url, &["fhir-tail migrate"]).await
 }
 
 async fn it_does_not_write_beside_the_data_of_real_people(context: Context) -> Result<()> {

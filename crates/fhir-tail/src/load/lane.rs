@@ -62,6 +62,11 @@ pub(super) enum Written {
     TakenBack,
 }
 
+/// There is nothing to write to.
+#[derive(Debug, thiserror::Error)]
+#[error("the database has no table fhir.resource: make it with 'fhir-tail migrate'")]
+pub(crate) struct NoTable;
+
 /// A batch's place in the order of the commits.
 pub(super) struct Turn {
     /// Said when the batch before this one is committed, and dropped when it will not be; `None`: there is none.
@@ -100,9 +105,7 @@ impl Lane {
             })
         };
         let statements = prepared.await.map_err(|error: Error| match error.code() {
-            Some(&SqlState::UNDEFINED_TABLE) => {
-                anyhow::anyhow!("the database has no table fhir.resource: make it with 'fhir-tail migrate'")
-            }
+            Some(&SqlState::UNDEFINED_TABLE) => NoTable.into(),
             _ => anyhow::Error::new(error).context("cannot write to fhir.resource"),
         })?;
         Ok(Self { client, statements, known: Arc::clone(known) })

@@ -31,6 +31,7 @@ use crate::settings::Settings;
 use anyhow::{Context as _, bail};
 use cdc::{Database, Session};
 use input::Inputs;
+pub(crate) use lane::NoTable;
 use report::Report;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -7,16 +7,18 @@
 mod database;
 mod population;
 
+use crate::load::NoTable;
 use crate::migrate;
 use crate::place::Place;
 use crate::settings::Settings;
 use crate::signals::Signals;
 use anyhow::Context as _;
-use cdc::Database;
+use cdc::{ConnectError, Database, Retry};
 use database::{Writer, read};
 use sample::clinic::{Event, Unfit};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use population::populate;
@@ -40,7 +42,8 @@ pub(crate) struct ClinicOptions {
 /// More than the options say.
 pub(crate) const SIMULATE_HELP: &str = "\
 It needs the tables that migrate makes. Where they are empty it first loads a sample population; where they hold \
-patients that are not marked as test data it refuses to write. It waits for a database that is away.
+patients that are not marked as test data it refuses to write. It waits for a database that is away, and ends with \
+the database's message where waiting would not help: a wrong password, a missing table or right.
 
 Examples:
   fhir-tail simulate --database-url postgres://app@db.example/demo --rate 50
@@ -83,7 +86,7 @@ pub(crate) async fn run(settings: &Settings, options: ClinicOptions) -> anyhow::
     result
 }
 
-/// Writes until it is told to stop, or finds data that it must not touch.
+/// Writes until it is told to stop, finds data that it must not touch, or is refused for a reason that does not pass.
 pub(crate) async fn work(
     database: Database,
     options: ClinicOptions,
@@ -96,6 +99,10 @@ pub(crate) async fn work(
             let Err(error) = session(&database, options).await;
             if error.is::<Unfit>() {
                 return Err(error.context("the simulator does not write to this database"));
+            }
+            if refused_for_good(&error) {
+                let why = described(&error);
+                return Err(anyhow::anyhow!("the simulator cannot write to this database: {why}"));
             }
             // It went well for a while: what happened is new.
             if begun.elapsed() > WAITS.1 {
@@ -135,6 +142,24 @@ async fn session(
 /// As a number to reckon with.
 fn changes(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::from(u32::MAX), f64::from)
+}
+
+/// Whether it takes an operator: a wrong password, a missing table or right.
+fn refused_for_good(error: &anyhow::Error) -> bool {
+    let judged = error.chain().find_map(|cause| {
+        if cause.is::<NoTable>() {
+            return Some(Retry::Operator);
+        }
+        if let Some(error) = cause.downcast_ref::<ConnectError>() {
+            return Some(error.retry());
+        }
+        match cause.downcast_ref::<tokio_postgres::Error>()?.code()? {
+            // A table was altered: what was prepared is prepared anew on the next connection.
+            &SqlState::FEATURE_NOT_SUPPORTED => Some(Retry::Backoff),
+            code => Some(Retry::of_sql_state(code.code())),
+        }
+    });
+    matches!(judged, Some(Retry::Operator | Retry::Never))
 }
 
 /// An error in one line, without the details in which Postgres repeats values.

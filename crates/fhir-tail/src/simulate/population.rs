@@ -24,9 +24,7 @@ pub(crate) async fn populate(
     let client = database.connect(cdc::Session::Simulate).await?;
     let (resource_type, id) = COMPLETE;
     let row = client.query_one(LOOK, &[&resource_type, &id]).await.map_err(|error| match error.code() {
-        Some(&SqlState::UNDEFINED_TABLE) => {
-            anyhow::anyhow!("the database has no table fhir.resource: make it with 'fhir-tail migrate'")
-        }
+        Some(&SqlState::UNDEFINED_TABLE) => load::NoTable.into(),
         _ => anyhow::Error::new(error).context("cannot read fhir.resource"),
     })?;
     if let Some(stranger) = row.try_get(1)? {
