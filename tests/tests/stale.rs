@@ -5,7 +5,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::time::Duration;
 use tests::{
-    Case, Client, Cluster, Context, Proxy, Reader, SOON, Site, Subscribe, Target, cases, http, micros, until,
+    Binary, Case, Client, Cluster, Context, Proxy, Reader, SOON, Site, Subscribe, Target, cases, http,
+    micros, until,
 };
 use tokio::time::Instant;
 
@@ -55,18 +56,32 @@ async fn a_database_that_is_stopped(context: Context) -> Result<()> {
     let mut everything = site.live(Subscribe::all(Client::EventSource)).await?;
     let mut patients = site.live(Subscribe::with(Client::Raw, "_type=Patient")).await?;
     caught_up(&site).await?;
+    let binary = Binary::find()?;
+    let url = format!("http://{}/fhir", site.server.listening()?);
+    let position = context.directory().join("position.json").display().to_string();
+    let download = ["tail", &url, "--until-live", "--state", &position];
+    let first = binary.succeed(&download)?;
+    ensure!(
+        !first.stdout.is_empty() && !String::from_utf8(first.stderr)?.contains("stale"),
+        "not as expected"
+    );
     site.cluster.stop_fast().await?;
     let time = is_told(&mut everything, 1).await?;
     is_told(&mut patients, 1).await?;
     let ready = http::get(site.server.listening()?, "/health/ready", "").await?.body().await?;
     ensure!(String::from_utf8(ready)?.contains(r#""stale":true"#), "readiness does not say it");
 
-    // Who comes meanwhile, with an id that another was told: live, and told again.
+    // A client that comes meanwhile, with an id that another was told: told again, before and after live.
     let stale = patients.last_id.clone();
     patients.cut();
     patients.connect(site.server.listening()?).await?;
-    is_told(&mut patients, 2).await?;
+    is_told(&mut patients, 3).await?;
     ensure!(patients.noticed("live") && !patients.noticed("reset"), "{}", patients.tail());
+
+    // So is one that reads no further than live.
+    let resumed = binary.succeed(&download)?;
+    let told = String::from_utf8(resumed.stderr)?;
+    ensure!(told.contains("stale: what changed after 20") && resumed.stdout.is_empty(), "{told}");
 
     site.cluster.start_again().await?;
     site.sql = site.cluster.connect().await?;

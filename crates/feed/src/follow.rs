@@ -162,9 +162,11 @@ impl<'a> Follow<'a> {
         Box::pin(self.journal_up_to(joined.head)).await?;
         if !std::mem::replace(&mut self.live, true) {
             self.is_at(&joined.head);
+            // Said before, for a client that reads no further than `live`, ...
+            self.tell_freshness(joined.head.stale).await;
             let transaction_time = self.complete();
             self.notice(Notice::Live { transaction_time }).await;
-            // Said again: `live` alone would look as if all were well.
+            // ... and again: `live` as the last word would look as if all were well.
             self.told_stale = false;
         }
         self.tell_freshness(joined.head.stale).await;

@@ -64,6 +64,8 @@ once: after kill -9 or a crash, what was written in the last moment is written a
 
 With --until-live and --output the folder holds Patient.ndjson, … and deleted.ndjson, as of Bulk Data: a line for \
 each resource in its newest version, no resource in both; they appear when all is there.
+What --until-live brings is complete as of the time that the service says with live. If the service's own data is old \
+by then (its database is away, for instance), that is said, and the end is in order: what is missing was stamped later.
 
 It waits for a service that is away and ends with 1 if it is refused, with 2 if the options cannot be used.
 
