@@ -69,6 +69,8 @@ impl Running {
 /// What every client has to hear.
 async fn hears(site: &mut Site, client: &mut Running) -> Result<()> {
     client.hear("from-before").await?;
+    // A notice is a line that can be read.
+    client.hear("notice: the replay has ended; changes follow as they commit").await?;
     site.put("Patient", "alive").await?;
     client.hear("alive").await?;
     let port = site.server.listening()?.port();
