@@ -124,7 +124,7 @@ impl State {
         }
         let Some(writer) = (!self.open.is_empty()).then(|| random.usize(..self.open.len())) else { return };
         let types = [ResourceType::PATIENT, encounter(), ResourceType::GROUP];
-        let resource_type = types[random.usize(..20).min(9) / 4];
+        let resource_type = types[random.usize(..10) / 4];
         let ids = if resource_type == ResourceType::GROUP { GROUPS } else { keys };
         let key = (resource_type, random.u8(..ids));
         let held = |versions: &[Version]| versions.iter().any(|version| version.key == key);

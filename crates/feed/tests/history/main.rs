@@ -54,7 +54,8 @@ fn origin() -> Origin {
     Origin { system: 1, timeline: 1, identity: String::new() }
 }
 
-async fn history(seed: u64) {
+/// `of_members`: only readers of a Group, who read a little at a time.
+async fn history(seed: u64, of_members: bool) {
     let mut random = fastrand::Rng::with_seed(seed);
     let directory = tempfile::tempdir().unwrap();
     let database = Database::default();
@@ -81,7 +82,8 @@ async fn history(seed: u64) {
     feed.set_source(Arc::new(database.clone()));
 
     let mut readers = Vec::new();
-    for step in 0..random.usize(50..250) {
+    let steps = if of_members { random.usize(150..500) } else { random.usize(50..250) };
+    for step in 0..steps {
         match random.u8(..100) {
             0..35 => {
                 let mut state = database.0.lock().unwrap();
@@ -107,7 +109,7 @@ async fn history(seed: u64) {
                     .collect();
                 let of = |ids: &[&str]| Compartment::Patients(Patients::from_ids(ids.iter().copied()));
                 let with_group = types.iter().chain([ResourceType::GROUP]).collect();
-                let filter = match random.u8(..9) {
+                let filter = match random.u8(if of_members { 6..8 } else { 0..8 }) {
                     0..3 => Filter::of_types(types),
                     3 => Filter::of_patients(types, Compartment::AnyPatient),
                     4 => Filter::of_patients(types, of(&["a"])),
@@ -119,7 +121,8 @@ async fn history(seed: u64) {
             }
             84..96 if !readers.is_empty() => {
                 let reader = random.usize(..readers.len());
-                readers[reader].read(&feed, &database, random.usize(1..8), &mut random).await;
+                let frames = if of_members { random.usize(1..4) } else { random.usize(1..8) };
+                readers[reader].read(&feed, &database, frames, &mut random).await;
             }
             96..98 if !readers.is_empty() => {
                 let reader = random.usize(..readers.len());
@@ -165,7 +168,13 @@ proptest! {
     #[test]
     fn nothing_is_lost_and_nothing_comes_twice(seed in any::<u64>()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(history(seed));
+        runtime.block_on(history(seed, false));
+    }
+
+    #[test]
+    fn members_come_and_go_exactly(seed in any::<u64>()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(history(seed, true));
     }
 }
 
