@@ -6,6 +6,7 @@
 mod ahead;
 mod fixtures;
 mod freshness;
+mod group;
 mod hand_over;
 mod large;
 mod purged;

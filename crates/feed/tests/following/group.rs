@@ -1,0 +1,186 @@
+//! A stream of a Group where one leaves: what he had and what is changed meanwhile.
+
+use crate::fixtures::{instant, item, open, row};
+use feed::{
+    Answer, Batch, Before, Begin, Change, Feed, Item, Kind, Lsn, Mark, Notice, Page, PageRequest, PageRows,
+    Position, Publisher, Sample, Source, Subscription, Transaction,
+};
+use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+/// Tables in which the newest change is visible before the feed has it.
+#[derive(Default)]
+struct Ahead {
+    /// `r1` is somebody else's now, with a stamp after every mark.
+    changed: AtomicBool,
+    /// Who leaves was looked for.
+    listed: AtomicBool,
+}
+
+fn group(members: &[&str]) -> bytes::Bytes {
+    let member = |id: &&str| format!(r#"{{"entity":{{"reference":"Patient/{id}"}}}}"#);
+    let members = members.iter().map(member).collect::<Vec<_>>().join(",");
+    format!(r#"{{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{members}]}}"#)
+        .into()
+}
+
+impl Source for Ahead {
+    fn mark(&self) -> Answer<'_, Sample> {
+        let l = if self.listed.load(SeqCst) { 3_000 } else { 2_000 };
+        let (mark, taken) = (Mark { w: instant(1_500), l: Lsn::new(l) }, tokio::time::Instant::now());
+        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
+    }
+
+    fn confirm(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn present(
+        &self,
+        _: Option<Instant>,
+        _: TypeSet,
+        _: Option<Arc<Patients>>,
+    ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+        Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
+    }
+
+    fn group<'a>(&'a self, _: &'a str) -> Answer<'a, Option<bytes::Bytes>> {
+        Box::pin(async { Ok(Some(group(&["a", "c"]))) })
+    }
+
+    fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page> {
+        let changed = self.changed.load(SeqCst);
+        self.listed.fetch_or(changed, SeqCst);
+        let wants = request.scope.unwrap().wants;
+        for (id, whose) in [("r1", "a"), ("r2", "a"), ("r3", "c")] {
+            if !(changed && id == "r1") && wants(id, &Patients::from_ids([whose])) {
+                let data = format!(r#"{{"resourceType":"Patient","id":"{id}"}}"#);
+                row(rows, instant(1_000), id, &data);
+            }
+        }
+        Box::pin(async { Ok(Page::default()) })
+    }
+
+    fn holding_back(&self) -> Option<String> {
+        None
+    }
+}
+
+fn change(lsn: u64, stamp: i64, resource_type: ResourceType, data: bytes::Bytes) -> Change {
+    Change {
+        position: Position::first_at(Lsn::new(lsn)),
+        stamp: instant(stamp),
+        resource_type,
+        kind: Kind::Upsert,
+        patients: Patients::none(),
+        before: Before::Patients(Patients::none()),
+        group_before: None,
+        data,
+    }
+}
+
+async fn publish(publisher: &mut Publisher, change: Option<Change>, passed: u64) {
+    let transactions = change.iter().map(|change| Transaction {
+        commit_lsn: change.position.commit_lsn,
+        xid: 7,
+        commit_time: change.stamp,
+    });
+    let transactions = transactions.collect();
+    let changes = change.into_iter().collect();
+    publisher.publish(Batch { changes, transactions, passed: Some(Lsn::new(passed)) }).await.unwrap();
+}
+
+/// What comes up to a notice, and the notice.
+async fn heard(stream: &mut Subscription) -> (String, Notice) {
+    let mut text = String::new();
+    loop {
+        match item(stream).await {
+            Item::Frames(frames) => text.push_str(&String::from_utf8(frames.bytes.to_vec()).unwrap()),
+            Item::Notice(notice) => return (text, notice),
+            Item::Waiting(_) => {}
+        }
+    }
+}
+
+fn subscribe(feed: &Feed, begin: Begin) -> Subscription {
+    feed.subscribe(Filter::of_group([ResourceType::PATIENT].into_iter().collect(), "g", None), begin)
+}
+
+/// The list of what leaves is read of the tables, which are ahead of the feed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_before_the_leavers_were_listed_is_taken_back_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    let tables = Arc::new(Ahead::default());
+    feed.set_source(tables.clone());
+    publish(&mut publisher, None, 2_000).await;
+    let mut stream = subscribe(&feed, Begin::Since(None));
+    let (text, notice) = heard(&mut stream).await;
+    assert!(matches!(notice, Notice::Live { .. }));
+    assert!(["r1", "r2", "r3"].iter().all(|id| text.contains(id)), "{text}");
+
+    tables.changed.store(true, SeqCst);
+    let left = Change {
+        group_before: Some(group(&["a", "c"])),
+        ..change(2_100, 1_400, ResourceType::GROUP, group(&["c"]))
+    };
+    publish(&mut publisher, Some(left), 2_110).await;
+    let (text, notice) = heard(&mut stream).await;
+    assert_eq!(notice, Notice::Members { joined: 0, left: 1 }, "{text}");
+    assert!(text.contains("Patient/r2\"") && !text.contains("r1") && !text.contains("r3"), "{text}");
+    let id = stream.id();
+
+    // The change that the tables had already.
+    let r1 = change(2_900, 2_500, ResourceType::PATIENT, r#"{"resourceType":"Patient","id":"r1"}"#.into());
+    let r1 = Change { before: Before::Patients(Patients::from_ids(["a"])), ..r1 };
+    publish(&mut publisher, Some(r1.clone()), 3_000).await;
+    let mut resumed = subscribe(&feed, Begin::After { id: Some(id), since: None });
+    for stream in [&mut stream, &mut resumed] {
+        let Item::Frames(frames) = item(stream).await else { panic!("no frames") };
+        let text = String::from_utf8(frames.bytes.to_vec()).unwrap();
+        assert!(text.contains("out-of-scope") && text.contains("Patient/r1\""), "{text}");
+    }
+    // Afterwards he is nobody's.
+    let again = Change { position: Position::first_at(Lsn::new(3_100)), ..r1 };
+    publish(&mut publisher, Some(again), 3_200).await;
+    let last = change(3_300, 2_700, ResourceType::PATIENT, r#"{"resourceType":"Patient","id":"r3"}"#.into());
+    let last = Change { patients: Patients::from_ids(["c"]), ..last };
+    publish(&mut publisher, Some(last), 3_400).await;
+    let Item::Frames(frames) = item(&mut stream).await else { panic!("no frames") };
+    let text = String::from_utf8(frames.bytes.to_vec()).unwrap();
+    assert!(text.contains("\"r3\"") && !text.contains("r1"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_gone_ends_the_stream_and_one_that_says_the_same_does_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    feed.set_source(Arc::new(Ahead::default()));
+    publish(&mut publisher, None, 2_000).await;
+    let mut stream = subscribe(&feed, Begin::Since(None));
+    assert!(matches!(heard(&mut stream).await.1, Notice::Live { .. }));
+    let of_group = |lsn, data| Change {
+        group_before: Some(group(&["a", "c"])),
+        ..change(lsn, 1_400, ResourceType::GROUP, data)
+    };
+    publish(&mut publisher, Some(of_group(2_100, group(&["c", "a"]))), 2_110).await;
+    let r1 = change(2_200, 2_500, ResourceType::PATIENT, r#"{"resourceType":"Patient","id":"r9"}"#.into());
+    let r1 = Change { patients: Patients::from_ids(["a"]), ..r1 };
+    publish(&mut publisher, Some(r1), 2_210).await;
+    let Item::Frames(frames) = item(&mut stream).await else { panic!("no frames") };
+    assert!(String::from_utf8(frames.bytes.to_vec()).unwrap().contains("r9"));
+    let bundle = r#"{"entry":[{"request":{"method":"DELETE","url":"Group/g"}}]}"#;
+    let gone = Change { kind: Kind::Deletion, ..of_group(2_300, bundle.into()) };
+    publish(&mut publisher, Some(gone), 2_310).await;
+    let ended = loop {
+        if let Err(error) = stream.next().await {
+            break error;
+        }
+    };
+    assert!(matches!(&ended, feed::SourceError::Gone(why) if why.contains("deleted")), "{ended}");
+}
