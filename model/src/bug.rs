@@ -113,4 +113,8 @@ pub enum Bug {
     PolicyIsNoError,
     /// A client is told to drop what it has without a look at the facts.
     ResetWithoutLook,
+    /// A page is sent although the journal cannot note its mark.
+    PageBeforeMarkIsNoted,
+    /// Ids are given out although the journal cannot note the run that they carry.
+    IdBeforeRunIsNoted,
 }

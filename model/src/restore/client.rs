@@ -1,5 +1,6 @@
 //! The client: what it has, its id, and what an id is still good for.
 
+use super::service::lsn;
 use super::{Database, Disk, Lsn, Service, Transaction};
 use crate::Bug;
 
@@ -44,6 +45,8 @@ pub enum Server {
     Away,
     /// It was told to begin again, and has no page yet.
     Reset,
+    /// As `Reset`, with the mark of its pages.
+    Marked(Lsn),
     /// It has half of its pages.
     Pages,
     /// It came with an id that the feed has not passed yet, or not compared.
@@ -67,6 +70,8 @@ pub struct Client {
     pub told_reset: bool,
     /// Told so although what it has could have been continued.
     pub needless: bool,
+    /// The epoch that its last pages were read in.
+    pub epoch: Option<u8>,
 }
 
 /// What an id is good for.
@@ -79,7 +84,16 @@ enum Verdict {
 
 impl Client {
     /// Comes with its last id, or for the first time.
-    pub(super) fn connect(&mut self, database: &Database, disk: &Disk, service: &Service, bug: Option<Bug>) {
+    /// `restored`: the history may be another. Without that every reset within an epoch is needless, unless retention
+    /// has dropped what follows.
+    pub(super) fn connect(
+        &mut self,
+        database: &Database,
+        disk: &Disk,
+        service: &Service,
+        restored: bool,
+        bug: Option<Bug>,
+    ) {
         (self.told_all, self.told_reset) = (false, false);
         let Some(id) = self.id else {
             self.server = Server::Reset;
@@ -91,9 +105,18 @@ impl Client {
             Verdict::Reset => (self.server, self.told_reset) = (Server::Reset, true),
             Verdict::All => (self.server, self.told_all) = (Server::Reset, true),
         }
-        let kept = disk.run(id.run).is_some_and(|run| run.epoch == disk.epoch) && id.position >= disk.floor;
-        let begun_anew = self.server == Server::Reset;
-        self.needless |= begun_anew && kept && id.stage == Stage::Live && self.is_current(database, service);
+        let continuable = if restored {
+            let kept =
+                disk.run(id.run).is_some_and(|run| run.epoch == disk.epoch) && id.position >= disk.floor;
+            kept && id.stage == Stage::Live && self.is_current(database, service)
+        } else {
+            let place = match id.stage {
+                Stage::Pages(mark) => mark,
+                Stage::Split(_) | Stage::Live => id.position,
+            };
+            self.epoch == Some(disk.epoch) && place >= disk.floor
+        };
+        self.needless |= self.server == Server::Reset && continuable;
     }
 
     /// Whether it has exactly what the database had when the id's position was passed.
@@ -102,18 +125,25 @@ impl Client {
         passed <= service.received.len() && self.has == concerning(&database.log, passed)
     }
 
+    /// A mark is taken, and returned: the pages will show what was committed before it.
+    pub(super) fn mark(&mut self, log: &[Transaction]) -> Lsn {
+        let mark = lsn(log);
+        self.server = Server::Marked(mark);
+        mark
+    }
+
     /// Half of the pages, or the rest and over to the feed.
-    pub(super) fn page(&mut self, log: &[Transaction], service: &Service) {
+    pub(super) fn page(&mut self, log: &[Transaction], disk: &Disk, service: &Service) {
         let half = |number: &Transaction| number.is_multiple_of(2);
-        if self.server == Server::Reset {
-            let mark = u8::try_from(log.len()).unwrap_or(u8::MAX);
+        if let Server::Marked(mark) = self.server {
+            let log = log.get(..usize::from(mark)).unwrap_or_default();
             let shown = concerning(log, log.len()).into_iter().filter(half);
             match self.told_reset {
                 true => self.has.extend(shown.collect::<Vec<_>>()),
                 false => self.has = shown.collect(),
             }
             self.stand(service, Stage::Pages(mark));
-            self.server = Server::Pages;
+            (self.server, self.epoch) = (Server::Pages, Some(disk.epoch));
         } else if let Some(Stage::Pages(mark)) = self.id.map(|id| id.stage) {
             self.has.extend(concerning(log, usize::from(mark)).into_iter().filter(|number| !half(number)));
             // What came in meanwhile lies on the feed's side.
@@ -192,7 +222,7 @@ fn verdict(id: Id, database: &Database, disk: &Disk, bug: Option<Bug>) -> Verdic
     let same_epoch = run.epoch == disk.epoch;
     let proven = |place: Lsn| place <= run.end;
     if let Some(mark) = id.stage.mark()
-        && !proven(mark)
+        && mark > run.paged
         && bug != Some(Bug::MarkIsNotProven)
     {
         return Verdict::All;

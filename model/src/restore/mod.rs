@@ -8,6 +8,9 @@
 //!   so is the history model's.
 //! - Channels, queues, and what is acknowledged: the delivery model's. What is on disk was acknowledged.
 //! - What the hash of a transaction is made of: here each transaction has a number that no other has.
+//! - A database that is restored alone, to a moment after the last that the journal has received and before a mark that it
+//!   has noted, and that is written to until it has passed the mark before we connect: nothing tells that from the history
+//!   that was lost.
 
 mod client;
 mod properties;
@@ -43,6 +46,8 @@ pub struct Restore {
     pub alterations: u8,
     /// Whether the client is cut off within its pages.
     pub pages: bool,
+    /// Whether the journal's disk may be full: then runs and marks are noted when there is room, and else at once.
+    pub full: bool,
     /// The seeded mistake.
     pub bug: Option<Bug>,
     /// What has to happen in some order of the steps.
@@ -138,6 +143,12 @@ pub enum Step {
     Kill,
     /// It is started.
     Start,
+    /// The journal notes its run. Until the disk has room it does not.
+    NoteRun,
+    /// A mark is taken for the client's pages.
+    Mark,
+    /// The journal notes it.
+    NoteMark(Lsn),
     /// Retention drops everything up to a place.
     Purge(Lsn),
     /// The client connects.
@@ -185,12 +196,24 @@ impl Restore {
                 state.stop();
             }
             Step::Start => {
-                let run = state.draw();
-                if self.bug != Some(Bug::RunSurvivesRestart) {
+                let run = match self.bug {
+                    Some(Bug::RunSurvivesRestart) => state.disk.run,
+                    _ => state.draw(),
+                };
+                if !self.full && self.bug != Some(Bug::RunSurvivesRestart) {
                     state.disk.begin_run(run);
                 }
-                state.service = Some(Service::start(&state.disk));
+                state.service = Some(Service::start(&state.disk, run));
             }
+            Step::NoteRun => {
+                if let Some(service) = &state.service {
+                    state.disk.begin_run(service.run);
+                }
+            }
+            Step::Mark => {
+                state.client.mark(&state.database.log);
+            }
+            Step::NoteMark(mark) => state.disk.note(mark),
             Step::Purge(floor) => {
                 state.purges -= 1;
                 state.disk.floor = floor;
@@ -198,8 +221,11 @@ impl Restore {
             Step::Connect => self.connect(state),
             Step::Page => {
                 let log = &state.database.log;
+                if state.client.server == Server::Reset {
+                    state.disk.note(state.client.mark(log));
+                }
                 if let Some(service) = &state.service {
-                    state.client.page(log, service);
+                    state.client.page(log, &state.disk, service);
                     self.told(state);
                 }
             }
@@ -209,12 +235,12 @@ impl Restore {
 
     /// Connects to the database, and begins a new epoch if there is a reason.
     fn follow(&self, state: &mut State) {
-        let Some(service) = &mut state.service else { return };
-        let fork = service.is_fork(&state.database);
+        let Some(service) = &state.service else { return };
+        let fork = service.is_fork(&state.database, &state.disk);
         if fork {
             self.reach(Reached::ForkSeen);
         }
-        if fork || state.altered || state.database.slot > state.disk.lsn() {
+        if state.needs_epoch() {
             let end = if fork { state.disk.lsn() } else { service.lsn() };
             let (epoch, run) = (state.next, state.next + 1);
             state.next += 2;
@@ -223,7 +249,7 @@ impl Restore {
             // What lies before the epoch is in the tables.
             let before = state.database.log.iter().take(usize::from(state.database.slot));
             state.disk.entries = before.copied().collect();
-            state.service = Some(Service::start(&state.disk));
+            state.service = Some(Service::start(&state.disk, run));
             // Whoever is connected is reset as if it came back.
             if state.client.server != Server::Away {
                 state.client.cut();
@@ -237,7 +263,7 @@ impl Restore {
     fn connect(&self, state: &mut State) {
         let Some(service) = &state.service else { return };
         let before = state.client.clone();
-        state.client.connect(&state.database, &state.disk, service, self.bug);
+        state.client.connect(&state.database, &state.disk, service, state.was_restored, self.bug);
         let client = &state.client;
         let Some(id) = before.id else { return };
         if client.told_all || client.told_reset {
@@ -281,6 +307,13 @@ impl State {
         self.next - 1
     }
 
+    /// Whether a new epoch begins when the service connects.
+    fn needs_epoch(&self) -> bool {
+        self.altered
+            || self.database.slot > self.disk.lsn()
+            || self.service.as_ref().is_some_and(|service| service.is_fork(&self.database, &self.disk))
+    }
+
     fn disconnect(&mut self) {
         if let Some(service) = &mut self.service {
             service.connected = false;
@@ -314,7 +347,7 @@ impl Model for Restore {
         let disk = Disk::new(1, 2);
         vec![State {
             database: Database::default(),
-            service: Some(Service { connected: true, ..Service::start(&disk) }),
+            service: Some(Service { connected: true, ..Service::start(&disk, disk.run) }),
             disk,
             client: Client::default(),
             copy: None,
@@ -328,7 +361,11 @@ impl Model for Restore {
     }
 
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
-        if state.database.log.len() < self.length {
+        // See the limit that the module's documentation states.
+        let unseen = self.restored == Some(Restored::Database)
+            && state.was_restored
+            && state.database.log.len() < usize::from(state.disk.paged);
+        if state.database.log.len() < self.length && !unseen {
             steps.extend([Step::Commit(true), Step::Commit(false)]);
         }
         if let Some(restored) = self.restored {
@@ -348,24 +385,34 @@ impl Model for Restore {
         if state.kills > 0 {
             steps.push(Step::Kill);
         }
+        let noted = service.run == state.disk.run;
+        if !noted {
+            steps.push(Step::NoteRun);
+        }
         if service.connected {
             if service.received.len() < state.database.log.len() {
                 steps.push(Step::Receive);
             }
-            if service.received != state.disk.entries {
+            if noted && service.received != state.disk.entries {
                 steps.push(Step::Sync);
             }
-        } else {
+        } else if noted || self.bug == Some(Bug::IdBeforeRunIsNoted) && !state.needs_epoch() {
+            // What is received before the run is noted reaches nobody.
             steps.push(Step::Follow);
         }
-        if state.purges > 0 {
+        if noted && state.purges > 0 {
             steps.extend((state.disk.floor + 1..state.disk.lsn()).map(Step::Purge));
         }
         match state.client.server {
             // Before the database is followed no id is judged.
             Server::Away if service.connected => steps.push(Step::Connect),
             Server::Away => {}
-            Server::Pages | Server::Reset if service.connected => steps.push(Step::Page),
+            Server::Reset if service.connected => steps.push(if self.full { Step::Mark } else { Step::Page }),
+            Server::Marked(mark) if service.connected => {
+                let there = state.disk.paged >= mark || self.bug == Some(Bug::PageBeforeMarkIsNoted);
+                steps.push(if there { Step::Page } else { Step::NoteMark(mark) });
+            }
+            Server::Pages if service.connected => steps.push(Step::Page),
             _ => {}
         }
         if state.client.may_be_cut(self.pages) {

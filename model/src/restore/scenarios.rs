@@ -1,6 +1,6 @@
 //! The scenarios: what is restored, and what else happens.
 
-use super::{NEVER_A_LOST_HISTORY, Reached, Restore, Restored};
+use super::{NEVER_A_LOST_HISTORY, NEVER_RESET_NEEDLESSLY, Reached, Restore, Restored};
 use crate::{Bug, Coverage};
 
 /// All of them. None is violated without a mistake.
@@ -33,6 +33,7 @@ pub fn all() -> Vec<Restore> {
         Restore {
             name: "both are restored while pages are read",
             pages: true,
+            full: true,
             kills: 1,
             reached: &[Reached::ResumedPages, Reached::UnprovenReset],
             ..Restore::of(Restored::Both)
@@ -57,6 +58,15 @@ pub fn all() -> Vec<Restore> {
             reached: &[Reached::CameAgain, Reached::ProvenReset],
             ..Restore::of(Restored::Both)
         },
+        Restore {
+            name: "nothing is restored, and pages are read",
+            restored: None,
+            kills: 2,
+            pages: true,
+            full: true,
+            reached: &[Reached::CameAgain, Reached::ResumedPages],
+            ..Restore::of(Restored::Both)
+        },
     ]
 }
 
@@ -65,15 +75,18 @@ pub fn mistakes() -> Vec<(&'static str, Restore)> {
     let both = Restore::of(Restored::Both);
     let purged = Restore { purges: 1, ..both.clone() };
     let pages = Restore { pages: true, ..both.clone() };
+    let killed = Restore { restored: None, kills: 2, full: true, ..pages.clone() };
     [
-        (Bug::IdWithoutTransaction, &both),
-        (Bug::IdAheadIsNotCompared, &both),
-        (Bug::ResetWithoutProof, &purged),
-        (Bug::RunSurvivesRestart, &purged),
-        (Bug::MarkIsNotProven, &pages),
+        (Bug::IdWithoutTransaction, &both, NEVER_A_LOST_HISTORY),
+        (Bug::IdAheadIsNotCompared, &both, NEVER_A_LOST_HISTORY),
+        (Bug::ResetWithoutProof, &purged, NEVER_A_LOST_HISTORY),
+        (Bug::RunSurvivesRestart, &purged, NEVER_A_LOST_HISTORY),
+        (Bug::MarkIsNotProven, &pages, NEVER_A_LOST_HISTORY),
+        (Bug::PageBeforeMarkIsNoted, &killed, NEVER_RESET_NEEDLESSLY),
+        (Bug::IdBeforeRunIsNoted, &killed, NEVER_RESET_NEEDLESSLY),
     ]
     .into_iter()
-    .map(|(bug, scenario)| (NEVER_A_LOST_HISTORY, Restore { bug: Some(bug), ..scenario.clone() }))
+    .map(|(bug, scenario, violated)| (violated, Restore { bug: Some(bug), ..scenario.clone() }))
     .collect()
 }
 
@@ -88,6 +101,7 @@ impl Restore {
             purges: 0,
             alterations: 0,
             pages: false,
+            full: false,
             bug: None,
             reached: &[],
             coverage: Coverage::default(),

@@ -11,6 +11,8 @@ pub struct Run {
     pub epoch: u8,
     /// Everything before it was on disk when the run ended.
     pub end: Lsn,
+    /// Marks of pages up to here were on disk when the run ended.
+    pub paged: Lsn,
     /// What it published may not exist.
     pub forked: bool,
 }
@@ -28,6 +30,8 @@ pub struct Disk {
     pub entries: Vec<Transaction>,
     /// The beginning of the epoch, or what retention has dropped: everything up to here.
     pub floor: Lsn,
+    /// The greatest mark of pages.
+    pub paged: Lsn,
 }
 
 /// The process.
@@ -43,54 +47,63 @@ pub struct Service {
 
 impl Disk {
     pub(super) fn new(epoch: u8, run: u8) -> Self {
-        Self { epoch, run, ended: Vec::new(), entries: Vec::new(), floor: 0 }
+        Self { epoch, run, ended: Vec::new(), entries: Vec::new(), floor: 0, paged: 0 }
     }
 
     pub(super) fn lsn(&self) -> Lsn {
         lsn(&self.entries)
     }
 
+    /// Notes the mark of pages.
+    pub(super) fn note(&mut self, mark: Lsn) {
+        self.paged = self.paged.max(mark);
+    }
+
     /// What is known of a run; the one that writes has not ended.
     pub(super) fn run(&self, run: u8) -> Option<Run> {
-        let current = Run { run: self.run, epoch: self.epoch, end: Lsn::MAX, forked: false };
+        let current = Run { run: self.run, epoch: self.epoch, end: Lsn::MAX, paged: Lsn::MAX, forked: false };
         self.ended.iter().copied().chain([current]).find(|known| known.run == run)
     }
 
     /// A process has started: the run before it ended with what is here.
     pub(super) fn begin_run(&mut self, run: u8) {
-        let ended = Run { run: self.run, epoch: self.epoch, end: self.lsn(), forked: false };
-        self.ended.push(ended);
+        self.end_run(self.lsn(), false);
         self.run = run;
     }
 
     /// A new epoch, which ends the run too, at `end`.
     pub(super) fn begin_epoch(&mut self, epoch: u8, run: u8, end: Lsn, start: Lsn, fork: bool) {
-        let ended = Run { run: self.run, epoch: self.epoch, end, forked: fork };
-        self.ended.push(ended);
+        self.end_run(end, fork);
         self.ended.iter_mut().for_each(|run| run.forked |= fork);
-        (self.epoch, self.run, self.floor) = (epoch, run, start);
+        (self.epoch, self.run, self.floor, self.paged) = (epoch, run, start, start);
+    }
+
+    fn end_run(&mut self, end: Lsn, forked: bool) {
+        let paged = self.paged.max(self.lsn());
+        self.ended.push(Run { run: self.run, epoch: self.epoch, end, paged, forked });
     }
 }
 
 impl Service {
-    pub(super) fn start(disk: &Disk) -> Self {
-        Self { run: disk.run, received: disk.entries.clone(), connected: false }
+    pub(super) fn start(disk: &Disk, run: u8) -> Self {
+        Self { run, received: disk.entries.clone(), connected: false }
     }
 
     pub(super) fn lsn(&self) -> Lsn {
         lsn(&self.received)
     }
 
-    /// The database stands before what was published, or the last transaction that was comes otherwise, or one comes that was
+    /// The database stands before what was received or what pages were read up to, or the last transaction that was comes otherwise, or one comes that was
     /// not there when everything before a later place was received.
-    pub(super) fn is_fork(&self, database: &Database) -> bool {
+    pub(super) fn is_fork(&self, database: &Database, disk: &Disk) -> bool {
+        let reached = self.received.len().max(usize::from(disk.paged));
         let published = self.published();
         // Only from where the slot stands anything comes again.
         let from = usize::from(database.slot);
         let last = published.checked_sub(1).filter(|last| *last >= from);
         let differs = last.is_some_and(|last| database.log.get(last) != self.received.get(last));
         let passed = database.log.iter().take(self.received.len()).skip(published.max(from));
-        database.log.len() < self.received.len() || differs || passed.copied().any(|number| number != 0)
+        database.log.len() < reached || differs || passed.copied().any(|number| number != 0)
     }
 
     /// How many transactions lie before the end of the last that concerned somebody.
@@ -99,7 +112,7 @@ impl Service {
     }
 }
 
-fn lsn(log: &[Transaction]) -> Lsn {
+pub(super) fn lsn(log: &[Transaction]) -> Lsn {
     // A log has a handful of transactions.
     u8::try_from(log.len()).unwrap_or(u8::MAX)
 }
