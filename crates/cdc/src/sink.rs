@@ -15,8 +15,8 @@ pub trait Sink: Send + Sync {
     fn taint(&mut self) -> impl Future<Output = Result<(), PublishError>> + Send;
     /// See [`Publisher::acknowledged`].
     fn acknowledged(&self) -> Lsn;
-    /// Where the last change that was published was committed.
-    fn head(&self) -> Lsn;
+    /// See [`Publisher::reached`].
+    fn reached(&self) -> Lsn;
     /// See [`Publisher::durable`].
     fn durable(&self) -> watch::Receiver<Lsn>;
     /// See [`Feed::log_ended`]: to be called while this is busy.
@@ -81,8 +81,8 @@ impl Sink for FeedSink {
         self.publisher.acknowledged()
     }
 
-    fn head(&self) -> Lsn {
-        self.feed.status().head.commit_lsn
+    fn reached(&self) -> Lsn {
+        self.publisher.reached()
     }
 
     fn durable(&self) -> watch::Receiver<Lsn> {

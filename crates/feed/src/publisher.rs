@@ -131,9 +131,11 @@ impl Publisher {
         }
     }
 
-    /// The commit of the last change that was published.
-    pub fn head(&self) -> Position {
-        self.head
+    /// The database's log up to here is what clients were told of: in changes, or in pages, or as a time after which they
+    /// have everything. A database whose log lacks any of it has another history.
+    pub fn reached(&self) -> Lsn {
+        let on_disk = self.shared.durable.borrow();
+        self.head.commit_lsn.max(self.passed).max(on_disk.lsn).max(on_disk.paged)
     }
 
     /// Ends when the journal can be written.

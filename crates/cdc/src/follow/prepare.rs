@@ -35,7 +35,8 @@ pub(super) struct Prepared {
 pub(super) struct Known {
     pub(super) origin: Option<Origin>,
     pub(super) acknowledged: Lsn,
-    pub(super) head: Lsn,
+    /// Up to here clients may have been told what the log says.
+    pub(super) reached: Lsn,
     /// What was published may not be part of the database's history.
     pub(super) forked: bool,
     /// Rows are gone, and no change says so.
@@ -48,11 +49,11 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn of(sink: &impl Sink) -> Self {
-        let (origin, acknowledged, head) = (sink.origin(), sink.acknowledged(), sink.head());
+        let (origin, acknowledged, reached) = (sink.origin(), sink.acknowledged(), sink.reached());
         Self {
             origin,
             acknowledged,
-            head,
+            reached,
             forked: false,
             untold: false,
             gave_up_slot: false,
@@ -180,15 +181,15 @@ fn ours(settings: &Settings, slot: Option<Slot>) -> Result<Option<Slot>, Session
     }
 }
 
-/// Whether the database may lack what was published from it: it stands before it (restored from a copy),
-/// or its timeline branched off before it.
+/// Whether the database may lack what clients were told from it: it stands before it (restored from a copy), or its timeline
+/// branched off before it.
 async fn is_fork(
     known: &Known,
     system: &System,
     connection: &mut Connection<Channel>,
 ) -> Result<bool, SessionError> {
     let Some(origin) = &known.origin else { return Ok(false) };
-    let reached = known.head.max(known.acknowledged);
+    let reached = known.reached;
     if system.flushed < reached {
         return Ok(true);
     }

@@ -68,8 +68,10 @@ impl Sink for Remembering {
         self.journal().acknowledged
     }
 
-    fn head(&self) -> Lsn {
-        self.journal().changes.last().map_or(Lsn::ZERO, |change| change.position.commit_lsn)
+    fn reached(&self) -> Lsn {
+        let journal = self.journal();
+        let head = journal.changes.last().map_or(Lsn::ZERO, |change| change.position.commit_lsn);
+        head.max(journal.acknowledged)
     }
 
     fn durable(&self) -> watch::Receiver<Lsn> {
