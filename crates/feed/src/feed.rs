@@ -11,16 +11,20 @@ use crate::seldom;
 use crate::spill::Spills;
 use crate::stage::Turns;
 use crate::subscriber::Subscriber;
+use crate::subscription::Out;
 use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Pressure, Source, SourceError, Subscription};
 use fhir::{BaseUrls, Filter, Instant, Patients};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 use tokio::time::{Instant as Clock, MissedTickBehavior, interval};
 
 /// How often it is judged whether the feed is stale.
 const JUDGE_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+/// What a client is told that waits for it.
+pub(crate) const UNWRITABLE: &str = "the journal cannot be written";
 
 /// What the feed is opened with.
 #[derive(Clone, Debug)]
@@ -60,21 +64,48 @@ impl Shared {
     }
 
     /// Waits until the journal has this place in the log, up to which pages are going to be read: it shows after a restart that an
-    /// id which carries it is of this history. A journal that cannot be written is not waited for.
-    pub(crate) async fn paged(&self, run: u64, l: Lsn) {
+    /// id which carries it is of this history. False if the run has ended meanwhile: then no page may be sent in it.
+    pub(crate) async fn paged(&self, out: &Out, run: u64, l: Lsn) -> bool {
         self.paged.send_if_modified(|(of, greatest)| {
-            let more = *of != run || *greatest < l;
+            // Of a run that has ended none is noted, and it must not take the place of one that waits.
+            let more = self.durable.borrow().run == run && (*of != run || *greatest < l);
             if more {
                 (*of, *greatest) = (run, l);
             }
             more
         });
         let mut durable = self.durable.clone();
-        let written = durable.wait_for(|durable| durable.run != run || durable.failing || durable.paged >= l);
-        if written.await.is_err() {
-            // The journal's thread has ended, and the process with it.
-            std::future::pending::<()>().await;
+        let mut waiting = None;
+        loop {
+            let Durable { run: current, paged, failing, .. } = *durable.borrow_and_update();
+            if current != run || paged >= l {
+                return current == run;
+            }
+            if failing && waiting.is_none() {
+                waiting = Some(Waiting::one_more(&self.waiting_for_journal));
+                out.waits_for(UNWRITABLE.into()).await;
+            }
+            if durable.changed().await.is_err() {
+                // The journal's thread has ended, and the process with it.
+                std::future::pending::<()>().await;
+            }
         }
+    }
+}
+
+/// One of those who wait, for as long as this is there.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn one_more(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -106,7 +137,7 @@ pub struct Status {
     pub journal_begins: Instant,
     /// Bytes held for subscribers.
     pub held_bytes: u64,
-    /// Replays that wait for room or for their turn at the tables.
+    /// Replays that wait for room, for their turn at the tables, or for a journal that cannot be written.
     pub replays_waiting: usize,
     /// Readers of the journal that wait for room.
     pub journal_readers_waiting: usize,
@@ -153,6 +184,8 @@ pub(crate) struct Shared {
     freshness: Mutex<Freshness>,
     /// The greatest L of a mark that pages wait for, with the run that they are read in.
     paged: watch::Sender<(u64, Lsn)>,
+    /// Replays that wait for the journal, which cannot be written.
+    waiting_for_journal: AtomicUsize,
     /// See [`Feed::visible_until`]; with the epoch.
     visible_until: Mutex<Option<(u64, Instant)>>,
     /// False while somebody else follows the database.
@@ -198,13 +231,12 @@ impl Feed {
         let known = stored.as_ref().map(|state| state.origin.clone());
         let mut past = journal.past()?;
         let mut state = stored.unwrap_or_else(State::unknown);
+        let mut failed = None;
         if known.is_some() {
             past = ended(&state, &past, false);
             state.run = fastrand::u64(..);
             // If the disk is full the journal's thread does it when there is room.
-            if let Err(error) = journal.write_runs(&state, &past) {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the journal cannot be written yet");
-            }
+            failed = journal.write_runs(&state, &past).err();
         }
         let pressure = Pressure::default();
         let budget = Budget::new(options.held_bytes / 2, pressure.clone());
@@ -213,7 +245,8 @@ impl Feed {
         let retention = Retention { bytes: options.retention_bytes, age: options.retention_age };
         let (marks, marked) = watch::channel(None);
         let (paged, to_page) = watch::channel((state.run, state.paged));
-        let (announce, durable) = watch::channel(Durable::of(&state, journal.bytes(), 0, false));
+        let noted = failed.is_none();
+        let (announce, durable) = watch::channel(Durable::of(&state, journal.bytes(), 0, (noted, !noted)));
         let past = Arc::new(Mutex::new(past));
         let shared = Arc::new(Shared {
             hub,
@@ -232,6 +265,7 @@ impl Feed {
             past: past.clone(),
             marks,
             paged,
+            waiting_for_journal: AtomicUsize::new(0),
             freshness: Mutex::new(Freshness::new(Clock::now())),
             visible_until: Mutex::new(None),
             follows: watch::Sender::new(true),
@@ -239,7 +273,7 @@ impl Feed {
         tokio::spawn(keep_fresh(Arc::downgrade(&shared)));
         let writer = Writer::start(
             journal,
-            state.clone(),
+            (state.clone(), failed),
             retention,
             marked,
             announce,
@@ -349,7 +383,8 @@ impl Feed {
             held_bytes: self.shared.budget.held() + self.shared.page_budget.held(),
             replays_waiting: self.shared.page_budget.waiting()
                 + self.shared.turns.waiting()
-                + self.shared.spills.waiting(),
+                + self.shared.spills.waiting()
+                + self.shared.waiting_for_journal.load(Ordering::Relaxed),
             journal_readers_waiting: self.shared.budget.waiting(),
             reads_reclaimed: self.shared.budget.reclaimed() + self.shared.page_budget.reclaimed(),
             stalled_dropped: self.shared.pressure.dropped(),

@@ -59,9 +59,13 @@ impl Replay<'_> {
         if self.filter.is_scoped() {
             persist(self.out, || source.knows_patients()).await?;
         }
-        let (run, mut sample) = self.first_mark(&*source).await?;
+        let (run, mut sample) = loop {
+            let (run, sample) = self.first_mark(&*source).await?;
+            if self.shared.paged(self.out, run, sample.mark.l).await {
+                break (run, sample);
+            }
+        };
         let (w, l) = (sample.mark.w, sample.mark.l);
-        self.shared.paged(run, l).await;
         // Told before the history became another, while this waited for its mark.
         if since.is_some() && reset.is_some_and(|told| told != run && self.shared.forked(told)) {
             return Ok(Paged::Impossible(id.clone(), FORKED));
@@ -97,7 +101,10 @@ impl Replay<'_> {
             if !worth_a_round(&sample, &next) {
                 return self.done(&*source, round.hand_over()).await;
             }
-            self.shared.paged(run, next.mark.l).await;
+            if !self.shared.paged(self.out, run, next.mark.l).await {
+                // What follows is of another run: told by who takes over.
+                return self.done(&*source, round.hand_over()).await;
+            }
             round = Round { since: Some(round.mark.w), mark: next.mark, ..round };
             sample = next;
         }

@@ -1,6 +1,6 @@
 //! What a subscriber goes through: where its id lets it begin, replay, follow, and reset when it is lost.
 
-use crate::feed::Shared;
+use crate::feed::{Shared, UNWRITABLE};
 use crate::follow::{Ended, Follow, Lost, OTHER_HISTORY, Trust};
 use crate::group::GroupStream;
 use crate::id::{Place, Replaying};
@@ -74,7 +74,7 @@ impl Subscriber {
 
     /// From a request to a place in the feed.
     async fn enter(&self, begin: Box<Begin>) -> Result<Standing, SourceError> {
-        self.epoch_known().await;
+        self.ids_known().await;
         let step = match *begin {
             Begin::Since(since) => Step::Replay { since, id: EventId::beginning(), reset: None },
             Begin::After { id, since } => self.admit(id, since).await?,
@@ -114,15 +114,22 @@ impl Subscriber {
         }
     }
 
-    /// Before a database is followed no id can be judged.
-    pub(crate) async fn epoch_known(&self) {
+    /// Before a database is followed no id can be judged, and before the journal has our run none can be given out.
+    pub(crate) async fn ids_known(&self) {
+        self.wait_for("the replication slot is not there yet", |durable| durable.known).await;
+        self.wait_for(UNWRITABLE, |durable| durable.run_noted).await;
+    }
+
+    /// Waits, and says for what, until it is so.
+    async fn wait_for(&self, what: &str, is: fn(&Durable) -> bool) {
         let mut durable = self.shared.durable.clone();
-        if !durable.borrow().known {
-            self.out.waits_for("the replication slot is not there yet".into()).await;
-            if durable.wait_for(|durable| durable.known).await.is_err() {
-                // The journal's thread has ended, and the process with it.
-                std::future::pending::<()>().await;
-            }
+        if is(&durable.borrow()) {
+            return;
+        }
+        self.out.waits_for(what.into()).await;
+        if durable.wait_for(is).await.is_err() {
+            // The journal's thread has ended, and the process with it.
+            std::future::pending::<()>().await;
         }
     }
 

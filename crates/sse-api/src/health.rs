@@ -33,7 +33,7 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
             "bytes": feed.journal_bytes,
             "durable_lsn": feed.durable_lsn.to_string(),
         },
-        // What is waited for is the memory that clients hold, or a turn at the tables.
+        // What is waited for is the memory that clients hold, a turn at the tables, or the journal.
         "waiting": {
             "replays": feed.replays_waiting,
             "journal_readers": feed.journal_readers_waiting,
@@ -59,6 +59,9 @@ const fn hours(seconds: u64) -> u64 {
 fn waits_for(feed: &Status, source: &SourceSnapshot) -> Option<String> {
     if source.obstacle.is_some() {
         return source.obstacle.clone();
+    }
+    if !feed.journal_ok {
+        return Some("the journal cannot be written".to_owned());
     }
     if feed.w.is_some_and(|w| w >= feed.journal_begins) {
         return None;
@@ -90,6 +93,7 @@ mod tests {
         let (ready, details) = readiness(&full, &source, false);
         assert!(!ready);
         assert_eq!(details["journal"]["ok"], false);
+        assert_eq!(details["w"]["waits_for"], "the journal cannot be written");
         assert_eq!(details["database"]["connected"], true);
         assert_eq!(details["database"]["slot_lag_bytes"], Value::Null);
     }

@@ -180,7 +180,7 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
     let waiting = |readers| u64::try_from(readers).ok();
     gauge(
         "fhir_tail_replays_waiting",
-        "Replays that wait for room, or for their turn at the tables.",
+        "Replays that wait for room, for their turn at the tables, or for a journal that cannot be written.",
         waiting(feed.replays_waiting),
     )?;
     gauge(

@@ -1,4 +1,5 @@
-//! A journal that fails while an epoch begins: before the epoch is on disk, and after.
+//! A journal that fails: while an epoch begins, before the epoch is on disk and after; when a replay begins; and when the
+//! service starts.
 
 use super::*;
 use crate::journal::{GroupChange, JournalError, Packed, PastRun, Visit};
@@ -102,12 +103,14 @@ impl Framing for Lines {
     fn end(&self, _: &mut Vec<u8>) {}
 }
 
-/// Tables without rows.
-struct Empty;
+/// Tables without rows, and a mark up to a place in the log.
+struct Empty {
+    l: Lsn,
+}
 
 impl Source for Empty {
     fn mark(&self) -> Answer<'_, Sample> {
-        let (mark, taken) = (Mark { w: instant(500), l: Lsn::new(10) }, tokio::time::Instant::now());
+        let (mark, taken) = (Mark { w: instant(500), l: self.l }, tokio::time::Instant::now());
         Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
     }
 
@@ -199,13 +202,10 @@ async fn hears_live(subscription: &mut Subscription) {
 async fn an_epoch_begins_although_the_journal_fails_meanwhile() {
     for how in [FULL, FULL_AFTER_EPOCH] {
         let directory = tempfile::tempdir().unwrap();
-        let journal = Arc::new(Failing {
-            journal: Segments::open(directory.path()).unwrap(),
-            how: AtomicU8::new(WORKS),
-        });
+        let journal = failing(directory.path());
         let (feed, mut publisher) =
             Feed::on(journal.clone(), options(directory.path()), Arc::new(Lines)).unwrap();
-        feed.set_source(Arc::new(Empty));
+        feed.set_source(Arc::new(Empty { l: Lsn::new(10) }));
         let origin = Origin { system: 1, timeline: 1, identity: String::new() };
         publisher.begin_epoch(origin.clone(), Lsn::new(10), instant(100), false).await.unwrap();
         let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));
@@ -243,12 +243,103 @@ async fn an_epoch_begins_although_the_journal_fails_meanwhile() {
     }
 }
 
+async fn waits(subscription: &mut Subscription) -> String {
+    let item = tokio::time::timeout(Duration::from_secs(60), subscription.next());
+    match item.await.expect("something comes").unwrap() {
+        Item::Waiting(reason) => reason,
+        item => panic!("{item:?} instead of a wait"),
+    }
+}
+
+fn failing(directory: &Path) -> Arc<Failing> {
+    Arc::new(Failing { journal: Segments::open(directory).unwrap(), how: AtomicU8::new(WORKS) })
+}
+
+/// A page whose mark is not on disk could not be told, after a crash, from one of a history that was lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_wait_until_the_journal_can_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = failing(directory.path());
+    let (feed, mut publisher) =
+        Feed::on(journal.clone(), options(directory.path()), Arc::new(Lines)).unwrap();
+    feed.set_source(Arc::new(Empty { l: Lsn::new(50) }));
+    let origin = Origin { system: 1, timeline: 1, identity: String::new() };
+    publisher.begin_epoch(origin, Lsn::new(10), instant(100), false).await.unwrap();
+    publisher.publish(Batch { passed: Some(Lsn::new(40)), ..Batch::default() }).await.unwrap();
+    journal.how.store(FULL, Ordering::SeqCst);
+    let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));
+    assert_eq!(waits(&mut reader).await, UNWRITABLE);
+    assert_eq!(feed.status().replays_waiting, 1);
+    journal.how.store(WORKS, Ordering::SeqCst);
+    let mut durable = feed.shared.durable.clone();
+    let noted = durable.wait_for(|durable| durable.paged == Lsn::new(50)).await.map(|durable| durable.run);
+    // The pages are of the log up to there: a database that stands before it has another history.
+    assert_eq!(publisher.reached(), Lsn::new(50));
+    publisher.publish(Batch::default()).await.unwrap_err();
+    publisher.publish(Batch { passed: Some(Lsn::new(60)), ..Batch::default() }).await.unwrap();
+    hears_live(&mut reader).await;
+    assert_eq!(feed.status().replays_waiting, 0);
+    // What a run that has ended still asks for takes the place of nothing.
+    let (run, shared) = (noted.unwrap(), feed.shared.clone());
+    let mut ended = Subscription::new(EventId::beginning(), |out| async move {
+        assert!(!shared.paged(&out, run.wrapping_add(1), Lsn::new(1)).await);
+        SourceError::Unavailable("its run has ended".into())
+    });
+    ended.next().await.unwrap_err();
+    assert_eq!(*feed.shared.paged.borrow(), (run, Lsn::new(50)));
+}
+
+/// An id of a run that is not on disk could not be told, after a crash, from one of a history that was lost. And the run
+/// before it is not forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_served_before_the_journal_has_the_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = failing(directory.path());
+    let start = || Feed::on(journal.clone(), options(directory.path()), Arc::new(Lines)).unwrap();
+    let after = |reader: &Subscription| Begin::After { id: Some(reader.id()), since: None };
+
+    let (feed, mut publisher) = start();
+    feed.set_source(Arc::new(Empty { l: Lsn::new(10) }));
+    let origin = Origin { system: 1, timeline: 1, identity: String::new() };
+    publisher.begin_epoch(origin, Lsn::new(10), instant(100), false).await.unwrap();
+    let mut first = feed.subscribe(Filter::everything(), Begin::Since(None));
+    hears_live(&mut first).await;
+    publisher.publish(batch(100)).await.unwrap();
+    hears(&mut first, "100;").await;
+    publisher.durable().wait_for(|lsn| *lsn >= Lsn::new(105)).await.unwrap();
+    drop((feed, publisher));
+
+    journal.how.store(FULL, Ordering::SeqCst);
+    let (feed, mut publisher) = start();
+    feed.set_source(Arc::new(Empty { l: Lsn::new(10) }));
+    let mut second = feed.subscribe(Filter::everything(), after(&first));
+    assert_eq!(waits(&mut second).await, UNWRITABLE);
+    assert!(!feed.status().journal_ok);
+    journal.how.store(WORKS, Ordering::SeqCst);
+    hears_live(&mut second).await;
+    assert_eq!(publisher.publish(batch(200)).await, Err(PublishError::Reopened));
+    publisher.publish(batch(200)).await.unwrap();
+    hears(&mut second, "200;").await;
+    publisher.durable().wait_for(|lsn| *lsn >= Lsn::new(205)).await.unwrap();
+    drop((feed, publisher));
+
+    let (feed, _publisher) = start();
+    feed.set_source(Arc::new(Empty { l: Lsn::new(10) }));
+    for (reader, missed) in [(&first, Some("200;")), (&second, None)] {
+        let mut reader = feed.subscribe(Filter::everything(), after(reader));
+        if let Some(missed) = missed {
+            hears(&mut reader, missed).await;
+        }
+        hears_live(&mut reader).await;
+    }
+}
+
 /// Somebody else follows the database: nobody is served here until we do again.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_follow_ends_its_streams() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, mut publisher) = Feed::open(options(directory.path()), Arc::new(Lines)).unwrap();
-    feed.set_source(Arc::new(Empty));
+    feed.set_source(Arc::new(Empty { l: Lsn::new(10) }));
     let origin = Origin { system: 1, timeline: 1, identity: String::new() };
     publisher.begin_epoch(origin, Lsn::new(10), instant(100), false).await.unwrap();
     let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));

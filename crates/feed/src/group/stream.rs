@@ -110,7 +110,7 @@ impl<'a> GroupStream<'a> {
     /// What an id is still good for.
     async fn enter(&self, begin: Box<Begin>) -> Result<Step, Stop> {
         let subscriber = self.subscriber;
-        subscriber.epoch_known().await;
+        subscriber.ids_known().await;
         let (id, since) = match *begin {
             Begin::Since(since) => return Ok(Step::Begin { since, id: EventId::beginning(), reset: false }),
             Begin::After { id: Some(id), since } => (id, since),
@@ -183,7 +183,9 @@ impl<'a> GroupStream<'a> {
         persist(&subscriber.out, || source.knows_patients()).await?;
         let (run, sample) = self.replay().first_mark(&*source).await?;
         let mark = sample.mark;
-        subscriber.shared.paged(run, mark.l).await;
+        if !subscriber.shared.paged(&subscriber.out, run, mark.l).await {
+            return Ok(Step::Begin { since, id, reset });
+        }
         if let (Some(since), Some(purged)) = (since, sample.tombstones_purged)
             && since < purged
         {
@@ -301,7 +303,8 @@ impl<'a> GroupStream<'a> {
                 // After the change, so that all that was stamped before it is on the tables' side.
                 let source = subscriber.shared.source(&subscriber.out).await;
                 let (_, sample) = self.replay().first_mark(&*source).await?;
-                subscriber.shared.paged(run, sample.mark.l).await;
+                // If the run has ended, whoever follows up to there finds out.
+                subscriber.shared.paged(&subscriber.out, run, sample.mark.l).await;
                 Some(sample.mark)
             }
             Phase::Fading { from, to, until } => {

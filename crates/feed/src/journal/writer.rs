@@ -57,6 +57,8 @@ pub(crate) enum Publish {
 pub(crate) struct Durable {
     /// An epoch has begun: a database is followed.
     pub(crate) known: bool,
+    /// The run: before that, no id may be given out that carries it.
+    pub(crate) run_noted: bool,
     pub(crate) epoch: u64,
     pub(crate) run: u64,
     pub(crate) head: Anchor,
@@ -91,10 +93,11 @@ pub(crate) struct Writer {
 pub(crate) struct Stopped;
 
 impl Writer {
-    /// Starts the thread. It ends when the last clone is dropped and all that was queued is written.
+    /// Starts the thread. It ends when the last clone is dropped and all that was queued is written. `failed`: why the state's
+    /// run could not be noted, which is done first.
     pub(crate) fn start(
         journal: Arc<dyn Journal>,
-        state: State,
+        (state, failed): (State, Option<JournalError>),
         retention: Retention,
         marks: watch::Receiver<Option<(u64, Mark)>>,
         durable: watch::Sender<Durable>,
@@ -115,11 +118,14 @@ impl Writer {
             past,
             paged,
             generation: 0,
+            run_noted: failed.is_none(),
             synced: now,
             purged: now,
         };
         let runtime = tokio::runtime::Handle::current();
-        std::thread::Builder::new().name("journal".into()).spawn(move || runtime.block_on(thread.run()))?;
+        std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || runtime.block_on(thread.run(failed)))?;
         Ok(Self { queue, places: Budget::new(QUEUE_BYTES, Pressure::default()) })
     }
 
@@ -141,9 +147,10 @@ impl Writer {
 }
 
 impl Durable {
-    pub(crate) fn of(state: &State, bytes: u64, generation: u64, failing: bool) -> Self {
+    pub(crate) fn of(state: &State, bytes: u64, generation: u64, (run_noted, failing): (bool, bool)) -> Self {
         Self {
             known: state.is_known(),
+            run_noted,
             epoch: state.epoch,
             run: state.run,
             head: state.head_anchor(),
@@ -178,6 +185,8 @@ struct Thread {
     /// Everything before it was received; what is on disk is in `state`.
     passed: Lsn,
     generation: u64,
+    /// The disk has the state's run.
+    run_noted: bool,
     synced: Clock,
     purged: Clock,
 }
@@ -199,7 +208,10 @@ struct Group {
 }
 
 impl Thread {
-    async fn run(mut self) {
+    async fn run(mut self, failed: Option<JournalError>) {
+        if let Some(error) = failed {
+            self.recover(&error).await;
+        }
         loop {
             let next = tokio::select! {
                 biased;
@@ -236,6 +248,7 @@ impl Thread {
                     self.journal.begin(&state, &past)?;
                     self.state = *state;
                     self.passed = self.state.durable_lsn;
+                    self.run_noted = true;
                     group = Group::new(self.state.clone());
                     self.hub.begin(&self.state);
                     self.announce(false);
@@ -314,7 +327,8 @@ impl Thread {
     }
 
     fn announce(&self, failing: bool) {
-        self.durable.send_replace(Durable::of(&self.state, self.journal.bytes(), self.generation, failing));
+        let noted = (self.run_noted, failing);
+        self.durable.send_replace(Durable::of(&self.state, self.journal.bytes(), self.generation, noted));
     }
 
     fn purge(&mut self) -> Result<(), JournalError> {
@@ -346,7 +360,7 @@ impl Thread {
             let reopened = reopened.and_then(|state| {
                 let mut state = state.unwrap_or_else(|| self.state.clone());
                 if state.epoch == self.state.epoch && state.run != self.state.run {
-                    // Our run could not be written when it began, and ids that it gave out may be with clients.
+                    // Our run could not be written when it began.
                     state.run = self.state.run;
                     self.journal.write_runs(&state, &self.past.lock())?;
                 } else {
@@ -359,6 +373,7 @@ impl Thread {
                     tracing::info!(head = ?state.head, "the journal is open again");
                     self.state = state;
                     self.passed = self.state.durable_lsn;
+                    self.run_noted = true;
                     self.generation += 1;
                     if self.state.epoch != self.hub.head().epoch {
                         // It failed after an epoch was written and before that was said.
