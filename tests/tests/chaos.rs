@@ -97,15 +97,7 @@ async fn play(
         address: Address::fixed(clients.address()),
     };
     let stalled = Vec::new();
-    let faults = Faults {
-        database,
-        clients,
-        clock,
-        disk,
-        killed_while_full: false,
-        stalled,
-        injected: &mut totals.injected,
-    };
+    let faults = Faults { database, clients, clock, disk, stalled, injected: &mut totals.injected };
     let tally = crowd.run(&mut site, random, faults).await?;
     totals.add(tally);
     Ok(())
@@ -118,8 +110,6 @@ struct Faults<'a> {
     clients: Proxy,
     clock: Option<Clock>,
     disk: Option<Disk>,
-    /// Pages that were sent while the journal could not be written are not proven after a kill: their ids are reset.
-    killed_while_full: bool,
     /// Clients that read no more than the head of the answer.
     stalled: Vec<http::Response>,
     injected: &'a mut BTreeMap<&'static str, u32>,
@@ -210,7 +200,6 @@ impl Disturbance for Faults<'_> {
                 sleep(Duration::from_millis(random.u64(200..3_000))).await;
                 if random.u8(0..3) == 0 {
                     site.server.kill().await?;
-                    self.killed_while_full = true;
                     disk.free()?;
                     site.server.start().await?;
                 } else {
@@ -221,10 +210,6 @@ impl Disturbance for Faults<'_> {
         };
         *self.injected.entry(name).or_default() += 1;
         site.server.must_run()
-    }
-
-    fn resets(&self) -> bool {
-        self.killed_while_full
     }
 }
 

@@ -33,11 +33,6 @@ pub(crate) trait Disturbance: Send {
     /// The next fault, and whatever it takes to go on after it.
     fn next(&mut self, site: &mut Site, random: &mut Rng) -> impl Future<Output = Result<()>> + Send;
 
-    /// Whether it gave a reason for a reset.
-    fn resets(&self) -> bool {
-        false
-    }
-
     /// Whatever is wrong is put right: the writers are to finish what they are at.
     fn end(&mut self, _: &mut Site) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
@@ -99,10 +94,10 @@ impl Crowd {
             heard.push(within("the readers", SOON * 2, async { task.await? }).await?);
         }
         let (history, table) = (History::read(&site.sql).await?, Table::read(&site.sql).await?);
-        let (resets, mut wrong) = (disturbance.resets(), Vec::new());
+        let mut wrong = Vec::new();
         for (subscription, reader) in &heard {
             let Subscription { types, since, .. } = subscription;
-            let expect = Expect { history: &history, table: &table, types, since: *since, resets };
+            let expect = Expect { history: &history, table: &table, types, since: *since, resets: false };
             if let Err(error) = check(&reader.heard, expect) {
                 wrong.push(format!("{error:#}: {:?} {}", reader.subscribe, reader.tail()));
             }

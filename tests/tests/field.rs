@@ -5,8 +5,10 @@ use crate::wire::{EVENTS, frames, says};
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::collections::HashSet;
 use tests::{
-    Case, Client, Context, Disk, Nginx, Reader, SOON, Site, Subscribe, cases, http, put, until, within,
+    Case, Client, Context, Cut, Disk, Ended, Nginx, Reader, SOON, Site, Subscribe, cases, http, put, until,
+    within,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -21,7 +23,10 @@ pub(crate) fn cases() -> Vec<Case> {
         once damaged_ids_never_continue_in_silence,
         once ambiguous_requests_get_one_answer,
     ];
-    let mut on_a_disk = cases![once full_journal_disk_and_a_kill_lose_nothing];
+    let mut on_a_disk = cases![
+        once full_journal_disk_and_a_kill_lose_nothing,
+        once a_kill_within_replays_while_the_disk_is_full_is_no_reset,
+    ];
     on_a_disk.iter_mut().for_each(|case| case.skip = not_root);
     [cases, behind_nginx, on_a_disk].concat()
 }
@@ -121,22 +126,7 @@ async fn full_journal_disk_and_a_kill_lose_nothing(context: Context) -> Result<(
     site.put("Patient", "before").await?;
     reader.hear("one before", SOON, |reader| reader.heard_of("before")).await?;
     disk.fill()?;
-    let mut written = 0;
-    until("the journal to fail", SOON, || {
-        written += 1;
-        let fill = format!(
-            "insert into fhir.resource (resource_type, id, content) \
-             select 'Patient', 'full-{written}-' || i, format('{{\"resourceType\":\"Patient\",\"text\":\"%s\"}}', \
-             (select string_agg(md5(random()::text || n || i), '') from generate_series(1, 300) n))::json \
-             from generate_series(1, 200) i"
-        );
-        let site = &site;
-        async move {
-            site.sql.batch_execute(&fill).await?;
-            Ok((site.metric("fhir_tail_journal_ok").await? == 0.0).then_some(()))
-        }
-    })
-    .await?;
+    let written = until_the_journal_fails(&site).await?;
     site.put("Patient", "while-full").await?;
     reader.hear("a live change", SOON, |reader| reader.heard_of("while-full")).await?;
     site.server.kill().await?;
@@ -151,6 +141,75 @@ async fn full_journal_disk_and_a_kill_lose_nothing(context: Context) -> Result<(
     let resources = reader.heard.iter().filter(|heard| heard.what.key().is_some()).count();
     ensure!(resources == written * 200 + 3, "{resources} of {}: {}", written * 200 + 3, reader.tail());
     ensure!(!reader.noticed("reset") && !reader.noticed("reset-all"), "{}", reader.tail());
+    Ok(())
+}
+
+/// Writes until the journal's disk, which is nearly full, is full; so many times 200 patients.
+async fn until_the_journal_fails(site: &Site) -> Result<usize> {
+    let mut written = 0;
+    until("the journal to fail", SOON, || {
+        written += 1;
+        let fill = format!(
+            "insert into fhir.resource (resource_type, id, content) \
+             select 'Patient', 'full-{written}-' || i, format('{{\"resourceType\":\"Patient\",\"text\":\"%s\"}}', \
+             (select string_agg(md5(random()::text || n || i), '') from generate_series(1, 300) n))::json \
+             from generate_series(1, 200) i"
+        );
+        async move {
+            site.sql.batch_execute(&fill).await?;
+            Ok((site.metric("fhir_tail_journal_ok").await? == 0.0).then_some(()))
+        }
+    })
+    .await?;
+    Ok(written)
+}
+
+/// No id is given out that nothing on disk would prove: a replay that begins waits. One that had begun goes on.
+async fn a_kill_within_replays_while_the_disk_is_full_is_no_reset(context: Context) -> Result<()> {
+    const ROWS: usize = 4_000;
+    const PART: u64 = 1_000;
+    let disk = Disk::mount(&context.directory().join("data"))?.context("root may not mount a disk here")?;
+    let mut site = Site::start(&context).await?;
+    let rows = format!(
+        "insert into fhir.resource (resource_type, id, content) \
+         select 'Observation', 'row-' || i, '{{\"resourceType\":\"Observation\"}}' from generate_series(1, {ROWS}) i"
+    );
+    site.change(&rows).await?;
+    let mut begun = site.reader(Subscribe::all(Client::Raw)).await?;
+    ensure!(begun.read_on(Cut::Events(PART), |_| false).await == Ended::Cut, "{}", begun.tail());
+    disk.fill()?;
+    let written = until_the_journal_fails(&site).await?;
+    let at = site.server.listening()?;
+    let mut begins = site.reader(Subscribe::all(Client::Raw)).await?;
+    until("the replay to wait", SOON, || async {
+        Ok((site.metric("fhir_tail_replays_waiting").await? == 1.0).then_some(()))
+    })
+    .await?;
+    let ready = http::get(at, "/health/ready", "").await?.body().await?;
+    let ready: serde_json::Value = serde_json::from_slice(&ready)?;
+    ensure!(ready["w"]["waits_for"] == "the journal cannot be written", "{ready:#}");
+    ensure!(begun.read(at, Cut::Events(PART), |_| false).await == Ended::Cut, "{}", begun.tail());
+    site.server.kill().await?;
+    begins.cut();
+    ensure!(begins.last_id.is_none(), "{}", begins.tail());
+    // It is killed once more in the same state. Whether it could note its run depends on the last few bytes of the disk.
+    site.server.start().await?;
+    begun.connect(site.server.listening()?).await?;
+    site.server.kill().await?;
+    let ended = begun.read_on(Cut::Never, |_| false).await;
+    ensure!(matches!(ended, Ended::Lost(_)), "{ended:?}: {}", begun.tail());
+    disk.free()?;
+    site.server.start().await?;
+    site.put("Patient", "end").await?;
+    for reader in [&mut begun, &mut begins] {
+        reader.connect(site.server.listening()?).await?;
+        reader.hear("the end", SOON, |reader| reader.heard_of("end") && reader.noticed("live")).await?;
+        ensure!(!reader.noticed("reset") && !reader.noticed("reset-all"), "{}", reader.tail());
+        let heard: Vec<_> = reader.heard.iter().filter_map(|heard| heard.what.key()).collect();
+        let different: HashSet<_> = heard.iter().collect();
+        let wanted = ROWS + written * 200 + 1;
+        ensure!((heard.len(), different.len()) == (wanted, wanted), "{} of {wanted}", heard.len());
+    }
     Ok(())
 }
 
