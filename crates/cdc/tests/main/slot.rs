@@ -1,6 +1,6 @@
 //! Slot and publication: made, missing, moved on, made anew.
 
-use crate::support::{Cluster, Follower, database, eventually, versions};
+use crate::support::{Cluster, Follower, Journal, database, eventually, versions};
 use cdc::RunError;
 use tokio_postgres::Client;
 
@@ -270,7 +270,12 @@ async fn a_journal_of_another_cluster_is_refused() {
 
 #[tokio::test]
 async fn a_database_that_stands_before_the_journal_is_a_fork() {
-    for bin in versions() {
+    // As if there had been more than this copy of the database has: a change, or log without one.
+    let more: [fn(&mut Journal); 2] = [
+        |journal| journal.changes[0].position.commit_lsn = feed::Lsn::MAX,
+        |journal| journal.passed = feed::Lsn::MAX,
+    ];
+    for (bin, more) in versions().into_iter().flat_map(|bin| more.map(|more| (bin.clone(), more))) {
         let cluster = Cluster::start(&bin).await;
         let client = cluster.client().await;
         let mut follower = Follower::new(database(&cluster.url()));
@@ -278,8 +283,7 @@ async fn a_database_that_stands_before_the_journal_is_a_fork() {
         insert(&client, 1).await;
         follower.changes(1).await;
         let journal = follower.stop().await;
-        // As if the journal had seen more than this copy of the database has.
-        journal.lock().unwrap().changes[0].position.commit_lsn = feed::Lsn::MAX;
+        more(&mut journal.lock().unwrap());
         let mut follower = Follower::resume(database(&cluster.url()), journal);
         follower.connected().await;
         let forks: Vec<_> = follower.journal().epochs.iter().map(|epoch| epoch.fork).collect();

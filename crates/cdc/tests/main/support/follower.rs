@@ -20,7 +20,8 @@ pub(crate) struct Journal {
     pub(crate) batches: usize,
     pub(crate) largest_batch: usize,
     acknowledged: Lsn,
-    passed: Lsn,
+    /// Everything before it has come.
+    pub(crate) passed: Lsn,
     /// Where the log ended when that was last looked at.
     pub(crate) log_ended: Lsn,
     /// Whether subscribers are served.
@@ -71,7 +72,7 @@ impl Sink for Remembering {
     fn reached(&self) -> Lsn {
         let journal = self.journal();
         let head = journal.changes.last().map_or(Lsn::ZERO, |change| change.position.commit_lsn);
-        head.max(journal.acknowledged)
+        head.max(journal.passed)
     }
 
     fn durable(&self) -> watch::Receiver<Lsn> {

@@ -4,7 +4,7 @@ mod cluster;
 mod follower;
 
 pub(crate) use cluster::{Cluster, Stop, database, versions};
-pub(crate) use follower::Follower;
+pub(crate) use follower::{Follower, Journal};
 
 use std::future::Future;
 use std::time::Duration;
