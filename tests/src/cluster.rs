@@ -143,6 +143,33 @@ impl Cluster {
     /// A copy takes the place of its data as a standby that is promoted at once.
     pub async fn fail_over_to(&mut self, name: &str) -> Result<()> {
         self.become_copy(name).await?;
+        self.promote().await
+    }
+
+    /// It crashes, and a copy that is promoted takes its place. Its data is kept under another name.
+    pub async fn crash_and_fail_over_to(&mut self, name: &str, kept: &str) -> Result<()> {
+        self.stop_immediate().await?;
+        std::fs::rename(&self.data, self.socket.join(kept))?;
+        std::fs::rename(self.socket.join(name), &self.data).with_context(|| format!("no copy {name}"))?;
+        self.promote().await
+    }
+
+    /// Data that was kept at a fail-over is rewound to the history since, as `pg_rewind` does it, takes its place again,
+    /// and is promoted.
+    pub async fn fail_back_to(&mut self, kept: &str) -> Result<()> {
+        self.stop_fast().await?;
+        let kept = self.socket.join(kept);
+        let mut rewind = self.postgres.command("pg_rewind");
+        rewind.arg("--no-sync").arg("--target-pgdata").arg(&kept).arg("--source-pgdata").arg(&self.data);
+        let output = rewind.output()?;
+        ensure!(output.status.success(), "pg_rewind: {}", String::from_utf8_lossy(&output.stderr));
+        std::fs::remove_dir_all(&self.data)?;
+        std::fs::rename(kept, &self.data)?;
+        self.promote().await
+    }
+
+    /// Starts it as a standby and promotes it at once.
+    async fn promote(&mut self) -> Result<()> {
         std::fs::write(self.data.join("standby.signal"), "")?;
         self.start_again().await?;
         let sql = self.connect().await?;

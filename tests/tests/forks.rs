@@ -10,6 +10,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = cases![
         each a_standby_that_lacked_our_last_commits,
         each a_standby_that_had_all_of_them,
+        each a_primary_that_was_rewound,
         each a_data_directory_restored_from_an_old_copy,
         each an_old_copy_that_has_overtaken_the_journal,
         each an_old_copy_without_its_slot_that_has_overtaken_the_journal,
@@ -21,8 +22,11 @@ pub(crate) fn cases() -> Vec<Case> {
         // Some folders of server programs have no others.
         case.skip = || {
             let all = tests::Postgres::all().ok()?;
-            let lacks = all.iter().any(|postgres| !postgres.bin().join("pg_basebackup").is_file());
-            lacks.then(|| "there is no pg_basebackup".to_owned())
+            let lacks = |program| all.iter().any(|postgres| !postgres.bin().join(program).is_file());
+            ["pg_basebackup", "pg_rewind"]
+                .into_iter()
+                .find(|program| lacks(*program))
+                .map(|lacks| format!("there is no {lacks}"))
         };
     }
     cases
@@ -43,7 +47,9 @@ enum Taken {
 }
 
 async fn forked(context: &Context, taken: Taken) -> Result<Forked> {
-    let mut site = Site::start(context).await?;
+    // For pg_rewind.
+    let mut site = Site::prepare(context, &["wal_log_hints = on"], &[]).await?;
+    site.server.start().await?;
     let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
     for id in ["kept", "changed"] {
         site.put("Patient", id).await?;
@@ -101,6 +107,22 @@ async fn a_standby_that_lacked_our_last_commits(context: Context) -> Result<()> 
     let Forked { mut site, mut reader } = forked(&context, Taken::BaseBackup).await?;
     site.cluster.fail_over_to("copy").await?;
     site.sql = site.cluster.connect().await?;
+    is_corrected(&site, &mut reader).await
+}
+
+/// The service sees nothing of the server that was primary meanwhile: the one that it knows is there again, with its
+/// address, on another history.
+async fn a_primary_that_was_rewound(context: Context) -> Result<()> {
+    let Forked { mut site, mut reader } = forked(&context, Taken::BaseBackup).await?;
+    site.server.freeze()?;
+    site.cluster.crash_and_fail_over_to("copy", "rewound").await?;
+    site.sql = site.cluster.connect().await?;
+    for id in ["changed", "meanwhile"] {
+        site.put("Patient", id).await?;
+    }
+    site.cluster.fail_back_to("rewound").await?;
+    site.sql = site.cluster.connect().await?;
+    site.server.thaw()?;
     is_corrected(&site, &mut reader).await
 }
 
