@@ -228,7 +228,7 @@ impl Database {
         if !server.knows_us {
             return Err(Failure::Pooler);
         }
-        if self.0.primary_only && server.is_standby {
+        if server.is_standby && (self.0.primary_only || session.needs_primary()) {
             return Err(Failure::Standby);
         }
         Ok((client, ended))

@@ -122,6 +122,12 @@ const REPLICATION: &[Setting] = &[
 pub(super) const MARKER: &str = "fhir_tail.session";
 
 impl Session {
+    /// Whether its work cannot be done on a standby, where most statements would fail with words that do not say why.
+    pub(super) const fn needs_primary(self) -> bool {
+        // `check` has a word of its own for it.
+        !matches!(self, Self::Check | Self::Other(_))
+    }
+
     /// What it is called in `pg_stat_activity`.
     pub(crate) const fn application_name(self) -> &'static str {
         match self {

@@ -324,6 +324,26 @@ async fn a_new_timeline_is_a_fork_only_where_history_says_so() {
 }
 
 #[tokio::test]
+async fn a_standby_is_named_and_followed_once_it_is_promoted() {
+    for bin in versions() {
+        let mut cluster = Cluster::start(&bin).await;
+        cluster.stop(crate::support::Stop::Fast).await;
+        cluster.install("standby.signal", "");
+        cluster.run_as_standby().await;
+        let mut follower = Follower::new(database(&cluster.url()));
+        follower
+            .wait("a refusal", |status| !status.connected && status.state.contains("the server is a standby"))
+            .await;
+        assert!(!follower.journal().follows);
+        cluster.promote().await;
+        follower.connected().await;
+        insert(&cluster.client().await, 1).await;
+        assert_eq!(follower.changes(1).await, ["Insert 1 x"]);
+        follower.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn the_making_of_a_slot_waits_for_open_transactions() {
     for bin in versions() {
         let cluster = Cluster::start(&bin).await;
