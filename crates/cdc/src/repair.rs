@@ -100,6 +100,7 @@ async fn wanted(client: &Client) -> Result<Vec<String>, Error> {
         Some(published) => wanted.extend(published.lacks(PUBLICATION).map(|lack| lack.sql)),
     }
     wanted.extend(facts::trigger_repairs(client).await?);
+    wanted.extend(facts::patient_repairs(client).await?);
     Ok(wanted)
 }
 

@@ -4,7 +4,12 @@ use crate::output::say;
 use crate::place::Place;
 use crate::settings::Settings;
 use anyhow::Context as _;
-use cdc::{Applied, Database, Repaired, Session};
+use cdc::{Applied, Database, IndexError, IndexProgress, Repaired, Session};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often people are told how far the index is, if it is not in another phase.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 
 /// Applies what is missing and says what that was. `restamp`: also gives new stamps to rows that are stamped ahead.
 pub(crate) async fn run(settings: &Settings, restamp: bool) -> anyhow::Result<()> {
@@ -31,6 +36,7 @@ pub(crate) async fn run(settings: &Settings, restamp: bool) -> anyhow::Result<()
 
 async fn report(database: &Database) -> anyhow::Result<()> {
     let Done { applied, repaired: Repaired { done, left } } = apply(database).await?;
+    let index = build_index(database, |progress| say(format_args!("{progress}")));
     for migration in &applied {
         say(format_args!("applied {}", migration.name));
     }
@@ -40,10 +46,44 @@ async fn report(database: &Database) -> anyhow::Result<()> {
     for statement in &left {
         say(format_args!("left to do, as a superuser: {statement}"));
     }
-    if applied.is_empty() && done.is_empty() && left.is_empty() {
+    // It may take an hour: what was done before it is told first.
+    let built = match index.await {
+        Ok(built) => built,
+        Err(IndexError::NotPermitted { statement, .. }) => {
+            say(format_args!("left to do, as the owner of fhir.resource: {statement}"));
+            return Ok(());
+        }
+        Err(error) => {
+            return Err(error).context(
+                "the index of patients was not built: run 'fhir-tail migrate' again, which goes on from here",
+            );
+        }
+    };
+    for statement in &built {
+        say(format_args!("done: {statement}"));
+    }
+    if applied.is_empty() && done.is_empty() && left.is_empty() && built.is_empty() {
         say(format_args!("nothing to do: {database} is up to date"));
     }
     Ok(())
+}
+
+/// Builds the index of patients where it is missing. `told` hears of each phase, and of a long one again and again.
+pub(crate) async fn build_index(
+    database: &Database,
+    told: impl Fn(&IndexProgress),
+) -> Result<Vec<String>, IndexError> {
+    let mut last: Option<(Instant, IndexProgress)> = None;
+    cdc::build_patient_index(database, |progress| {
+        let same = |(at, before): &(Instant, IndexProgress)| {
+            before.is_same_phase(progress) && at.elapsed() < TELL_EVERY
+        };
+        if !last.as_ref().is_some_and(same) {
+            told(progress);
+            last = Some((Instant::now(), progress.clone()));
+        }
+    })
+    .await
 }
 
 /// Of a function, which is long, what it begins with.

@@ -137,6 +137,8 @@ async fn look(
         }
     }
     if there {
+        let patients = facts::for_patients(client).await;
+        add(report, "patient index", patients.as_ref().map(Clone::clone));
         let writers = writers::ask(client).await;
         add(report, "writers", writers.as_ref().map(writers::judge));
     }

@@ -179,6 +179,7 @@ mod tests {
             publication: "p".into(),
             tables: Vec::new(),
             max_wal_held: 10 * GIB,
+            base_urls: fhir::BaseUrls::default(),
         }
     }
 

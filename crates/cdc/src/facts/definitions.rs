@@ -49,8 +49,13 @@ pub(crate) fn triggers() -> Vec<Trigger> {
 
 /// The functions that there are when all files were applied.
 pub(crate) fn functions() -> Vec<Function> {
+    functions_of(i32::MAX)
+}
+
+/// The functions that there are when the files up to a version were applied.
+pub(crate) fn functions_of(version: i32) -> Vec<Function> {
     let mut found: Vec<Function> = Vec::new();
-    for (_, _, sql) in FILES {
+    for (_, _, sql) in FILES.into_iter().filter(|(file, _, _)| *file <= version) {
         for statement in statements(sql, "function") {
             let Some((_, named)) = statement.split_once("function ") else { continue };
             let named = named.strip_prefix("if exists ").unwrap_or(named);
@@ -101,6 +106,7 @@ fn quoted(text: &'static str) -> Option<(&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::migrate::SERVED_FROM;
 
     #[test]
     fn the_triggers_are_found_in_the_files() {
@@ -120,6 +126,8 @@ mod tests {
             assert!(function.sql.starts_with(&format!("create or replace function fhir.{name}(")), "{name}");
             assert!(function.sql.ends_with(';') && function.body.trim_end().ends_with("end"), "{name}");
         }
+        assert!(found.iter().any(|function| function.name == "mentions"));
+        assert!(!functions_of(SERVED_FROM).iter().any(|function| function.name == "mentions"));
         // Each trigger's is one of them.
         for trigger in triggers() {
             let called =

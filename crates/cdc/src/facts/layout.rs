@@ -2,7 +2,7 @@
 
 use crate::Settings;
 use crate::check::Finding;
-use crate::migrate::{self, newest_version};
+use crate::migrate::{self, SERVED_FROM, newest_version};
 use crate::publication;
 use crate::stamps;
 use tokio_postgres::Client;
@@ -98,6 +98,9 @@ fn version(facts: &Facts) -> Finding {
                 "are at version {found}, and this fhir-tail knows versions up to {known}: use the newer fhir-tail"
             ),
         ),
+        Version::Known(found) if facts.are_there() && (SERVED_FROM..known).contains(&found) => {
+            Finding::warning(SUBJECT, format!("are at version {found} of {known}: run 'fhir-tail migrate'"))
+        }
         Version::Known(found) if found < known => {
             Finding::failure(SUBJECT, format!("are at version {found} of {known}: run 'fhir-tail migrate'"))
         }
@@ -121,8 +124,9 @@ fn identity(facts: &Facts) -> Finding {
         each.collect::<Vec<_>>().join(" ")
     };
     let none = of(&|table| table.identity == "n");
-    let keyless = of(&|table| table.identity == "d" && !table.key);
-    let full = of(&|table| table.identity == "f");
+    let keyless = of(&|table| !table.key);
+    // The old rows of resources say whose they were; those of tombstones say nothing that is asked for.
+    let full = of(&|table| table.identity == "f" && table.name == "tombstone");
     if !none.is_empty() {
         let tables = none.join(" and ");
         Finding::failure(
@@ -141,11 +145,11 @@ fn identity(facts: &Facts) -> Finding {
         let tables = full.join(" and ");
         Finding::warning(
             SUBJECT,
-            format!("{tables} of fhir has a full one: the log has every old row too, for nothing"),
+            format!("{tables} of fhir has a full one: the log has each old row too, which is not needed"),
         )
         .mended_by(reset(&full))
     } else {
-        Finding::pass(SUBJECT, "is the key")
+        Finding::pass(SUBJECT, "is there")
     }
 }
 
@@ -181,9 +185,10 @@ mod tests {
     use crate::check::Verdict;
 
     fn well() -> Facts {
-        let table = |name: &str| Table { name: name.into(), identity: "d".into(), key: true };
+        let table =
+            |name: &str, identity: &str| Table { name: name.into(), identity: identity.into(), key: true };
         Facts {
-            tables: vec![table("resource"), table("tombstone")],
+            tables: vec![table("resource", "f"), table("tombstone", "d")],
             version: Version::Known(newest_version()),
             subscriptions: Vec::new(),
             ahead: Some(0),
@@ -210,21 +215,33 @@ mod tests {
         assert!(
             bad(&Facts { version: Version::Known(newest_version() + 1), ..well() }).message.contains("newer")
         );
-        assert!(bad(&Facts { version: Version::Known(0), ..well() }).message.contains("migrate"));
+        for (version, verdict) in [(SERVED_FROM - 1, Verdict::Failure), (SERVED_FROM, Verdict::Warning)] {
+            let old = bad(&Facts { version: Version::Known(version), ..well() });
+            assert!(old.verdict == verdict && old.message.contains("migrate"), "{old:?}");
+        }
     }
 
     #[test]
-    fn an_identity_other_than_the_key_is_told() {
-        for (identity, key, verdict) in
-            [("n", true, Verdict::Failure), ("d", false, Verdict::Failure), ("f", true, Verdict::Warning)]
-        {
+    fn an_identity_that_does_not_do_is_told() {
+        for (which, identity, key, verdict) in [
+            (0, "n", true, Verdict::Failure),
+            (0, "d", false, Verdict::Failure),
+            (0, "f", false, Verdict::Failure),
+            (1, "d", false, Verdict::Failure),
+            (1, "f", true, Verdict::Warning),
+        ] {
             let mut facts = well();
-            facts.tables[0].identity = identity.into();
-            facts.tables[0].key = key;
+            facts.tables[which].identity = identity.into();
+            facts.tables[which].key = key;
+            let table = format!("alter table fhir.{} ", facts.tables[which].name);
             let finding = bad(&facts);
             assert_eq!(finding.verdict, verdict, "{identity}");
-            assert!(finding.sql.unwrap().starts_with("alter table fhir.resource "));
+            assert!(finding.sql.unwrap().starts_with(&table));
         }
+        // As before streams of patients.
+        let mut facts = well();
+        facts.tables[0].identity = "d".into();
+        assert!(judge(&facts).iter().all(|finding| finding.verdict == Verdict::Pass));
     }
 
     #[test]

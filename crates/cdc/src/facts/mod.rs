@@ -7,11 +7,14 @@
 mod access;
 mod definitions;
 mod layout;
+mod patients;
 mod published;
 mod relations;
 mod triggers;
 
 pub(crate) use access::{Judged, Role, TABLES as READ};
+pub use patients::NAMES as PATIENT_STREAM_NAMES;
+pub(crate) use patients::repairs as patient_repairs;
 pub(crate) use triggers::repairs as trigger_repairs;
 
 use crate::check::{Finding, Verdict};
@@ -64,11 +67,32 @@ pub(crate) fn tables_are_there(answers: &[Answer]) -> bool {
     answers.iter().any(|(subject, _)| *subject == "columns")
 }
 
+/// What streams of patients and Groups need beside them, passing and not.
+pub(crate) async fn for_patients(client: &Client) -> Result<Vec<Finding>, Error> {
+    patients::ask(client).await.map(|facts| patients::judge(&facts))
+}
+
+/// What of that is lacking. Nothing is where the native layout is not what is followed.
+pub(crate) async fn lacking_for_patients(
+    client: &Client,
+    settings: &Settings,
+) -> Result<Vec<Finding>, Error> {
+    if !is_native(settings) {
+        return Ok(Vec::new());
+    }
+    let findings = for_patients(client).await?;
+    Ok(findings.into_iter().filter(|finding| finding.verdict != Verdict::Pass).collect())
+}
+
+fn is_native(settings: &Settings) -> bool {
+    settings.tables.first().is_some_and(|table| table.schema == "fhir" && table.name == "resource")
+}
+
 /// Those that fail, for the role that asks; an error if the database does not answer. None fails where the native layout
 /// is not what is followed.
 pub(crate) async fn failing(client: &Client, settings: &Settings) -> Result<Vec<Finding>, Error> {
     let mut failing = Vec::new();
-    if settings.tables.first().is_none_or(|table| table.schema != "fhir" || table.name != "resource") {
+    if !is_native(settings) {
         return Ok(failing);
     }
     for (subject, answer) in ask(client, settings, Judged::WhoAsks).await {

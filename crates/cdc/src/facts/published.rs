@@ -46,6 +46,7 @@ mod tests {
             publication: "p".into(),
             tables: ["a", "b"].map(|name| TableName::new("x", name)).to_vec(),
             max_wal_held: 1,
+            base_urls: fhir::BaseUrls::default(),
         }
     }
 

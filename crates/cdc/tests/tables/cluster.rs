@@ -161,6 +161,7 @@ impl TestDatabase {
             publication: "fhir_tail".into(),
             tables: ["resource", "tombstone"].map(|name| cdc::TableName::new("fhir", name)).to_vec(),
             max_wal_held: 1 << 30,
+            base_urls: fhir::BaseUrls::new(["https://ehr.example/fhir"]),
         }
     }
 

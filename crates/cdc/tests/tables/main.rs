@@ -10,6 +10,8 @@ mod encodings;
 mod following;
 mod log;
 mod marks;
+mod mentions;
 mod migration;
 mod pages;
+mod patient_pages;
 mod stamps;
