@@ -139,7 +139,7 @@ fn contents(each: Use) -> Result<Work, Box<dyn Error>> {
 
 fn row() -> Result<Work, Box<dyn Error>> {
     let (messages, mut changes) = (messages(), Vec::new());
-    let mut layout = Native::new(Arc::new(BadRows::default()));
+    let mut layout = Native::new(Arc::new(BadRows::default()), fhir::BaseUrls::default());
     layout.relation(&relation())?;
     Ok(Box::new(move |count| {
         for message in messages.iter().cycle().take(places(count)) {

@@ -23,7 +23,8 @@ pub fn pgoutput(bytes: &[u8]) {
 /// Messages of pgoutput, each after its length in two bytes, into batches: positions rise within a batch, and a change is one
 /// line.
 pub fn log(mut bytes: &[u8]) {
-    let mut assembler = Assembler::new(Box::new(Native::new(Arc::<BadRows>::default())));
+    let mut assembler =
+        Assembler::new(Box::new(Native::new(Arc::<BadRows>::default(), fhir::BaseUrls::default())));
     while let Some((length, rest)) = bytes.split_first_chunk() {
         let (message, rest) = rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()));
         bytes = rest;

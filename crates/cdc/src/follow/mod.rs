@@ -39,6 +39,9 @@ pub struct Settings {
     /// The database keeps at most this many bytes of log for us, about. Beyond that its disk comes first: the slot is
     /// given up, and what it held is not read any more, so that subscribers are reset.
     pub max_wal_held: u64,
+    /// The URLs below which the resources of this database stand: an absolute reference that begins with one of them names
+    /// one of them.
+    pub base_urls: fhir::BaseUrls,
 }
 
 /// Follows the database into the feed until `shutdown`; comes back from whatever passes. It should have a thread of its own,

@@ -8,7 +8,7 @@ mod untold;
 pub(crate) use bad_rows::Reason;
 pub use bad_rows::{BadRow, BadRows, OnBadRow};
 pub use native::Native;
-pub(crate) use native::{COLUMNS, table_name};
+pub(crate) use native::{BeforeImages, COLUMNS, table_name};
 
 use crate::Encoding;
 use crate::pgoutput::{Relation, Row};

@@ -1,18 +1,24 @@
 //! The native layout: `fhir.resource` and `fhir.tombstone`, as `migrations/` makes them.
 //!
-//! An insert or an update of `fhir.resource` is the resource, one of `fhir.tombstone` is its deletion. A delete is no
+//! An insert or an update of `fhir.resource` is the resource, one of `fhir.tombstone` is its deletion. A delete is not a
 //! change: the tombstone tells of it, and a transaction that left none is refused.
+//!
+//! To whom a resource belonged before its change (`docs/membership.md`, rule 2) is in the old row of an update, and in the
+//! content of a tombstone. A statement that deletes a row and inserts it again leaves no tombstone: there it is in the old
+//! row of the delete.
 
 use super::arena::Arena;
-use super::untold::Untold;
+use super::untold::{Untold, Was};
 use super::{BadRows, Layout, LayoutError, Reason};
 use crate::Encoding;
 use crate::pgoutput::{Column, Op, Relation, Row, Tuple};
 use crate::timestamptz;
-use feed::{Change, Kind, Position};
-use fhir::{Instant, ResourceType};
+use bytes::Bytes;
+use feed::{Before, Change, Kind, Position};
+use fhir::{BaseUrls, Instant, Patients, ResourceType};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is read of both tables.
 pub(crate) const COLUMNS: [&str; 5] = ["resource_type", "id", "version_id", "last_updated", "content"];
@@ -28,6 +34,25 @@ pub struct Native {
     untold: Untold,
     encoding: Arc<Encoding>,
     bad_rows: Arc<BadRows>,
+    bases: BaseUrls,
+    before_images: Arc<BeforeImages>,
+}
+
+/// Whether the log has the content that a change replaced, as the rows show that come from it.
+#[derive(Debug, Default)]
+pub(crate) struct BeforeImages {
+    missed: AtomicBool,
+}
+
+impl BeforeImages {
+    /// Whether one was missed since this was last asked.
+    pub(crate) fn were_missed(&self) -> bool {
+        self.missed.swap(false, Ordering::AcqRel)
+    }
+
+    fn missed(&self) {
+        self.missed.store(true, Ordering::Release);
+    }
 }
 
 /// A table that was announced.
@@ -62,8 +87,14 @@ impl Table {
 }
 
 impl Native {
-    /// `bad_rows` decide about the rows that cannot be streamed.
-    pub fn new(bad_rows: Arc<BadRows>) -> Self {
+    /// `bad_rows` decide about the rows that cannot be streamed. An absolute reference below one of the `bases` names a
+    /// resource here.
+    pub fn new(bad_rows: Arc<BadRows>, bases: BaseUrls) -> Self {
+        Self::telling(bad_rows, bases, Arc::default())
+    }
+
+    /// The same; `before_images` hear of those that are missing.
+    pub(crate) fn telling(bad_rows: Arc<BadRows>, bases: BaseUrls, before_images: Arc<BeforeImages>) -> Self {
         Self {
             tables: HashMap::new(),
             room: Vec::new(),
@@ -71,7 +102,44 @@ impl Native {
             untold: Untold::default(),
             encoding: Arc::default(),
             bad_rows,
+            bases,
+            before_images,
         }
+    }
+
+    /// What a row was that is replaced or deleted.
+    fn replaced(&self, table: Table, row: &Row<'_>) -> Was {
+        let Some(old) = row.old.filter(|_| row.old_is_whole) else {
+            self.before_images.missed();
+            return Was::UNKNOWN;
+        };
+        Was { before: self.owners(table, old), group: self.group(table, old) }
+    }
+
+    /// What it was before that row was written. `told`: what [`Untold`] says.
+    fn was(&self, table: Table, row: &Row<'_>, new: Tuple<'_>, told: Was) -> Was {
+        match (table.kind, row.op) {
+            (Kind::Upsert, Op::Update) => self.replaced(table, row),
+            // A tombstone has what was deleted, but not its version.
+            (Kind::Deletion, _) if !matches!(told.before, Before::Patients(_)) => {
+                Was { before: self.owners(table, new), group: None }
+            }
+            _ => told,
+        }
+    }
+
+    fn owners(&self, table: Table, row: Tuple<'_>) -> Before {
+        owners(&self.encoding, table, row, &self.bases).map_or(Before::Unknown, Before::Patients)
+    }
+
+    /// A row as it was streamed, if it is a Group.
+    fn group(&self, table: Table, row: Tuple<'_>) -> Option<Bytes> {
+        if key(&table, row)?.0 != ResourceType::GROUP.as_str().as_bytes() {
+            return None;
+        }
+        let mut streamed = Vec::new();
+        change(&self.encoding, &table, row, None, &self.bases, &mut streamed).ok()?;
+        Some(streamed.into())
     }
 }
 
@@ -116,7 +184,7 @@ impl Layout for Native {
             )));
         };
         let table = match table {
-            Known::Ours(table) => &*table,
+            Known::Ours(table) => *table,
             Known::Foreign { name, told } => {
                 if !std::mem::replace(told, true) {
                     tracing::warn!(
@@ -127,33 +195,33 @@ impl Layout for Native {
             }
         };
         let (Some(new), Op::Insert | Op::Update) = (row.new, row.op) else {
-            if let (Kind::Upsert, Some(key)) = (table.kind, row.old.and_then(|old| key(table, old))) {
-                self.untold.deleted(key);
+            if let (Kind::Upsert, Some(key)) = (table.kind, row.old.and_then(|old| key(&table, old))) {
+                let was = self.replaced(table, row);
+                self.untold.deleted(key, was);
             }
             return Ok(());
         };
-        if !self.untold.is_empty()
-            && let Some(key) = key(table, new)
-        {
-            self.untold.told(key);
-        }
+        let told = key(&table, new).map_or(Was::UNKNOWN, |key| self.untold.told(key));
         let whole_old = row.old.filter(|_| row.old_is_whole);
-        match change(&self.encoding, table, new, whole_old, &mut self.room) {
-            Ok((resource_type, stamp)) => out.push(Change {
+        let written = change(&self.encoding, &table, new, whole_old, &self.bases, &mut self.room);
+        let was = if written.is_ok() { self.was(table, row, new, told) } else { Was::UNKNOWN };
+        let Was { before, group: group_before } = was;
+        match written {
+            Ok(Written { resource_type, stamp, patients }) => out.push(Change {
                 position,
                 stamp,
                 resource_type,
                 kind: table.kind,
-                patients: fhir::Patients::none(),
-                before: feed::Before::Unknown,
-                group_before: None,
+                patients,
+                before,
+                group_before,
                 data: if self.room.len() > KEPT_ROOM {
                     std::mem::take(&mut self.room).into()
                 } else {
                     self.arena.keep(&self.room)
                 },
             }),
-            Err(reason) => self.bad_rows.meet(table.kind, version(table, new), &reason)?,
+            Err(reason) => self.bad_rows.meet(table.kind, version(&table, new), &reason)?,
         }
         self.room.clear();
         if self.room.capacity() > KEPT_ROOM {
@@ -200,14 +268,32 @@ pub(crate) const fn table_name(kind: Kind) -> &'static str {
     }
 }
 
+/// To whom the resource of a whole row belongs; `None` if it cannot be read.
+fn owners(encoding: &Encoding, table: Table, row: Tuple<'_>, bases: &BaseUrls) -> Option<Patients> {
+    let columns = table.read(row);
+    let text = |which: usize| match columns[which] {
+        Some(Column::Text(value)) => encoding.decode(value),
+        _ => None,
+    };
+    fhir::patients_of_resource(text(4)?.as_bytes(), text(0)?.parse().ok()?, &text(1)?, bases).ok()
+}
+
+/// A change, as it was written.
+struct Written {
+    resource_type: ResourceType,
+    stamp: Instant,
+    patients: Patients,
+}
+
 /// Writes a row's change into `room`.
 fn change(
     encoding: &Encoding,
     table: &Table,
     new: Tuple<'_>,
     old: Option<Tuple<'_>>,
+    bases: &BaseUrls,
     room: &mut Vec<u8>,
-) -> Result<(ResourceType, Instant), Reason> {
+) -> Result<Written, Reason> {
     let columns = table.read(new);
     let text = |which: usize| {
         let (index, name) = (table.columns[which], COLUMNS[which]);
@@ -234,11 +320,14 @@ fn change(
         version_id: read(2)?.parse().map_err(|_| Reason::Unreadable(COLUMNS[2]))?,
         last_updated,
     };
-    match table.kind {
-        Kind::Upsert => fhir::write_resource(read(4)?.as_bytes(), &columns, room)?,
-        Kind::Deletion => fhir::write_deletion(&columns, room)?,
-    }
-    Ok((resource_type, last_updated))
+    let patients = match table.kind {
+        Kind::Upsert => fhir::write_resource_with_patients(read(4)?.as_bytes(), &columns, bases, room)?,
+        Kind::Deletion => {
+            fhir::write_deletion(&columns, room)?;
+            Patients::none()
+        }
+    };
+    Ok(Written { resource_type, stamp: last_updated, patients })
 }
 
 /// The row's version number, if it can be read.

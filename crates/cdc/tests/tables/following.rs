@@ -4,19 +4,21 @@ use crate::cluster::{Cluster, TestDatabase};
 use crate::log;
 use cdc::layout::{BadRows, Layout, LayoutError, Native};
 use cdc::pgoutput::Message;
-use feed::{Change, Kind, Position};
+use feed::{Before, Change, Kind, Position};
+use fhir::{BaseUrls, Patients};
 use std::sync::Arc;
 
 /// The changes of what the test has written since [`log::begin`], and how many rows were skipped.
 async fn changes(database: &TestDatabase) -> Result<(Vec<Change>, u64), LayoutError> {
     let client = database.client().await;
     let skipped = Arc::new(BadRows::default());
-    let mut layout = Native::new(Arc::clone(&skipped));
+    let mut layout = Native::new(Arc::clone(&skipped), BaseUrls::new(["https://ehr.example/fhir"]));
     let mut changes = Vec::new();
     for message in log::read(&client, &database.name).await {
         match Message::decode(&message).unwrap() {
             Message::Relation(relation) => layout.relation(&relation)?,
             Message::Row(row) => layout.row(&row, Position::ZERO, &mut changes)?,
+            Message::Commit(_) => layout.commit()?,
             _ => {}
         }
     }
@@ -136,4 +138,117 @@ async fn a_column_that_was_renamed_is_named_with_its_remedy() {
     for part in ["fhir.resource", "last_updated", "rename it back"] {
         assert!(error.contains(part), "{error}");
     }
+}
+
+fn of(ids: &[&str]) -> Before {
+    Before::Patients(Patients::from_ids(ids.iter().copied()))
+}
+
+/// To whom each change says that the resource belongs and belonged.
+fn owners(changes: &[Change]) -> Vec<(Kind, Patients, Before)> {
+    changes.iter().map(|change| (change.kind, change.patients.clone(), change.before.clone())).collect()
+}
+
+fn ids(ids: &[&str]) -> Patients {
+    Patients::from_ids(ids.iter().copied())
+}
+
+/// An observation of a patient, so large that it is stored out of line if `large`.
+fn observation(patient: &str, large: bool) -> String {
+    let text =
+        if large { "(select string_agg(md5(i::text), '') from generate_series(1, 3000) i)" } else { "'x'" };
+    format!(
+        "json_build_object('resourceType', 'Observation', 'subject', json_build_object('reference', '{patient}'), 'x', {text})"
+    )
+}
+
+#[tokio::test]
+async fn a_change_says_to_whom_the_resource_belonged() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    log::begin(&client, &database.name).await;
+    for large in [false, true] {
+        let of = |patient: &str| observation(patient, large);
+        client
+            .batch_execute(&format!(
+                "select fhir.put('Observation', 'o', {});
+                 update fhir.resource set content = {} where id = 'o';
+                 update fhir.resource set version_id = 0 where id = 'o';
+                 delete from fhir.resource where id = 'o';
+                 select fhir.put('Observation', 'o', {});
+                 begin; delete from fhir.resource where id = 'o'; select fhir.put('Observation', 'o', {}); commit;
+                 with gone as (delete from fhir.resource where id = 'o' returning *)
+                 insert into fhir.resource (resource_type, id, content) select resource_type, id, {} from gone;
+                 delete from fhir.resource where id = 'o'",
+                of("Patient/a"),
+                of("https://ehr.example/fhir/Patient/b"),
+                of("Patient/c"),
+                of("Patient/d"),
+                of("Practitioner/e"),
+            ))
+            .await
+            .unwrap();
+    }
+    let (changes, skipped) = changes(&database).await.unwrap();
+    assert_eq!(skipped, 0);
+    let expected = [
+        (Kind::Upsert, ids(&["a"]), Before::Nothing),
+        (Kind::Upsert, ids(&["b"]), of(&["a"])),
+        (Kind::Upsert, ids(&["b"]), of(&["b"])),
+        (Kind::Deletion, ids(&[]), of(&["b"])),
+        (Kind::Upsert, ids(&["c"]), Before::Nothing),
+        (Kind::Deletion, ids(&[]), of(&["c"])),
+        (Kind::Upsert, ids(&["d"]), Before::Nothing),
+        // Deleted and inserted in one statement: no tombstone tells of it.
+        (Kind::Upsert, ids(&[]), of(&["d"])),
+        (Kind::Deletion, ids(&[]), of(&[])),
+    ];
+    assert_eq!(owners(&changes), [expected.clone(), expected].concat());
+}
+
+/// A partition that was made later, or a setting that was taken back.
+#[tokio::test]
+async fn without_the_whole_old_row_it_is_unknown_and_no_version_is_missed() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    client.batch_execute("alter table fhir.resource replica identity default").await.unwrap();
+    log::begin(&client, &database.name).await;
+    client
+        .batch_execute(&format!(
+            "select fhir.put('Observation', 'o', {});
+             update fhir.resource set version_id = 0 where id = 'o';
+             delete from fhir.resource where id = 'o'",
+            observation("Patient/a", true)
+        ))
+        .await
+        .unwrap();
+    let (changes, skipped) = changes(&database).await.unwrap();
+    assert_eq!(skipped, 0, "a large content that was left alone is in the log");
+    let expected = [
+        (Kind::Upsert, ids(&["a"]), Before::Nothing),
+        (Kind::Upsert, ids(&["a"]), Before::Unknown),
+        // The tombstone has the content.
+        (Kind::Deletion, ids(&[]), of(&["a"])),
+    ];
+    assert_eq!(owners(&changes), expected);
+}
+
+#[tokio::test]
+async fn what_was_and_cannot_be_read_is_unknown() {
+    let database = Cluster::database().await;
+    let client = database.client().await;
+    log::begin(&client, &database.name).await;
+    client
+        .batch_execute(
+            r#"select fhir.put('Observation', 'o', '{"resourceType":"Basic","subject":{"reference":"Patient/a"}}');
+               select fhir.put('Observation', 'o', '{"resourceType":"Observation"}');
+               select fhir.put('Observation', 'p', '{"resourceType":"Basic"}');
+               delete from fhir.resource where id = 'p'"#,
+        )
+        .await
+        .unwrap();
+    let (changes, skipped) = changes(&database).await.unwrap();
+    assert_eq!(skipped, 2);
+    let expected = [(Kind::Upsert, ids(&[]), Before::Unknown), (Kind::Deletion, ids(&[]), Before::Unknown)];
+    assert_eq!(owners(&changes), expected);
 }
