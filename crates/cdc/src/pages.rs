@@ -12,11 +12,12 @@ pub(crate) use query::present;
 use crate::layout::{BadRow, BadRows, Reason};
 use crate::on_disk::OnDisk;
 use crate::timestamptz::Timestamptz;
+use bytes::Bytes;
 use feed::{Kind, Large, LargeRow, Lsn, Page, PageRequest, PageRows, Scope, SourceError, WriteResource};
-use fhir::{Instant, ResourceType, TypeSet};
+use fhir::{BaseUrls, Instant, Patients, ResourceType, TypeSet};
 use futures_util::StreamExt;
-use pool::{Connection, Pool};
-use query::Parameters;
+use pool::{Connection, Pool, Purpose};
+use query::{Parameters, Rows};
 use row::Found;
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,6 +29,10 @@ use tokio_postgres::{Client, Row, RowStream};
 
 /// A page has at most this many rows.
 pub(crate) const ROWS: usize = 1_000;
+/// Of fewer patients their rows are looked for one by one, ...
+const MANY: usize = 64;
+/// ... and of more if there are more than so many times as many.
+const SHARE: usize = 8;
 /// How long one page may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,11 +41,18 @@ pub(crate) struct Pages {
     pool: Pool,
     on_disk: OnDisk,
     bad_rows: Arc<BadRows>,
+    bases: BaseUrls,
 }
 
 impl Pages {
-    pub(crate) fn new(database: crate::Database, on_disk: OnDisk, bad_rows: Arc<BadRows>) -> Self {
-        Self { pool: Pool::new(database), on_disk, bad_rows }
+    /// An absolute reference below one of the `bases` names a resource here.
+    pub(crate) fn new(
+        database: crate::Database,
+        on_disk: OnDisk,
+        bad_rows: Arc<BadRows>,
+        bases: BaseUrls,
+    ) -> Self {
+        Self { pool: Pool::new(database), on_disk, bad_rows, bases }
     }
 
     /// Reads a page.
@@ -51,11 +63,114 @@ impl Pages {
     ) -> Result<Page, SourceError> {
         // One attempt after the other.
         let rows = Mutex::new(rows);
-        self.attempt(|connection| {
+        let which = self.which(request).await?;
+        let purpose = if which.of_patients() { Purpose::ByPatient } else { Purpose::ByType };
+        self.attempt(purpose, |connection| {
             let rows = &rows;
-            async move { self.page(&connection, request, &mut **rows.lock().await).await }
+            async move { self.page(&connection, request, which, &mut **rows.lock().await).await }
         })
         .await
+    }
+
+    /// How the rows of a page are found.
+    async fn which(&self, request: &PageRequest) -> Result<Rows, SourceError> {
+        let Some(scope) = &request.scope else {
+            return Ok(match request.kind {
+                Kind::Upsert => Rows::Resources,
+                Kind::Deletion => Rows::Deletions,
+            });
+        };
+        Ok(match (request.kind, &scope.mentions) {
+            (Kind::Deletion, _) => Rows::JudgedDeletions,
+            (Kind::Upsert, None) => Rows::Resources,
+            (Kind::Upsert, Some(_)) if request.resource_type == ResourceType::PATIENT => Rows::ThePatients,
+            (Kind::Upsert, Some(patients)) if self.are_most(patients).await? => Rows::Resources,
+            (Kind::Upsert, Some(_)) => Rows::Mentioning,
+        })
+    }
+
+    /// Whether these are so many patients that it takes less to read everybody's rows than to look for theirs.
+    async fn are_most(&self, patients: &Patients) -> Result<bool, SourceError> {
+        let count = patients.iter().count();
+        if count < MANY {
+            return Ok(false);
+        }
+        let enough = i64::try_from(count.saturating_mul(SHARE)).unwrap_or(i64::MAX);
+        self.attempt(Purpose::ByType, |connection| async move {
+            let failed = |error: tokio_postgres::Error| pool::failure(&error);
+            let row = connection.client.query_one(query::MORE_PATIENTS, &[&enough]).await.map_err(failed)?;
+            row.try_get(0).map(|more: bool| !more).map_err(failed)
+        })
+        .await
+    }
+
+    /// A Group as it is streamed; `None` if it is not there, or cannot be streamed.
+    pub(crate) async fn group(&self, id: &str) -> Result<Option<Bytes>, SourceError> {
+        self.attempt(Purpose::ByType, |connection| async move {
+            let failed = |error: tokio_postgres::Error| pool::failure(&error);
+            let row = connection.client.query_opt(query::GROUP, &[&id]).await.map_err(failed)?;
+            let Some(row) = row else { return Ok(None) };
+            let found = Found::read(&row, &connection.encoding)?;
+            let mut streamed = Vec::new();
+            match found.write(ResourceType::GROUP, Kind::Upsert, &mut streamed) {
+                Ok(()) => Ok(Some(streamed.into())),
+                Err(reason) => {
+                    self.meet(Kind::Upsert, found.version_id, &reason)?;
+                    Ok(None)
+                }
+            }
+        })
+        .await
+    }
+
+    /// Those of these patients who are stored.
+    pub(crate) async fn stored(&self, patients: &Patients) -> Result<Patients, SourceError> {
+        let ids: Vec<&str> = patients.iter().collect();
+        self.attempt(Purpose::ByType, |connection| {
+            let ids = &ids;
+            async move {
+                let failed = |error: tokio_postgres::Error| pool::failure(&error);
+                let rows = connection.client.query(query::STORED, &[ids]).await.map_err(failed)?;
+                let stored: Vec<&str> =
+                    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(failed)?;
+                Ok(Patients::from_ids(stored))
+            }
+        })
+        .await
+    }
+
+    /// The types with rows that mention one of these patients, and those with tombstones, stamped after `since`.
+    pub(crate) async fn present_of(
+        &self,
+        since: Option<Instant>,
+        types: TypeSet,
+        patients: &Patients,
+    ) -> Result<Vec<(Kind, ResourceType)>, SourceError> {
+        let asked_for = query::asked_for(patients);
+        let found = self.attempt(Purpose::ByPatient, |connection| {
+            let asked_for = &asked_for;
+            async move {
+                let failed = |error: tokio_postgres::Error| pool::failure(&error);
+                let client = &connection.client;
+                let since = since.map(Timestamptz::within_calendar);
+                let statement = query::present_of_patients();
+                let rows = client.query(&statement, &[asked_for, &since]).await.map_err(failed)?;
+                let types = rows.iter().filter_map(|row| row.try_get::<_, &str>(0).ok()?.parse().ok());
+                let found = types.map(|of| (Kind::Upsert, of)).collect::<Vec<(Kind, ResourceType)>>();
+                // A row that a commit has replaced is passed over here as in a page.
+                let end = only(client.query_typed(query::END, &[]).await)?;
+                self.until_on_disk(client, end).await?;
+                Ok(found)
+            }
+        });
+        let mut present = found.await?;
+        if since.is_some() {
+            // A request for some types does not ask for types that are none.
+            let some = if types == TypeSet::all() { fhir::compartment_types() } else { types };
+            let all = self.present(since, some).await?;
+            present.extend(all.into_iter().filter(|(kind, _)| *kind == Kind::Deletion));
+        }
+        Ok(present)
     }
 
     /// The types with rows and those with tombstones, stamped after `since`. Without a lower bound nobody asks for tombstones.
@@ -64,7 +179,7 @@ impl Pages {
         since: Option<Instant>,
         types: TypeSet,
     ) -> Result<Vec<(Kind, ResourceType)>, SourceError> {
-        self.attempt(|connection| async move {
+        self.attempt(Purpose::ByType, |connection| async move {
             let client = &connection.client;
             let mut present = Vec::new();
             let kinds = [Some(Kind::Upsert), since.map(|_| Kind::Deletion)];
@@ -98,7 +213,7 @@ impl Pages {
         wanted: &LargeRow,
     ) -> Result<Option<Large>, SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
-        let pooled = self.pool.get_new().await?;
+        let pooled = self.pool.get_new(Purpose::ByType).await?;
         let connection = pooled.connection();
         let read = async {
             let client = &connection.client;
@@ -125,7 +240,7 @@ impl Pages {
             self.meet(Kind::Upsert, Some(wanted.version), &reason)?;
             return Ok(None);
         }
-        let patients = found.patients(resource_type);
+        let patients = found.patients(resource_type, &self.bases);
         let write: WriteResource = Box::new(move |out| {
             let again = || std::io::Error::other("a large row cannot be read");
             let found = Found::read(&row, &encoding).map_err(|_| again())?;
@@ -138,7 +253,7 @@ impl Pages {
     /// The newest stamp of a tombstone that was purged.
     pub(crate) async fn tombstones_purged(&self) -> Result<Option<Instant>, SourceError> {
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
-        self.attempt(|connection| async move {
+        self.attempt(Purpose::ByType, |connection| async move {
             let client = &connection.client;
             let purged =
                 client.query_opt("select last_updated from fhir.purged", &[]).await.map_err(failed)?;
@@ -150,7 +265,11 @@ impl Pages {
 
     /// Does what `work` does on one of the connections. That may have died while nobody used it: then once
     /// more, on a new one.
-    async fn attempt<T, F>(&self, work: impl Fn(Arc<Connection>) -> F) -> Result<T, SourceError>
+    async fn attempt<T, F>(
+        &self,
+        purpose: Purpose,
+        work: impl Fn(Arc<Connection>) -> F,
+    ) -> Result<T, SourceError>
     where
         F: Future<Output = Result<T, SourceError>>,
     {
@@ -160,7 +279,7 @@ impl Pages {
                 Err(SourceError::Unavailable(told))
             })
         };
-        let pooled = self.pool.get().await?;
+        let pooled = self.pool.get(purpose).await?;
         let failure = match bounded(pooled.connection()).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
@@ -169,7 +288,7 @@ impl Pages {
         if !was_used_before || matches!(failure, SourceError::Refused(_)) {
             return Err(failure);
         }
-        let pooled = self.pool.get_new().await?;
+        let pooled = self.pool.get_new(purpose).await?;
         let answer = bounded(pooled.connection()).await;
         if answer.is_err() {
             pooled.discard();
@@ -190,14 +309,15 @@ impl Pages {
         &self,
         connection: &Connection,
         request: &PageRequest,
+        which: Rows,
         rows: &mut dyn PageRows,
     ) -> Result<Page, SourceError> {
-        match self.attempt_page(connection, request, rows).await? {
+        match self.attempt_page(connection, request, which, rows).await? {
             Some(page) => Ok(page),
             None => {
                 let unlike = PageRequest { expected: None, ..request.clone() };
                 // Nothing is too large for a page of which nothing is expected.
-                Ok(self.attempt_page(connection, &unlike, rows).await?.unwrap_or_default())
+                Ok(self.attempt_page(connection, &unlike, which, rows).await?.unwrap_or_default())
             }
         }
     }
@@ -207,20 +327,25 @@ impl Pages {
         &self,
         connection: &Connection,
         request: &PageRequest,
+        which: Rows,
         out: &mut dyn PageRows,
     ) -> Result<Option<Page>, SourceError> {
         out.clear();
         let failed = |error: tokio_postgres::Error| pool::failure(&error);
-        let (client, statements) = (&connection.client, connection.pages(request.kind));
+        let (client, statements) = (&connection.client, connection.pages(which).await?);
         let parameters = Parameters::of(request, ROWS, &connection.encoding);
         let after_id = parameters.after_id();
         let Parameters { resource_type, until, after_stamp, rows, bytes, .. } = &parameters;
-        let all: [&(dyn ToSql + Sync); 6] = [resource_type, until, after_stamp, &after_id, rows, bytes];
+        let mut all: Vec<&(dyn ToSql + Sync)> =
+            vec![resource_type, until, after_stamp, &after_id, rows, bytes];
+        let scope = request.scope.as_ref().filter(|_| which.of_patients());
+        let patients = scope.and_then(|scope| scope.mentions.as_deref()).map(query::asked_for);
+        all.extend(patients.iter().map(|patients| patients as &(dyn ToSql + Sync)));
         let statement = match request.expected {
             None => &statements.weighed,
             Some(_) => &statements.alike,
         };
-        let found = client.query_raw(statement, all).await.map_err(failed)?;
+        let found = client.query_raw::<_, &(dyn ToSql + Sync), _>(statement, all).await.map_err(failed)?;
         let (page, end) = self.rows(connection, request, &parameters, found, out).await?;
         let end = match end {
             Some(end) => end,
@@ -297,11 +422,12 @@ impl Pages {
         let (stamp, id) = row.place();
         out.row(row.stamp, &id, &mut |out| {
             let start = out.len();
-            bad = row.write(request, out).err();
-            let wanted = |scope: &Scope| (scope.wants)(&id, &row.patients(request.resource_type));
-            let sent = bad.is_none() && request.scope.as_ref().is_none_or(wanted);
-            read.bytes += if sent { out.len() - start } else { 0 };
-            sent
+            bad = row.write(request.resource_type, request.kind, out).err();
+            let wanted =
+                |scope: &Scope| (scope.wants)(&id, &row.patients(request.resource_type, &self.bases));
+            // What was read counts, sent or not: a page costs what it reads.
+            read.bytes += out.len() - start;
+            bad.is_none() && request.scope.as_ref().is_none_or(wanted)
         });
         if let Some(reason) = bad {
             self.meet(request.kind, row.version_id, &reason)?;

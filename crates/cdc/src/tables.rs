@@ -2,12 +2,13 @@
 
 use crate::Settings;
 use crate::check::Finding;
-use crate::layout::{BadRows, OnBadRow};
+use crate::layout::{BadRows, BeforeImages, Native, OnBadRow};
 use crate::marks::Marks;
 use crate::on_disk::OnDisk;
 use crate::pages::Pages;
+use bytes::Bytes;
 use feed::{Answer, Kind, Large, LargeRow, Page, PageRequest, PageRows, Sample, Source, SourceError};
-use fhir::{Instant, Patients, ResourceType, TypeSet};
+use fhir::{BaseUrls, Instant, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,8 @@ pub struct Tables {
     marks: Marks,
     pages: Pages,
     bad_rows: Arc<BadRows>,
+    before_images: Arc<BeforeImages>,
+    bases: BaseUrls,
 }
 
 impl Tables {
@@ -29,9 +32,17 @@ impl Tables {
     ) -> Arc<Self> {
         let bad_rows = Arc::new(BadRows::new(on_bad_row));
         let on_disk = OnDisk::default();
-        let marks = Marks::start(settings.clone(), feed, on_disk.clone(), shutdown);
-        let database = settings.database.clone();
-        Arc::new(Self { marks, pages: Pages::new(database, on_disk, Arc::clone(&bad_rows)), bad_rows })
+        let before_images = Arc::<BeforeImages>::default();
+        let marks =
+            Marks::start(settings.clone(), feed, on_disk.clone(), Arc::clone(&before_images), shutdown);
+        let (database, bases) = (settings.database.clone(), settings.base_urls.clone());
+        let pages = Pages::new(database, on_disk, Arc::clone(&bad_rows), bases.clone());
+        Arc::new(Self { marks, pages, bad_rows, before_images, bases })
+    }
+
+    /// What makes changes of the rows in the log. It shares with the tables what cannot be streamed, and what it misses.
+    pub fn layout(&self) -> Native {
+        Native::telling(Arc::clone(&self.bad_rows), self.bases.clone(), Arc::clone(&self.before_images))
     }
 
     /// The rows that could not be streamed, to be shared with the layout that reads the log.
@@ -52,6 +63,11 @@ impl Tables {
     /// The facts that fail on which a complete replay depends, as they were when last looked at.
     pub fn failing_facts(&self) -> Vec<Finding> {
         self.marks.failing()
+    }
+
+    /// What streams of patients and Groups need and is lacking, as it was when last looked at: without it they are refused.
+    pub fn lacking_for_patients(&self) -> Vec<Finding> {
+        self.marks.lacking_for_patients()
     }
 
     /// Passes an answer on. A refusal may come of a fact that has begun to fail: that is looked at now, not in a minute.
@@ -85,9 +101,26 @@ impl Source for Tables {
         &self,
         since: Option<Instant>,
         types: TypeSet,
-        _: Option<Arc<Patients>>,
+        mentions: Option<Arc<Patients>>,
     ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
-        Box::pin(self.answer(self.pages.present(since, types)))
+        Box::pin(self.answer(async move {
+            match mentions {
+                None => self.pages.present(since, types).await,
+                Some(patients) => self.pages.present_of(since, types, &patients).await,
+            }
+        }))
+    }
+
+    fn knows_patients(&self) -> Answer<'_, ()> {
+        Box::pin(self.marks.knows_patients())
+    }
+
+    fn group<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Bytes>> {
+        Box::pin(self.answer(self.pages.group(id)))
+    }
+
+    fn stored(&self, patients: Patients) -> Answer<'_, Patients> {
+        Box::pin(self.answer(async move { self.pages.stored(&patients).await }))
     }
 
     fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {

@@ -22,6 +22,8 @@ pub enum Session {
     Marks,
     /// Reads the pages of replays.
     Pages,
+    /// Reads those of some patients.
+    PatientPages,
     /// Looks whether the database is ready; writes nothing.
     Check,
     /// Makes or updates the layout.
@@ -99,6 +101,9 @@ const PAGES: &[Setting] = &[
     ("plan_cache_mode", "force_generic_plan"),
 ];
 
+/// As [`PAGES`], but for what finds the rows of patients: their index yields a bitmap, whose rows are sorted.
+const PATIENT_PAGES: &[Setting] = &[("enable_bitmapscan", "on"), ("enable_sort", "on")];
+
 /// A question that nobody answers does not keep the others from being asked.
 const CHECK: &[Setting] =
     &[SEARCH_PATH, NO_ROW_HIDDEN, READS_ONLY, ("statement_timeout", "10s"), ("lock_timeout", "2s")];
@@ -133,7 +138,7 @@ impl Session {
         match self {
             Self::Monitor => "fhir-tail",
             Self::Marks => "fhir-tail marks",
-            Self::Pages => "fhir-tail pages",
+            Self::Pages | Self::PatientPages => "fhir-tail pages",
             Self::Check => "fhir-tail check",
             Self::Migrate => "fhir-tail migrate",
             Self::Load => "fhir-tail load",
@@ -144,7 +149,7 @@ impl Session {
 
     /// Whether it reads rows or names as the database has them. The others would rather have them converted, or write.
     pub(super) const fn reads_as_stored(self) -> bool {
-        matches!(self, Self::Pages | Self::Marks)
+        matches!(self, Self::Pages | Self::PatientPages | Self::Marks)
     }
 
     /// What it states. Of a name that stands twice the last one counts.
@@ -152,12 +157,16 @@ impl Session {
         let own = match self {
             Self::Monitor => MONITOR,
             Self::Marks => MARKS,
-            Self::Pages => PAGES,
+            Self::Pages | Self::PatientPages => PAGES,
             Self::Check => CHECK,
             Self::Migrate | Self::Load | Self::Simulate => WRITER,
             Self::Other(_) => OTHER,
         };
-        ALL.iter().chain(own).copied().chain([(MARKER, "on")])
+        let more = match self {
+            Self::PatientPages => PATIENT_PAGES,
+            _ => &[],
+        };
+        ALL.iter().chain(own).chain(more).copied().chain([(MARKER, "on")])
     }
 
     /// The same as options of the startup message, behind those of the operator.
@@ -234,7 +243,9 @@ mod tests {
 
     #[test]
     fn what_reads_for_replays_sees_every_row_or_none() {
-        for session in [Session::Monitor, Session::Marks, Session::Pages, Session::Check] {
+        for session in
+            [Session::Monitor, Session::Marks, Session::Pages, Session::PatientPages, Session::Check]
+        {
             assert!(session.options(None).contains("row_security=off"), "{session:?}");
         }
         assert!(replication().any(|setting| setting == NO_ROW_HIDDEN));

@@ -157,6 +157,12 @@ impl SampleError {
     }
 }
 
+/// Where the next record of the log would begin.
+pub(super) async fn end_of_log(client: &Client) -> Result<Lsn, SampleError> {
+    let row = client.query_one("select pg_current_wal_insert_lsn()", &[]).await.map_err(standby)?;
+    Ok(lsn(&row, 0)?)
+}
+
 /// Takes a sample.
 pub(super) async fn take(client: &Client, request: Request<'_>) -> Result<Draft, SampleError> {
     let Request { floor, close, must_close, l, reached, closings } = request;
@@ -188,8 +194,7 @@ pub(super) async fn take(client: &Client, request: Request<'_>) -> Result<Draft,
         .max(closings.take_safe(open))
         .ok_or_else(|| SampleError::Held(holder.as_ref().map(|h| h.describe(clock)).unwrap_or_default()))?;
 
-    let row = client.query_one("select pg_current_wal_insert_lsn()", &[]).await.map_err(standby)?;
-    let l = lsn(&row, 0)?;
+    let l = end_of_log(client).await?;
     let purged = client.query_opt("select last_updated from fhir.purged", &[]).await.map_err(not_migrated)?;
     let tombstones_purged = match purged {
         None => None,

@@ -3,18 +3,20 @@
 use super::closings::Closings;
 use super::sample::{self, Draft, Request, SampleError};
 use crate::check::Finding;
+use crate::database::retry_of;
 use crate::facts;
+use crate::layout::BeforeImages;
 use crate::on_disk::{OnDisk, is_durable};
 use crate::retry::{Backoff, Retry};
 use crate::stamps;
 use crate::{ConnectError, Session, Settings};
-use feed::{Marking, Position, Sample, SourceError};
+use feed::{Lsn, Marking, Position, Sample, SourceError};
 use fhir::Instant;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant as Clock, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant as Clock, MissedTickBehavior, interval, sleep, timeout};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +34,9 @@ const LOOK_AT_FACTS: Duration = Duration::from_secs(60);
 /// ... and how often while one of them fails.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether the feed has passed a place, for a request that waits for it.
+const PASSED: Duration = Duration::from_millis(20);
+
 /// Somebody who waits for a sample.
 struct Asked {
     answer: oneshot::Sender<Result<Sample, SourceError>>,
@@ -43,6 +48,8 @@ struct Asked {
 pub(crate) struct Marks {
     asked: mpsc::UnboundedSender<Asked>,
     state: Arc<State>,
+    feed: feed::Feed,
+    before_images: Arc<BeforeImages>,
 }
 
 /// What the task tells the others.
@@ -52,7 +59,17 @@ struct State {
     failure: Mutex<Option<String>>,
     refusal: Mutex<Option<String>>,
     failing: Mutex<Vec<Finding>>,
+    for_patients: Mutex<ForPatients>,
     clock_steps: AtomicU64,
+}
+
+/// What streams of patients and Groups need.
+#[derive(Clone, Default)]
+struct ForPatients {
+    /// What is lacking; `None`: not looked at yet.
+    lacking: Option<Vec<Finding>>,
+    /// Nothing was lacking when the log ended here. What is written from there on has its before image in the log.
+    since: Option<Lsn>,
 }
 
 fn set<T>(place: &Mutex<T>, value: T) {
@@ -69,13 +86,14 @@ impl Marks {
         settings: Settings,
         feed: feed::Feed,
         on_disk: OnDisk,
+        before_images: Arc<BeforeImages>,
         shutdown: CancellationToken,
     ) -> Self {
         let (asked, asks) = mpsc::unbounded_channel();
         let state = Arc::new(State::default());
         let sampler = Sampler {
             settings,
-            feed,
+            feed: feed.clone(),
             asks,
             waiting: Vec::new(),
             state: Arc::clone(&state),
@@ -91,7 +109,7 @@ impl Marks {
             // A sample has nothing to finish: it may be cut off anywhere.
             shutdown.run_until_cancelled(sampler.run()).await;
         });
-        Self { asked, state }
+        Self { asked, state, feed, before_images }
     }
 
     /// A mark that was begun after this was called. Those who ask while one is taken share the next.
@@ -102,6 +120,37 @@ impl Marks {
     /// Looks at the facts, after this was called: an error if one fails.
     pub(crate) async fn confirm(&self) -> Result<(), SourceError> {
         self.ask(true).await.map(drop)
+    }
+
+    /// Whether requests for the resources of patients can be answered. An error says what is lacking.
+    pub(crate) async fn knows_patients(&self) -> Result<(), SourceError> {
+        let missed = self.before_images.were_missed();
+        if missed {
+            self.state.for_patients.lock().unwrap_or_else(PoisonError::into_inner).since = None;
+        }
+        if !matches!(get(&self.state.for_patients), ForPatients { lacking: Some(lacking), since: Some(_) } if lacking.is_empty())
+        {
+            self.ask(true).await?;
+        }
+        let ForPatients { lacking, since } = get(&self.state.for_patients);
+        if let Some(lacking) = lacking.iter().flatten().next() {
+            return Err(SourceError::Refused(lacking.to_string()));
+        }
+        let waiting = async {
+            while since.is_none_or(|since| self.feed.status().received_lsn < since) {
+                sleep(PASSED).await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.map_err(|_| {
+            SourceError::Unavailable(
+                "the log is not read up to where it has the content that each change replaced".into(),
+            )
+        })
+    }
+
+    /// What streams of patients and Groups need and is lacking, as it was when last looked at.
+    pub(crate) fn lacking_for_patients(&self) -> Vec<Finding> {
+        get(&self.state.for_patients).lacking.unwrap_or_default()
     }
 
     /// Has the facts looked at soon, because something was refused that may come of one.
@@ -308,6 +357,7 @@ impl Sampler {
         {
             let looking = facts::failing(client, &self.settings);
             let failing = bounded_sample(async { Ok(looking.await?) }).await?;
+            self.look_for_patients(client).await?;
             let before = self.looked.replace((Some(Clock::now()), failing.clone()));
             let before = before.map(|(_, failing)| failing).unwrap_or_else(|| get(&self.state.failing));
             for fact in failing.iter().filter(|fact| !before.contains(fact)) {
@@ -322,6 +372,32 @@ impl Sampler {
             None => Ok(()),
             Some(fact) => Err(SampleError::FactsFail(fact.to_string())),
         }
+    }
+
+    /// Looks at what streams of patients need, which keeps no other stream from being served.
+    async fn look_for_patients(&self, client: &Client) -> Result<(), SampleError> {
+        let looking = facts::lacking_for_patients(client, &self.settings);
+        let lacking = bounded_sample(async {
+            match looking.await {
+                // A question that this role may not ask is not an answer either.
+                Err(error) if retry_of(&error) == Retry::Operator => {
+                    Ok(vec![Finding::warning("patient index", facts::could_not_be_asked(&error))])
+                }
+                answer => Ok(answer?),
+            }
+        })
+        .await?;
+        let before = get(&self.state.for_patients);
+        let known = before.lacking.unwrap_or_default();
+        for lack in lacking.iter().filter(|lack| !known.contains(lack)) {
+            tracing::warn!(reason = %lack, "streams of patients are refused until this is mended");
+        }
+        let since = match before.since.filter(|_| lacking.is_empty()) {
+            None if lacking.is_empty() => Some(bounded_sample(sample::end_of_log(client)).await?),
+            since => since,
+        };
+        set(&self.state.for_patients, ForPatients { lacking: Some(lacking), since });
+        Ok(())
     }
 
     async fn sample(&mut self, client: &Client, asked: bool) -> Result<(Marking, Draft), SampleError> {

@@ -1,10 +1,10 @@
 //! A few connections for pages, made when they are first needed.
 
-use super::query;
+use super::query::{self, Rows};
 use crate::{Database, Encoding, Retry, Session};
-use feed::{Kind, SourceError};
+use feed::SourceError;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Statement};
 
@@ -20,13 +20,23 @@ pub(super) struct Pool {
     permits: Arc<Semaphore>,
 }
 
+/// What a connection reads: the settings of its session decide how the server finds the rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// Rows in the order of a page.
+    ByType,
+    /// Rows of some patients.
+    ByPatient,
+}
+
 /// A connection, and what is prepared on it.
 pub(super) struct Connection {
     pub(super) client: Client,
     /// That of the texts of rows.
     pub(super) encoding: Arc<Encoding>,
-    upserts: PageStatements,
-    deletions: PageStatements,
+    purpose: Purpose,
+    /// Of each [`Rows`], once it was needed.
+    pages: [OnceCell<PageStatements>; 5],
     /// [`query::end_if_newer`].
     pub(super) end_if_newer: Statement,
 }
@@ -60,18 +70,18 @@ impl Pool {
     }
 
     /// A connection, when one is free.
-    pub(super) async fn get(&self) -> Result<Pooled, SourceError> {
+    pub(super) async fn get(&self, purpose: Purpose) -> Result<Pooled, SourceError> {
         let permit = self.permit().await?;
-        match self.idle_connection() {
+        match self.idle_connection(purpose) {
             Some(connection) => Ok(self.pooled(connection, true, permit)),
-            None => Ok(self.pooled(Arc::new(self.connect().await?), false, permit)),
+            None => Ok(self.pooled(Arc::new(self.connect(purpose).await?), false, permit)),
         }
     }
 
     /// A connection that is new, when one may be made.
-    pub(super) async fn get_new(&self) -> Result<Pooled, SourceError> {
+    pub(super) async fn get_new(&self, purpose: Purpose) -> Result<Pooled, SourceError> {
         let permit = self.permit().await?;
-        Ok(self.pooled(Arc::new(self.connect().await?), false, permit))
+        Ok(self.pooled(Arc::new(self.connect(purpose).await?), false, permit))
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, SourceError> {
@@ -83,14 +93,24 @@ impl Pool {
         Pooled { connection, idle: Arc::clone(&self.idle), used_before, good: true, _permit: permit }
     }
 
-    fn idle_connection(&self) -> Option<Arc<Connection>> {
+    fn idle_connection(&self, purpose: Purpose) -> Option<Arc<Connection>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|connection| !connection.client.is_closed());
-        idle.pop()
+        if let Some(found) = idle.iter().rposition(|connection| connection.purpose == purpose) {
+            return Some(idle.remove(found));
+        }
+        // One more is made: those for the other purpose give way, so that no more are open than may be used at once.
+        let others = idle.len().saturating_sub(self.permits.available_permits());
+        idle.drain(..others);
+        None
     }
 
-    async fn connect(&self) -> Result<Connection, SourceError> {
-        let client = self.database.connect(Session::Pages).await.map_err(|error| {
+    async fn connect(&self, purpose: Purpose) -> Result<Connection, SourceError> {
+        let session = match purpose {
+            Purpose::ByType => Session::Pages,
+            Purpose::ByPatient => Session::PatientPages,
+        };
+        let client = self.database.connect(session).await.map_err(|error| {
             let text = crate::describe_error(&error);
             match error.retry() {
                 Retry::Backoff => SourceError::Unavailable(text),
@@ -100,30 +120,33 @@ impl Pool {
         let failed = |error: tokio_postgres::Error| failure(&error);
         let end = query::end_if_newer();
         let last = Arc::clone(&self.encoding.lock().unwrap_or_else(PoisonError::into_inner));
+        let first = match purpose {
+            Purpose::ByType => Rows::Resources,
+            Purpose::ByPatient => Rows::Mentioning,
+        };
         let prepared = tokio::try_join!(
-            PageStatements::prepare(&client, Kind::Upsert),
-            PageStatements::prepare(&client, Kind::Deletion),
+            PageStatements::prepare(&client, first),
             client.prepare(&end),
             Encoding::of(&client, &last),
         );
-        let (upserts, deletions, end_if_newer, encoding) = prepared.map_err(failed)?;
+        let (statements, end_if_newer, encoding) = prepared.map_err(failed)?;
         *self.encoding.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&encoding);
-        Ok(Connection { client, encoding, upserts, deletions, end_if_newer })
+        let mut pages = [const { OnceCell::const_new() }; 5];
+        pages[first as usize] = OnceCell::new_with(Some(statements));
+        Ok(Connection { client, encoding, purpose, pages, end_if_newer })
     }
 }
 
 impl Connection {
-    pub(super) fn pages(&self, kind: Kind) -> &PageStatements {
-        match kind {
-            Kind::Upsert => &self.upserts,
-            Kind::Deletion => &self.deletions,
-        }
+    pub(super) async fn pages(&self, which: Rows) -> Result<&PageStatements, SourceError> {
+        let prepare = || PageStatements::prepare(&self.client, which);
+        self.pages[which as usize].get_or_try_init(prepare).await.map_err(|error| failure(&error))
     }
 }
 
 impl PageStatements {
-    async fn prepare(client: &Client, kind: Kind) -> Result<Self, tokio_postgres::Error> {
-        let (weighed, alike) = (query::weighed(kind), query::alike(kind));
+    async fn prepare(client: &Client, which: Rows) -> Result<Self, tokio_postgres::Error> {
+        let (weighed, alike) = (query::weighed(which), query::alike(which));
         let (weighed, alike) = tokio::try_join!(client.prepare(&weighed), client.prepare(&alike))?;
         Ok(Self { weighed, alike })
     }

@@ -6,7 +6,7 @@ use crate::layout::table_name;
 use crate::lossy::RawText;
 use crate::timestamptz::Timestamptz;
 use feed::{Kind, LARGE_BYTES, PageRequest};
-use fhir::Instant;
+use fhir::{Instant, Patients};
 use std::borrow::Cow;
 
 /// The size of a content without fetching it; what is compressed is taken to be four times as long.
@@ -27,23 +27,112 @@ fn inline(content: &str) -> String {
 /// most, and only if it says next to nothing.
 const SURELY_INLINE: usize = LARGE_BYTES / 64;
 
-/// What both statements for pages have in common: the rows after a place, in order.
-fn rows(kind: Kind) -> String {
-    let condition = match kind {
-        Kind::Upsert => "",
-        // A deletion says what is gone, not what it was.
-        Kind::Deletion => {
-            " and not exists (select from fhir.resource r \
-              where r.resource_type = t.resource_type and r.id = t.id)"
+/// What a page has, and how it is found.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Rows {
+    /// All resources of a type.
+    Resources,
+    /// All that were deleted. A deletion says what is gone, not what it was.
+    Deletions,
+    /// The same with their contents, which say whose they were.
+    JudgedDeletions,
+    /// The resources of a type that mention one of some patients, who are one more parameter.
+    Mentioning,
+    /// These patients themselves. They need not mention themselves, and nobody else's index entry is read for them.
+    ThePatients,
+}
+
+impl Rows {
+    /// What the parameter after those of [`Parameters`] is asked for.
+    pub(super) const fn of_patients(self) -> bool {
+        matches!(self, Self::Mentioning | Self::ThePatients)
+    }
+
+    const fn kind(self) -> Kind {
+        match self {
+            Self::Resources | Self::Mentioning | Self::ThePatients => Kind::Upsert,
+            Self::Deletions | Self::JudgedDeletions => Kind::Deletion,
         }
-    };
+    }
+
+    const fn with_content(self) -> bool {
+        !matches!(self, Self::Deletions)
+    }
+
+    /// What both statements for pages have in common: the rows after a place, in order.
+    fn from(self) -> String {
+        let table = table_name(self.kind());
+        let place = |of: &str| {
+            format!(
+                "{of}.resource_type = $1::text and {of}.last_updated <= $2::timestamptz \
+                 and ({of}.last_updated, {of}.id) > ($3::timestamptz, $4::text)"
+            )
+        };
+        let order = |of: &str| format!("order by {of}.last_updated, {of}.id");
+        match self {
+            Self::Resources => format!("from {table} t where {} {} limit $5::bigint", place("t"), order("t")),
+            Self::Deletions | Self::JudgedDeletions => format!(
+                "from {table} t where {} and not exists (select from fhir.resource r \
+                   where r.resource_type = t.resource_type and r.id = t.id) {} limit $5::bigint",
+                place("t"),
+                order("t"),
+            ),
+            // The keys first, which are few, and then the contents. Were it left to the planner it could walk the type in
+            // the order of the page, and ask each row that it meets whom it mentions.
+            Self::Mentioning | Self::ThePatients => format!(
+                "from (with mine as materialized ({}) select m.last_updated, m.id from mine m where {} {} limit $5::bigint) k \
+                   join {table} t on t.resource_type = $1::text and t.id = k.id {}",
+                if self == Self::Mentioning { mentioning("$7") } else { the_patients("$7") },
+                place("m"),
+                order("m"),
+                order("k"),
+            ),
+        }
+    }
+}
+
+/// The keys of the rows that mention one of the patients in a parameter. The condition on the type is that of the index.
+fn mentioning(patients: &str) -> String {
     format!(
-        "from {} t \
-          where t.resource_type = $1::text and t.last_updated <= $2::timestamptz \
-            and (t.last_updated, t.id) > ($3::timestamptz, $4::text){condition} \
-          order by t.last_updated, t.id limit $5::bigint",
-        table_name(kind),
+        "select r.resource_type, r.last_updated, r.id from fhir.resource r \
+          where r.resource_type <> 'Group' and fhir.mentions(r.content::text) && {patients}::text[]"
     )
+}
+
+/// The keys of these patients themselves.
+fn the_patients(patients: &str) -> String {
+    format!(
+        "select r.resource_type, r.last_updated, r.id from fhir.resource r \
+          where r.resource_type = 'Patient' and r.id = any({patients}::text[])"
+    )
+}
+
+/// The types of the rows that mention one of these patients ($1), and of these patients themselves, stamped after an
+/// instant ($2) if there is one.
+pub(super) fn present_of_patients() -> String {
+    format!(
+        "with mine as materialized ({} union all {}) select distinct m.resource_type from mine m \
+          where $2::timestamptz is null or m.last_updated > $2::timestamptz",
+        mentioning("$1"),
+        the_patients("$1"),
+    )
+}
+
+/// A Group by its id ($1): the columns that a page has.
+pub(super) const GROUP: &str = "select t.id, t.version_id, t.last_updated, t.content from fhir.resource t \
+                                where t.resource_type = 'Group' and t.id = $1";
+
+/// Those of some patients ($1) who are stored.
+pub(super) const STORED: &str =
+    "select r.id from fhir.resource r where r.resource_type = 'Patient' and r.id = any($1::text[])";
+
+/// Whether there are more patients than a number ($1), which is the effort.
+pub(super) const MORE_PATIENTS: &str = "select count(*) > $1::bigint from \
+    (select from fhir.resource r where r.resource_type = 'Patient' limit $1::bigint + 1) p";
+
+/// What is asked for to find the rows of these patients: a row whose mentions are hidden by escapes mentions `*`.
+pub(super) fn asked_for(patients: &Patients) -> Vec<&str> {
+    patients.iter().chain(["*"]).collect()
 }
 
 /// The statement for a page of which nothing is known, whose parameters are those of [`Parameters`]: id, `version_id`,
@@ -51,8 +140,10 @@ fn rows(kind: Kind) -> String {
 /// its content is left out since it is large. After the
 /// last row there may be more if there are as many as were asked for or if it came to the weight that was asked for ($6): so a
 /// page of large resources does not have the server read a thousand of them to throw most away.
-pub(super) fn weighed(kind: Kind) -> String {
-    let (content, large) = match kind {
+pub(super) fn weighed(which: Rows) -> String {
+    let (content, large) = match which.kind() {
+        // What was deleted is read to be judged, and never sent.
+        Kind::Deletion if which.with_content() => ("p.content".to_owned(), "false".to_owned()),
         Kind::Upsert => {
             let inline = inline("p.content");
             (
@@ -68,21 +159,24 @@ pub(super) fn weighed(kind: Kind) -> String {
              from (select t.id, t.version_id, t.last_updated, t.content, {SIZE} as size {}) w) p \
           where p.weight - p.size < $6::bigint order by p.last_updated, p.id",
         end_if_newer(),
-        rows(kind),
+        which.from(),
     )
 }
 
 /// The statement for a page whose rows are like those of the page before, which costs the server a quarter less: as
 /// [`weighed`], but without the weight, and without the contents that are larger than $6.
-pub(super) fn alike(kind: Kind) -> String {
-    let content = match kind {
+pub(super) fn alike(which: Rows) -> String {
+    let content = match which.kind() {
+        Kind::Deletion if which.with_content() => {
+            "case when $6::bigint is not null then t.content end".into()
+        }
         Kind::Upsert => {
             format!("case when {SIZE} <= $6::bigint and {} then t.content end", inline("t.content"))
         }
         // Always null: a parameter has to stand somewhere.
         Kind::Deletion => "case when $6::bigint is null then ''::text end".into(),
     };
-    format!("select t.id, t.version_id, t.last_updated, {content}, ({}) {}", end_if_newer(), rows(kind))
+    format!("select t.id, t.version_id, t.last_updated, {content}, ({}) {}", end_if_newer(), which.from())
 }
 
 /// A large row: what [`weighed`] says of a row, if it is still there.

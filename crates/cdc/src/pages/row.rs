@@ -5,7 +5,7 @@ use crate::Encoding;
 use crate::layout::Reason;
 use crate::lossy::RawText;
 use crate::timestamptz::Timestamptz;
-use feed::{Kind, PageRequest, SourceError};
+use feed::{Kind, SourceError};
 use fhir::{BaseUrls, Columns, Instant, LargeResource, Patients, ResourceType};
 use std::borrow::Cow;
 use std::error::Error;
@@ -74,11 +74,10 @@ impl<'a> Found<'a> {
     }
 
     /// To whom it belongs: to nobody, if its content cannot be read.
-    pub(super) fn patients(&self, resource_type: ResourceType) -> Patients {
+    pub(super) fn patients(&self, resource_type: ResourceType, bases: &BaseUrls) -> Patients {
         match (std::str::from_utf8(self.id), self.text()) {
             (Ok(id), Ok(text)) => {
-                let (text, bases) = (text.as_bytes(), BaseUrls::default());
-                fhir::patients_of_resource(text, resource_type, id, &bases).unwrap_or_default()
+                fhir::patients_of_resource(text.as_bytes(), resource_type, id, bases).unwrap_or_default()
             }
             _ => Patients::none(),
         }
@@ -93,9 +92,10 @@ impl<'a> Found<'a> {
         Ok(LargeResource::of(text.as_bytes(), &self.columns(resource_type)?)?)
     }
 
-    pub(super) fn write(&self, request: &PageRequest, out: &mut Vec<u8>) -> Result<(), Reason> {
-        let columns = self.columns(request.resource_type)?;
-        match request.kind {
+    /// Appends what is streamed of it.
+    pub(super) fn write(&self, of: ResourceType, kind: Kind, out: &mut Vec<u8>) -> Result<(), Reason> {
+        let columns = self.columns(of)?;
+        match kind {
             Kind::Upsert => fhir::write_resource(self.text()?.as_bytes(), &columns, out)?,
             Kind::Deletion => fhir::write_deletion(&columns, out)?,
         }

@@ -21,9 +21,17 @@ impl Framing for NoFrames {
 pub(crate) struct Running {
     pub(crate) tables: Arc<Tables>,
     feed: Feed,
-    _publisher: feed::Publisher,
+    publisher: tokio::sync::Mutex<feed::Publisher>,
     _shutdown: DropGuard,
     _directory: TempDir,
+}
+
+impl Running {
+    /// All that was committed before this place has come in.
+    pub(crate) async fn pass(&self, lsn: feed::Lsn) {
+        let batch = feed::Batch { passed: Some(lsn), ..feed::Batch::default() };
+        self.publisher.lock().await.publish(batch).await.unwrap();
+    }
 }
 
 pub(crate) fn start(database: &TestDatabase, user: &str) -> Running {
@@ -43,7 +51,13 @@ pub(crate) fn start_with(database: &TestDatabase, user: &str, on_bad_row: OnBadR
     let (feed, publisher) = Feed::open(options, Arc::new(NoFrames)).unwrap();
     let shutdown = CancellationToken::new();
     let tables = Tables::start(&database.settings(user), feed.clone(), on_bad_row, shutdown.clone());
-    Running { tables, feed, _publisher: publisher, _shutdown: shutdown.drop_guard(), _directory: directory }
+    Running {
+        tables,
+        feed,
+        publisher: tokio::sync::Mutex::new(publisher),
+        _shutdown: shutdown.drop_guard(),
+        _directory: directory,
+    }
 }
 
 async fn sample(running: &Running) -> Sample {

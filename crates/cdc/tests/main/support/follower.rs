@@ -226,6 +226,7 @@ impl Follower {
             publication: "docs".to_owned(),
             tables: vec![TableName::new("t", "doc")],
             max_wal_held,
+            base_urls: fhir::BaseUrls::default(),
         };
         let acknowledged = journal.lock().unwrap().acknowledged;
         let gate = Arc::new(Semaphore::new(1));
