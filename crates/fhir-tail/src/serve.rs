@@ -107,7 +107,7 @@ impl Prepared {
             retention_age: settings.retention_age.as_duration(),
             concurrent_pages: CONCURRENT_PAGES,
             held_bytes: HELD_BYTES,
-            base_urls: fhir::BaseUrls::default(),
+            base_urls: settings.base_urls(),
         };
         let (feed, publisher) =
             blocking(move || Feed::open(options, Arc::new(EventStream)).context("cannot start")).await?;
@@ -126,7 +126,7 @@ impl Prepared {
         let followed = settings.followed(database);
         let tables =
             cdc::Tables::start(&followed, feed.clone(), settings.on_bad_row, supervisor.token(intake));
-        let bad_rows = tables.bad_rows();
+        let layout = tables.layout();
         feed.set_source(Arc::clone(&tables) as Arc<dyn Source>);
         let (status, told) = watch::channel(cdc::SourceStatus::default());
         let received = Received::new();
@@ -134,7 +134,7 @@ impl Prepared {
 
         supervisor.spawn(intake, "the reader of the log", {
             let (feed, stop) = (feed.clone(), supervisor.token(intake));
-            let layout = Counting::new(cdc::layout::Native::new(bad_rows), received);
+            let layout = Counting::new(layout, received);
             // The server waits for whoever does not read what it sends.
             let following = on_own_thread("replication", async move {
                 cdc::run(followed, Box::new(layout), feed, publisher, status, stop).await
@@ -159,6 +159,10 @@ impl Prepared {
         if let (Some(Demonstration { clinic: options, .. }), Some(embedded)) = (demonstration, &embedded) {
             let work = simulate::work(embedded.administrator()?, options, supervisor.token(clinic));
             supervisor.spawn(clinic, "the clinic", work);
+        }
+        if let Some(embedded) = &embedded {
+            let database = embedded.administrator()?;
+            supervisor.spawn(intake, "the index of patients", index(database, supervisor.token(intake)));
         }
         if let Some(embedded) = embedded {
             supervisor.spawn(postgres, "the embedded Postgres", keep(embedded, supervisor.token(postgres)));
@@ -220,6 +224,18 @@ async fn announce(
     Ok(())
 }
 
+/// Builds the index of patients of our own Postgres where a release without it has left rows. All other streams are served
+/// meanwhile.
+async fn index(database: Database, stop: CancellationToken) -> anyhow::Result<()> {
+    let building = migrate::build_index(&database, |progress| tracing::info!("{progress}"));
+    if let Some(Err(error)) = stop.run_until_cancelled(building).await {
+        let error = format!("{:#}", anyhow::Error::from(error));
+        tracing::warn!(error, "the index of patients was not built: 'fhir-tail migrate' goes on with it");
+    }
+    stop.cancelled().await;
+    Ok(())
+}
+
 /// What metrics and health show of the database.
 fn snapshot(
     told: watch::Receiver<cdc::SourceStatus>,
@@ -235,6 +251,7 @@ fn snapshot(
         // Without marks no replay begins, however well the log is followed.
         let refusal = tables.refusal();
         let failing = tables.failing_facts();
+        let lacking = tables.lacking_for_patients().iter().map(ToString::to_string).collect();
         let facts = cdc::FACTS.iter().map(|name| {
             let failing = failing.iter().find(|failing| failing.subject == *name);
             Fact { name, fails: failing.map(ToString::to_string) }
@@ -247,7 +264,7 @@ fn snapshot(
             slot_lag_bytes: status.slot_lag_bytes,
             wal_held_bytes: status.wal_held_bytes,
             wal_limit_bytes: status.wal_limit_bytes,
-            warnings: status.warnings.clone(),
+            warnings: [status.warnings.clone(), lacking].concat(),
             service_may_be_away: service_may_be_away(&status),
             client_may_be_away: Some(client_may_be_away(&feed.status(), retention)),
             acked_lsn: known.then_some(status.acked_lsn),

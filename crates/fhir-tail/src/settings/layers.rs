@@ -12,12 +12,13 @@ pub(crate) type Environment = BTreeMap<String, String>;
 
 /// Every setting by its name: that of the flag, and of the key in the file. The environment variable is
 /// `FHIR_TAIL_` and the name in capitals.
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 18] = [
     "database-url",
     "data-dir",
     "postgres-bin",
     "listen",
     "public-url",
+    "fhir-base-url",
     "insecure-no-auth",
     "max-streams",
     "max-streams-per-address",

@@ -21,6 +21,7 @@ pub(crate) use values::LogFormat;
 use cdc::check::Retention;
 use cdc::layout::OnBadRow;
 use cdc::{Database, SlotName, TableName};
+use fhir::BaseUrls;
 use layers::Layers;
 use sse_api::PublicUrl;
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) postgres_bin: Option<PathBuf>,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) public_urls: Vec<PublicUrl>,
+    fhir_base_urls: Vec<String>,
     pub(crate) insecure_no_auth: bool,
     pub(crate) max_streams: usize,
     max_streams_per_address: Option<usize>,
@@ -102,6 +104,7 @@ impl Settings {
         let slot = layers.read_or("slot", values::DEFAULT_SLOT, str::parse);
         let postgres_bin = layers.read("postgres-bin", values::directory);
         let public_urls = layers.read_list("public-url", str::parse);
+        let fhir_base_urls = layers.read_list("fhir-base-url", values::fhir_base_url);
         let max_streams = layers.read("max-streams", values::positive).unwrap_or(20_000);
         let max_streams_per_address = layers.read("max-streams-per-address", values::positive);
         let client_timeout = layers.read("client-timeout", str::parse).unwrap_or(Age(60));
@@ -126,6 +129,7 @@ impl Settings {
             postgres_bin,
             listen,
             public_urls,
+            fhir_base_urls,
             insecure_no_auth,
             max_streams,
             max_streams_per_address,
@@ -173,7 +177,14 @@ impl Settings {
             publication: self.publication.clone(),
             tables: ["resource", "tombstone"].map(|table| TableName::new("fhir", table)).to_vec(),
             max_wal_held: self.max_wal_held.0,
+            base_urls: self.base_urls(),
         }
+    }
+
+    /// Where the resources stand that an absolute reference can name.
+    pub(crate) fn base_urls(&self) -> BaseUrls {
+        let ours: Vec<String> = self.public_urls.iter().map(|url| format!("{url}/fhir")).collect();
+        BaseUrls::new(ours.iter().chain(&self.fhir_base_urls).map(String::as_str))
     }
 
     /// How many streams an address may have that is not of this machine.
@@ -240,7 +251,8 @@ fn flags(common: CommonOptions, serve: ServeOptions) -> BTreeMap<&'static str, V
         ("retention-bytes", serve.follow.retention_bytes),
         ("retention-age", serve.follow.retention_age),
     ];
-    let lists = [("listen", serve.listen), ("public-url", serve.public_url)];
+    let lists =
+        [("listen", serve.listen), ("public-url", serve.public_url), ("fhir-base-url", serve.fhir_base_url)];
     single
         .into_iter()
         .filter_map(|(name, value)| Some((name, vec![value?])))

@@ -48,6 +48,11 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "URL")]
     pub(crate) public_url: Vec<String>,
 
+    /// A URL below which the stored resources stand, for absolute references to patients; may be repeated.
+    /// Each --public-url with /fhir is one
+    #[arg(long, value_name = "URL")]
+    pub(crate) fhir_base_url: Vec<String>,
+
     /// Serve anyone who can connect, beyond this machine too, without authorization
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(crate) insecure_no_auth: Option<String>,

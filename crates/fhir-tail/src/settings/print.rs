@@ -19,6 +19,7 @@ impl Settings {
         }
         self.line(&mut out, "listen", &list(&self.listen));
         self.line(&mut out, "public-url", &list(&self.public_urls));
+        self.line(&mut out, "fhir-base-url", &list(&self.fhir_base_urls));
         self.line(&mut out, "insecure-no-auth", &self.insecure_no_auth);
         self.line(&mut out, "max-streams", &self.max_streams);
         self.line(&mut out, "max-streams-per-address", &self.max_streams_per_address());

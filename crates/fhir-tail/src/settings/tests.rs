@@ -106,12 +106,20 @@ fn an_empty_variable_is_not_set() {
 fn the_file_takes_numbers_truth_and_lists() {
     let (_file, common) = with_file(
         "listen = '0.0.0.0:0'\ninsecure-no-auth = true\nmax-streams = 7\n\
-         public-url = ['https://a.example', 'https://b.example/']\n",
+         public-url = ['https://a.example', 'https://b.example/']\n\
+         fhir-base-url = ['https://EHR.example/r4/', 'http://old.example']\n",
     );
     let settings = read(common, ServeOptions::default(), &nobody());
     assert!(settings.insecure_no_auth);
     assert_eq!(settings.max_streams, 7);
     assert_eq!(public(&settings), ["https://a.example", "https://b.example"]);
+    let bases = settings.base_urls();
+    for base in
+        ["https://EHR.example/r4", "http://old.example", "https://a.example/fhir", "https://b.example/fhir"]
+    {
+        assert!(bases.resolve(&format!("{base}/Patient/1")).is_some(), "{base}");
+    }
+    assert!(bases.resolve("https://a.example/Patient/1").is_none());
 }
 
 #[test]
@@ -133,6 +141,7 @@ fn all_problems_are_reported_together_with_their_places() {
         follow: FollowOptions { slot: Some("No-Slot".to_owned()), ..FollowOptions::default() },
         listen: vec!["8080".to_owned()],
         public_url: vec!["ftp://x".to_owned()],
+        fhir_base_url: vec!["ehr.example/fhir".to_owned(), "https://x/?y".to_owned()],
         ..ServeOptions::default()
     };
     let found = problems(common, serve, &environment);
@@ -145,11 +154,13 @@ fn all_problems_are_reported_together_with_their_places() {
         "--slot: 'No-Slot' cannot name a replication slot".to_owned(),
         "--listen: '8080' is not an address with a port".to_owned(),
         "--public-url: 'ftp://x' is not a public URL".to_owned(),
+        "--fhir-base-url: 'ehr.example/fhir' is not a FHIR base URL".to_owned(),
+        "--fhir-base-url: 'https://x/?y' is not a FHIR base URL".to_owned(),
         "FHIR_TAIL_MAX_STREAMS: '0' is not a whole number above 0".to_owned(),
     ] {
         assert!(found.iter().any(|problem| problem.starts_with(&beginning)), "{beginning}\nin {found:#?}");
     }
-    assert_eq!(found.len(), 8, "{found:#?}");
+    assert_eq!(found.len(), 10, "{found:#?}");
 }
 
 #[test]
@@ -232,6 +243,7 @@ fn what_is_printed_can_be_given_back() {
     let serve = ServeOptions {
         follow: FollowOptions { retention_bytes: Some("3GiB".to_owned()), ..FollowOptions::default() },
         public_url: vec!["https://a.example".to_owned()],
+        fhir_base_url: vec!["https://EHR.example/r4".to_owned()],
         ..ServeOptions::default()
     };
     let first = read(CommonOptions::default(), serve, &nobody()).effective();

@@ -84,6 +84,17 @@ pub(super) fn identifier(text: &str) -> Result<String, String> {
     }
 }
 
+/// Kept as it is written, because references are compared with it as text.
+pub(super) fn fhir_base_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.starts_with('/') && !rest.contains(['?', '#', ' ']) => {
+            Ok(text.trim_end_matches('/').to_owned())
+        }
+        _ => Err(format!("'{text}' is not a FHIR base URL: give it as https://host/path")),
+    }
+}
+
 pub(super) fn log_level(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::builder().parse(text) {
         Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
