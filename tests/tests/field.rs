@@ -91,7 +91,7 @@ async fn asynchronous_commit_that_a_crash_takes_is_not_told(context: Context) ->
     let mut live = site.live(Subscribe::all(Client::Raw)).await?;
     let (mut round, mut lost) = (0, 0);
     while lost < LOST {
-        ensure!(round < 40, "a crash has taken {lost} commits in {round} rounds");
+        ensure!(round < 20, "a crash has taken {lost} commits in {round} rounds");
         round += 1;
         let (id, end) = (format!("seen-{round}"), format!("end-{round}"));
         let address = site.server.address();
@@ -99,10 +99,18 @@ async fn asynchronous_commit_that_a_crash_takes_is_not_told(context: Context) ->
         let other = site.cluster.connect().await?;
         site.sql.batch_execute("set synchronous_commit = off").await?;
         replay.connect(site.server.listening()?).await?;
+        // Each mark that the service takes brings to disk what is there. On a busy machine one may always come between.
+        let stands_still = round > 10;
+        if stands_still {
+            site.server.freeze()?;
+        }
         put(&site.sql, "Patient", &id, 1).await?;
         let is_there = "select count(*) from fhir.resource where id = $1";
         ensure!(other.query_one(is_there, &[&id]).await?.try_get::<_, i64>(0)? == 1, "nobody sees it");
         site.cluster.stop_immediate().await?;
+        if stands_still {
+            site.server.thaw()?;
+        }
         drop(other);
         site.cluster.start_again().await?;
         site.sql = site.cluster.connect().await?;
