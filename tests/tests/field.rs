@@ -35,7 +35,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Why a test is ignored that mounts a disk.
-fn not_root() -> Option<String> {
+pub(crate) fn not_root() -> Option<String> {
     (!nix::unistd::Uid::effective().is_root()).then(|| "only root may mount a disk".to_owned())
 }
 
@@ -192,7 +192,7 @@ async fn full_journal_disk_and_a_kill_lose_nothing(context: Context) -> Result<(
 }
 
 /// Writes until the journal's disk, which is nearly full, is full; so many times 200 patients.
-async fn until_the_journal_fails(site: &Site) -> Result<usize> {
+pub(crate) async fn until_the_journal_fails(site: &Site) -> Result<usize> {
     let mut written = 0;
     until("the journal to fail", SOON, || {
         written += 1;

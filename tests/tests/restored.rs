@@ -1,19 +1,23 @@
 //! Database and journal are put back from copies of one moment, and overtake what was lost: the clients' ids look as if
 //! nothing had happened, and are recognised all the same. And `fhir-tail restored`, for who knows that he has restored.
 
+use crate::field::{not_root, until_the_journal_fails};
 use crate::forks::is_corrected;
 use anyhow::{Context as _, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tests::{Binary, Case, Client, Context, Reader, SOON, Site, Subscribe, cases, put, until};
+use tests::{Binary, Case, Client, Context, Disk, Reader, SOON, Site, Subscribe, cases, put, until};
 
 pub(crate) fn cases() -> Vec<Case> {
-    cases![
+    let cases = cases![
         each both_restored_from_a_snapshot_of_a_running_machine,
         each both_restored_from_a_copy_of_a_stopped_machine,
         once the_journal_alone_restored_from_an_old_copy,
         once restored_is_told_by_an_operator,
-    ]
+    ];
+    let mut on_a_disk = cases![once the_database_alone_restored_after_a_kill_before_the_journal_was_written];
+    on_a_disk.iter_mut().for_each(|case| case.skip = not_root);
+    [cases, on_a_disk].concat()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -88,6 +92,25 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The database's copy takes its place and is written to until it has passed all that was lost.
+async fn restore_database(site: &mut Site) -> Result<()> {
+    let reached = "select pg_current_wal_insert_lsn()::text";
+    let reached: String = site.sql.query_one(reached, &[]).await?.try_get(0)?;
+    site.cluster.become_copy("copy").await?;
+    site.cluster.start_again().await?;
+    site.sql = site.cluster.connect().await?;
+    for number in 0.. {
+        // Changes among all else: some of them may lie where there were others.
+        put(&site.sql, "Patient", "new", number).await?;
+        let passed = "select pg_current_wal_flush_lsn() > ($1::text)::pg_lsn";
+        if site.sql.query_one(passed, &[&reached]).await?.try_get(0)? {
+            break;
+        }
+    }
+    put(&site.sql, "Patient", "new", -1).await?;
+    Ok(())
+}
+
 impl Copied {
     /// The service is killed, and the journal's copy takes the journal's place.
     async fn restore_journal(&mut self) -> Result<()> {
@@ -96,32 +119,12 @@ impl Copied {
         std::fs::remove_dir_all(&self.data)?;
         std::fs::rename(&self.saved, &self.data).context("the journal's copy")
     }
-
-    /// The database's copy takes its place and is written to until it has passed all that was lost.
-    async fn restore_database(&mut self) -> Result<()> {
-        let site = &mut self.site;
-        let reached = "select pg_current_wal_insert_lsn()::text";
-        let reached: String = site.sql.query_one(reached, &[]).await?.try_get(0)?;
-        site.cluster.become_copy("copy").await?;
-        site.cluster.start_again().await?;
-        site.sql = site.cluster.connect().await?;
-        for number in 0.. {
-            // Changes among all else: some of them may lie where there were others.
-            put(&site.sql, "Patient", "new", number).await?;
-            let passed = "select pg_current_wal_flush_lsn() > ($1::text)::pg_lsn";
-            if site.sql.query_one(passed, &[&reached]).await?.try_get(0)? {
-                break;
-            }
-        }
-        put(&site.sql, "Patient", "new", -1).await?;
-        Ok(())
-    }
 }
 
 async fn both(context: &Context, taken: Taken) -> Result<()> {
     let mut copied = copied(context, taken).await?;
     copied.restore_journal().await?;
-    copied.restore_database().await?;
+    restore_database(&mut copied.site).await?;
     let Copied { mut site, mut early, mut late, .. } = copied;
     site.server.start().await?;
     is_corrected(&site, &mut late).await?;
@@ -166,6 +169,38 @@ async fn the_journal_alone_restored_from_an_old_copy(context: Context) -> Result
         ensure!(reader.noticed(told) && !reader.noticed(other), "{}", reader.tail());
     }
     Ok(())
+}
+
+/// Neither the journal nor the database has what was lost: only the ids of the clients who heard of it live.
+async fn the_database_alone_restored_after_a_kill_before_the_journal_was_written(
+    context: Context,
+) -> Result<()> {
+    let data = context.directory().join("data");
+    let disk = Disk::mount(&data)?.context("root may not mount a disk here")?;
+    let mut site = Site::start(&context).await?;
+    let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
+    site.put("Patient", "changed").await?;
+    reader.hear("what is kept", SOON, |reader| reader.heard_of("changed")).await?;
+    disk.fill()?;
+    until_the_journal_fails(&site).await?;
+    // The journal lacks the last of what was written, and so what comes after it, too.
+    site.server.freeze()?;
+    site.cluster.snapshot("copy").await?;
+    site.sql = site.cluster.connect().await?;
+    let copied = "select (pg_current_wal_insert_lsn() - '0/0')::float8";
+    let copied: f64 = site.sql.query_one(copied, &[]).await?.try_get(0)?;
+    site.server.thaw()?;
+    for id in ["changed", "lost"] {
+        site.put("Patient", id).await?;
+    }
+    reader.hear("what is lost", SOON, |reader| reader.heard_of("lost")).await?;
+    ensure!(site.metric("fhir_tail_durable_lsn").await? <= copied, "the journal has it");
+    site.server.kill().await?;
+    reader.cut();
+    disk.free()?;
+    restore_database(&mut site).await?;
+    site.server.start().await?;
+    is_corrected(&site, &mut reader).await
 }
 
 async fn restored_is_told_by_an_operator(context: Context) -> Result<()> {
