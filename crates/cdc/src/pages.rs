@@ -29,10 +29,11 @@ use tokio_postgres::{Client, Row, RowStream};
 
 /// A page has at most this many rows.
 pub(crate) const ROWS: usize = 1_000;
-/// Of fewer patients their rows are looked for one by one, ...
+/// Of fewer patients their rows are always looked for by the index, ...
 const MANY: usize = 64;
-/// ... and of more if there are more than so many times as many.
-const SHARE: usize = 8;
+/// ... and of more if so many times as many are stored. Each page looks for all keys of its patients, which took 0.8 ms for
+/// each of them; to read everybody's rows took 4 us each.
+const SHARE: usize = 24;
 /// How long one page may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
