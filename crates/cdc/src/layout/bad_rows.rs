@@ -67,6 +67,16 @@ impl Reason {
         if encoding.is_utf8() { Self::NotUtf8(column) } else { Self::Undefined(column) }
     }
 
+    /// A column whose text is ASCII is none.
+    pub(crate) fn no_key(encoding: &Encoding, column: &'static str) -> Self {
+        match (encoding.is_utf8(), column) {
+            (true, _) => Self::NotUtf8(column),
+            (false, "resource_type") => Self::UnknownType,
+            (false, "id") => fhir::BadResource::InvalidId.into(),
+            (false, _) => Self::Unreadable(column),
+        }
+    }
+
     /// Whether no row with this key can be streamed, whatever else it has.
     fn lies_in_the_key(&self) -> bool {
         matches!(
@@ -74,7 +84,6 @@ impl Reason {
             Self::UnknownType
                 | Self::Resource(fhir::BadResource::InvalidId)
                 | Self::NotUtf8("resource_type" | "id")
-                | Self::Undefined("resource_type" | "id")
         )
     }
 }

@@ -309,19 +309,23 @@ fn change(
             None => Err(Reason::Missing(name)),
         }
     };
-    let read =
-        |which: usize| encoding.decode(text(which)?).ok_or_else(|| Reason::no_text(encoding, COLUMNS[which]));
-    let resource_type = read(0)?.parse().map_err(|_| Reason::UnknownType)?;
-    let id = read(1)?;
+    // Those that are ASCII in every encoding, if they are what they should be.
+    let plain = |which: usize| {
+        std::str::from_utf8(text(which)?).map_err(|_| Reason::no_key(encoding, COLUMNS[which]))
+    };
+    let resource_type = plain(0)?.parse().map_err(|_| Reason::UnknownType)?;
     let last_updated = timestamptz::parse(text(3)?).ok_or(Reason::Unreadable(COLUMNS[3]))?;
     let columns = fhir::Columns {
         resource_type,
-        id: &id,
-        version_id: read(2)?.parse().map_err(|_| Reason::Unreadable(COLUMNS[2]))?,
+        id: plain(1)?,
+        version_id: plain(2)?.parse().map_err(|_| Reason::Unreadable(COLUMNS[2]))?,
         last_updated,
     };
     let patients = match table.kind {
-        Kind::Upsert => fhir::write_resource_with_patients(read(4)?.as_bytes(), &columns, bases, room)?,
+        Kind::Upsert => {
+            let content = encoding.decode(text(4)?).ok_or_else(|| Reason::no_text(encoding, COLUMNS[4]))?;
+            fhir::write_resource_with_patients(content.as_bytes(), &columns, bases, room)?
+        }
         Kind::Deletion => {
             fhir::write_deletion(&columns, room)?;
             Patients::none()

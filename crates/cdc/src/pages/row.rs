@@ -57,12 +57,7 @@ impl<'a> Found<'a> {
         if last_updated < Instant::YEAR_ONE {
             return Err(Reason::Unreadable("last_updated"));
         }
-        let id = match self.encoding.decode(self.id) {
-            Some(Cow::Borrowed(id)) => id,
-            // Text, but not ASCII.
-            Some(Cow::Owned(_)) => return Err(fhir::BadResource::InvalidId.into()),
-            None => return Err(Reason::no_text(self.encoding, "id")),
-        };
+        let id = std::str::from_utf8(self.id).map_err(|_| Reason::no_key(self.encoding, "id"))?;
         let version_id = self.version_id.ok_or(Reason::Null("version_id"))?;
         Ok(Columns { resource_type, id, version_id, last_updated })
     }
