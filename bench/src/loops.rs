@@ -292,6 +292,7 @@ fn batch(contents: &[Bytes], resource_type: ResourceType, lsn: u64, size: u64) -
         patients: Patients::none(),
         before: Before::Nothing,
         group_before: None,
+        tick: None,
         data: data.clone(),
     };
     Batch {

@@ -77,11 +77,29 @@ pub struct Change {
     pub before: Before,
     /// What it was before, of a Group: its members can be told only by that.
     pub group_before: Option<Bytes>,
+    /// No resource has changed: a tick, by which all agree what time it is at its place. Nobody is told of it.
+    pub tick: Option<Instant>,
     /// One line of JSON without CR or LF, ready to be sent.
     pub data: Bytes,
 }
 
 impl Change {
+    /// From its place on it is this time.
+    pub fn tick(position: Position, time: Instant) -> Self {
+        Self {
+            position,
+            // It is in no table, so it is on the feed's side of every mark.
+            stamp: Instant::MIN,
+            resource_type: ResourceType::GROUP,
+            kind: Kind::Upsert,
+            patients: Patients::none(),
+            before: Before::Nothing,
+            group_before: None,
+            tick: Some(time),
+            data: Bytes::new(),
+        }
+    }
+
     /// The id of the resource that changed.
     pub(crate) fn id(&self) -> Option<&str> {
         match self.kind {

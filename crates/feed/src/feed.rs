@@ -3,7 +3,7 @@
 use crate::budget::Budget;
 use crate::framed::Spare;
 use crate::freshness::Freshness;
-use crate::group::{GroupNow, MemberSets, group_now};
+use crate::group::{GroupNow, MemberSets, group_now, keep_time};
 use crate::hub::Hub;
 use crate::journal::{Durable, Journal, PastRuns, Retention, Segments, State, Writer, ended};
 use crate::publisher::Publisher;
@@ -271,6 +271,7 @@ impl Feed {
             follows: watch::Sender::new(true),
         });
         tokio::spawn(keep_fresh(Arc::downgrade(&shared)));
+        tokio::spawn(keep_time(Arc::downgrade(&shared)));
         let writer = Writer::start(
             journal,
             (state.clone(), failed),

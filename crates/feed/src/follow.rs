@@ -318,10 +318,14 @@ impl<'a> Follow<'a> {
         };
         match self.ids.phase {
             Phase::Plain | Phase::Split(_) if members.patients != judge.send => return Err(Ended::Moves),
-            Phase::Plain | Phase::Split(_) => judge.groups = members.groups,
+            Phase::Plain | Phase::Split(_) => {
+                judge.groups = members.groups;
+                judge.has_periods = members.next.is_some();
+            }
             Phase::Moving { .. } | Phase::Fading { .. } => {
                 judge.send = Arc::new(judge.send.and(&members.patients));
                 judge.groups = Arc::new(judge.groups.union(&members.groups).cloned().collect());
+                judge.has_periods |= members.next.is_some();
             }
         }
         judge.heeded = change;

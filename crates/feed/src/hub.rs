@@ -86,6 +86,8 @@ struct Inner {
     routes: Routes,
     /// Where each Group changed last, since the service started.
     groups: HashMap<Box<str>, Position>,
+    /// The last tick, since the service started.
+    ticked: Position,
     /// Channels that the batch in hand concerns.
     touched: Vec<usize>,
     /// What was sent and may not have been taken yet, oldest first.
@@ -174,6 +176,7 @@ impl Hub {
             free: Vec::new(),
             routes: Routes::new(),
             groups: HashMap::new(),
+            ticked: Position::ZERO,
             touched: Vec::new(),
             sent: VecDeque::new(),
             sweep_at: SWEEP_AT,
@@ -215,6 +218,7 @@ impl Hub {
         inner.free.clear();
         inner.routes = Routes::new();
         inner.groups.clear();
+        inner.ticked = Position::ZERO;
     }
 
     /// Publishes a batch, whose changes all lie beyond the head, and returns what its ids carry.
@@ -333,7 +337,8 @@ impl Hub {
         let mut inner = self.inner.lock();
         if let Judge::Members(members) = judge {
             let changed = |id: &str| inner.groups.get(id).is_some_and(|last| *last > as_of);
-            if members.groups.iter().any(|id| changed(id)) {
+            let ticked = members.has_periods && inner.ticked > as_of;
+            if ticked || members.groups.iter().any(|id| changed(id)) {
                 return Err(inner.head);
             }
         }
@@ -391,9 +396,14 @@ impl Inner {
 
     /// Which channels a batch concerns, and with which changes; and what tells of those that make a resource leave a scope.
     fn match_channels(&mut self, batch: &Batch) -> Removals {
-        let Self { routes, slots, touched, groups, .. } = self;
+        let Self { routes, slots, touched, groups, ticked, .. } = self;
         let (mut removals, mut blind) = (Removals::default(), Vec::new());
         for (index, change) in batch.changes.iter().enumerate() {
+            if change.tick.is_some() {
+                *ticked = change.position;
+                blind.extend(routes.with_periods());
+                continue;
+            }
             if change.resource_type == ResourceType::GROUP
                 && let Some(id) = change.id()
             {

@@ -32,6 +32,8 @@ pub(crate) struct ByMembers {
     pub(crate) groups: Arc<BTreeSet<Box<str>>>,
     /// ... unless they lie at or before this, which has been looked at.
     pub(crate) heeded: Position,
+    /// Whether the members may change with the time, too.
+    pub(crate) has_periods: bool,
 }
 
 impl ByMembers {
@@ -43,6 +45,7 @@ impl ByMembers {
             had: members.patients.clone(),
             groups: members.groups.clone(),
             heeded: at,
+            has_periods: members.next.is_some(),
         }
     }
 
@@ -105,7 +108,7 @@ impl Judge {
     /// The same of an entry.
     pub(crate) fn entry(&self, entry: &Entry<'_>) -> Result<Option<Verdict>, JournalError> {
         let filter = self.filter();
-        if !filter.matches(entry.resource_type) {
+        if entry.is_tick || !filter.matches(entry.resource_type) {
             return Ok(Some(Verdict::Nothing));
         }
         if !filter.is_scoped() {
@@ -127,7 +130,10 @@ impl Judge {
             Self::Members(members) => {
                 entry.resource_type == ResourceType::GROUP
                     && entry.position > members.heeded
-                    && entry.id().is_none_or(|id| members.groups.contains(id))
+                    && match entry.is_tick {
+                        true => members.has_periods,
+                        false => entry.id().is_none_or(|id| members.groups.contains(id)),
+                    }
             }
         }
     }

@@ -25,6 +25,7 @@ pub(crate) struct Routes {
 struct OfMembers {
     patients: Arc<PatientSet>,
     groups: Arc<BTreeSet<Box<str>>>,
+    has_periods: bool,
     channels: Vec<usize>,
 }
 
@@ -68,10 +69,12 @@ impl Routes {
             Some(of) => {
                 of.channels.push(channel);
                 of.groups = Arc::new(of.groups.union(&members.groups).cloned().collect());
+                of.has_periods |= members.has_periods;
             }
             None => self.by_members.push(OfMembers {
                 patients: members.send.clone(),
                 groups: members.groups.clone(),
+                has_periods: members.has_periods,
                 channels: vec![channel],
             }),
         }
@@ -110,6 +113,11 @@ impl Routes {
     pub(crate) fn of_group(&self, id: &str) -> impl Iterator<Item = usize> {
         let concerned = move |of: &&OfMembers| of.groups.contains(id);
         self.by_members.iter().filter(concerned).flat_map(|of| of.channels.iter().copied())
+    }
+
+    /// The channels whose members may change with the time.
+    pub(crate) fn with_periods(&self) -> impl Iterator<Item = usize> {
+        self.by_members.iter().filter(|of| of.has_periods).flat_map(|of| of.channels.iter().copied())
     }
 
     /// Calls `concerned` with each channel that the change may concern: some more than once, one after the other for a change.

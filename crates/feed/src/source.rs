@@ -179,6 +179,11 @@ pub trait Source: Send + Sync + 'static {
         Box::pin(async { Ok(None) })
     }
 
+    /// Writes a tick, which comes back with the log. On return it has been committed.
+    fn tick(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Those of these patients who are stored.
     fn stored(&self, patients: Patients) -> Answer<'_, Patients> {
         Box::pin(async { Ok(patients) })

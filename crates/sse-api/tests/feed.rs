@@ -88,6 +88,7 @@ fn patient(id: &str, lsn: u64) -> Batch {
         patients: Patients::none(),
         before: Before::Nothing,
         group_before: None,
+        tick: None,
         data: format!(r#"{{"resourceType":"Patient","id":"{id}"}}"#).into(),
     };
     let transaction = Transaction { commit_lsn, xid: 1, commit_time: stamp };

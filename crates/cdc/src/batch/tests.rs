@@ -26,6 +26,7 @@ impl Layout for Repeat {
                 patients: Patients::none(),
                 before: Before::Nothing,
                 group_before: None,
+                tick: None,
                 data: Bytes::copy_from_slice(&[0; 1_000]),
             });
         }

@@ -215,6 +215,7 @@ impl Layout for Native {
                 patients,
                 before,
                 group_before,
+                tick: None,
                 data: if self.room.len() > KEPT_ROOM {
                     std::mem::take(&mut self.room).into()
                 } else {

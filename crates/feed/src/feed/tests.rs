@@ -77,6 +77,14 @@ impl Journal for Failing {
         self.journal.group_after(id, after)
     }
 
+    fn tick_at(&self, at: Position) -> Result<Option<Instant>, JournalError> {
+        self.journal.tick_at(at)
+    }
+
+    fn tick_after(&self, after: Position) -> Result<Option<Position>, JournalError> {
+        self.journal.tick_after(after)
+    }
+
     fn seek(&self, mark: Mark) -> Result<Option<Anchor>, JournalError> {
         self.journal.seek(mark)
     }
@@ -169,6 +177,7 @@ fn batch(lsn: u64) -> Batch {
             patients: Patients::none(),
             before: Before::Nothing,
             group_before: None,
+            tick: None,
             data,
         }],
         transactions: vec![Transaction { commit_lsn, xid: 1, commit_time: stamp }],

@@ -31,9 +31,6 @@ impl From<SourceError> for NoMembers {
     }
 }
 
-/// Who is a member would have to be told by a clock that all share.
-pub(crate) const PERIODS: &str = "a Group has members for a period, which is not supported yet";
-
 /// Asks for the members of one Group.
 pub(crate) struct AsOf<'a> {
     pub(crate) shared: &'a Arc<Shared>,
@@ -49,6 +46,9 @@ impl AsOf<'_> {
     pub(crate) async fn members(&self, at: Position) -> Result<Members, NoMembers> {
         let (mut groups, mut patients) = (BTreeSet::new(), PatientSet::default());
         let mut found: Vec<Box<str>> = vec![self.id.into()];
+        // Before the first tick nobody has begun to be a member.
+        let time = self.journal(at, move |journal| journal.tick_at(at)).await?.unwrap_or(Instant::MIN);
+        let mut next = None;
         while let Some(id) = found.pop() {
             if !groups.insert(id.clone()) {
                 continue;
@@ -73,13 +73,15 @@ impl AsOf<'_> {
                     }
                 }
             };
-            patients.add(
-                read.members_at(Instant::MIN).filter(|id| self.only.is_none_or(|only| only.contains(id))),
-            );
+            if read.has_periods() {
+                let later = read.next_change_after(time).unwrap_or(Instant::MAX);
+                next = Some(next.map_or(later, |next: Instant| next.min(later)));
+            }
+            patients.add(read.members_at(time).filter(|id| self.only.is_none_or(|only| only.contains(id))));
             found.extend(read.nested().map(Box::from));
         }
-        let patients = self.shared.member_sets.share(self.id, patients);
-        Ok(Members { patients, groups: Arc::new(groups) })
+        let patients = self.shared.member_sets.share(self.id, patients, next);
+        Ok(Members { patients, groups: Arc::new(groups), next })
     }
 
     /// The Group itself at a position, as it is streamed.
@@ -92,7 +94,7 @@ impl AsOf<'_> {
         let mut members = self.members(from).await?;
         let mut all = PatientSet::clone(&members.patients);
         let mut at = from;
-        while let Some(next) = self.next_change(&members.groups, at, to).await? {
+        while let Some(next) = self.next_change(&members, at, to).await? {
             members = self.members(next).await?;
             all = all.and(&members.patients);
             at = next;
@@ -100,16 +102,16 @@ impl AsOf<'_> {
         Ok(all)
     }
 
-    /// The first change of one of the Groups after a position, up to another.
+    /// The first change of one of the Groups, or of the time if that matters, after a position, up to another.
     async fn next_change(
         &self,
-        groups: &Arc<BTreeSet<Box<str>>>,
+        members: &Members,
         after: Position,
         until: Position,
     ) -> Result<Option<Position>, NoMembers> {
-        let groups = groups.clone();
+        let (groups, has_periods) = (members.groups.clone(), members.next.is_some());
         self.journal(after, move |journal| {
-            let mut next: Option<Position> = None;
+            let mut next = if has_periods { journal.tick_after(after)? } else { None };
             for id in groups.iter() {
                 let change = journal.group_after(id, after)?.map(|change| change.position);
                 next = next.into_iter().chain(change).min();

@@ -1,6 +1,6 @@
 //! Who is a member of a Group.
 
-use fhir::Patients;
+use fhir::{Instant, Patients};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -15,6 +15,8 @@ pub(crate) struct Members {
     pub(crate) patients: Arc<PatientSet>,
     /// The Group and those that are nested in it, whether they are stored or not: their changes may change the members.
     pub(crate) groups: Arc<BTreeSet<Box<str>>>,
+    /// When a period begins or ends next; the end of all time if somebody is a member for a period that is over.
+    pub(crate) next: Option<Instant>,
 }
 
 impl PatientSet {
@@ -61,22 +63,37 @@ impl PatientSet {
 
 /// The sets of members that are in use, by Group: all who follow a Group share them.
 #[derive(Default)]
-pub(crate) struct MemberSets(Mutex<HashMap<Box<str>, Vec<Weak<PatientSet>>>>);
+pub(crate) struct MemberSets(Mutex<HashMap<Box<str>, Vec<Used>>>);
+
+/// One that is in use.
+struct Used {
+    set: Weak<PatientSet>,
+    /// See [`Members::next`].
+    next: Option<Instant>,
+}
 
 impl MemberSets {
     /// The set that is equal to this one and in use, or this one.
-    pub(crate) fn share(&self, group: &str, set: PatientSet) -> Arc<PatientSet> {
+    pub(crate) fn share(&self, group: &str, set: PatientSet, next: Option<Instant>) -> Arc<PatientSet> {
+        let known: Vec<_> =
+            self.0.lock().get(group).into_iter().flatten().filter_map(|used| used.set.upgrade()).collect();
         // Compared without the lock: there may be a hundred thousand members.
-        let used: Vec<_> = self.0.lock().get(group).into_iter().flatten().filter_map(Weak::upgrade).collect();
-        if let Some(same) = used.into_iter().find(|used| **used == set) {
-            return same;
-        }
-        let set = Arc::new(set);
+        let set = known.into_iter().find(|known| **known == set).unwrap_or_else(|| Arc::new(set));
         let mut sets = self.0.lock();
         let used = sets.entry(group.into()).or_default();
-        used.retain(|set| set.strong_count() > 0);
-        used.push(Arc::downgrade(&set));
-        sets.retain(|_, used| used.iter().any(|set| set.strong_count() > 0));
+        used.retain(|other| {
+            other.set.strong_count() > 0 && !std::ptr::eq(other.set.as_ptr(), &raw const *set)
+        });
+        used.push(Used { set: Arc::downgrade(&set), next });
+        sets.retain(|_, used| used.iter().any(|used| used.set.strong_count() > 0));
         set
+    }
+
+    /// The newest moment up to this time at which somebody has come to be a member, or has ceased to be, which somebody who
+    /// follows may not know of.
+    pub(crate) fn due(&self, time: Instant) -> Option<Instant> {
+        let sets = self.0.lock();
+        let used = sets.values().flatten().filter(|used| used.set.strong_count() > 0);
+        used.filter_map(|used| used.next).filter(|next| *next <= time).max()
     }
 }

@@ -10,5 +10,5 @@ mod transition;
 pub(crate) use as_of::{AsOf, NoMembers};
 pub(crate) use members::{MemberSets, Members, PatientSet};
 pub use now::GroupNow;
-pub(crate) use now::group_now;
+pub(crate) use now::{group_now, keep_time};
 pub(crate) use stream::GroupStream;

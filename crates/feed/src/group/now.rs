@@ -1,9 +1,15 @@
 //! A Group as it is in the tables now: whether a stream of its members can begin.
 
-use super::as_of::PERIODS;
+use crate::feed::Shared;
 use crate::{Source, SourceError};
-use fhir::{BaseUrls, GroupContent, Patients};
+use fhir::{BaseUrls, GroupContent, Instant, Patients};
 use std::collections::BTreeSet;
+use std::sync::Weak;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How often it is looked whether a period has begun or ended.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What a Group is at the moment.
 #[derive(Clone, Debug)]
@@ -22,6 +28,8 @@ pub(crate) async fn group_now(
     bases: &BaseUrls,
     id: &str,
 ) -> Result<GroupNow, SourceError> {
+    // By our own clock: who joins or leaves at this very moment may be told either.
+    let now = now();
     let (mut seen, mut members) = (BTreeSet::new(), Vec::new());
     let mut found: Vec<Box<str>> = vec![id.into()];
     while let Some(next) = found.pop() {
@@ -36,9 +44,8 @@ pub(crate) async fn group_now(
             continue;
         };
         match GroupContent::read(&content, bases) {
-            Ok(read) if read.has_periods() => return Ok(GroupNow::Uninterpretable(PERIODS.into())),
             Ok(read) => {
-                members.extend(read.members_at(fhir::Instant::MIN).map(str::to_owned));
+                members.extend(read.members_at(now).map(str::to_owned));
                 found.extend(read.nested().map(Box::from));
             }
             Err(why) if root => return Ok(GroupNow::Uninterpretable(why.to_string())),
@@ -47,4 +54,54 @@ pub(crate) async fn group_now(
         }
     }
     Ok(GroupNow::Members(Patients::from_ids(members.iter().map(String::as_str))))
+}
+
+impl Shared {
+    /// Whether somebody is a member of the Group, or of one in it, for some time only.
+    pub(crate) async fn has_periods(&self, source: &dyn Source, id: &str) -> Result<bool, SourceError> {
+        let mut seen = BTreeSet::new();
+        let mut found: Vec<Box<str>> = vec![id.into()];
+        while let Some(next) = found.pop() {
+            if !seen.insert(next.clone()) {
+                continue;
+            }
+            let content = source.group(&next).await?;
+            let read = content.and_then(|content| GroupContent::read(&content, &self.base_urls).ok());
+            match read {
+                Some(read) if read.has_periods() => return Ok(true),
+                Some(read) => found.extend(read.nested().map(Box::from)),
+                None => {}
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Has ticks written when somebody comes to be a member, or ceases to be, for as long as there is a feed.
+pub(crate) async fn keep_time(shared: Weak<Shared>) {
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let Some(shared) = shared.upgrade() else { return };
+        let Some(due) = shared.member_sets.due(now()) else { continue };
+        // Who is behind will find the tick that there is.
+        let (journal, head) = (shared.journal.clone(), shared.durable.borrow().head.position);
+        let newest = tokio::task::spawn_blocking(move || journal.tick_at(head)).await;
+        if matches!(newest, Ok(Ok(Some(newest))) if newest >= due) {
+            continue;
+        }
+        let source = shared.source.borrow().clone();
+        if let Some(source) = source
+            && let Err(error) = source.tick().await
+        {
+            tracing::debug!(%error, "no tick could be written");
+        }
+    }
+}
+
+/// The time by our own clock.
+fn now() -> Instant {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Instant::from_unix_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
 }

@@ -181,6 +181,10 @@ impl<'a> GroupStream<'a> {
         let subscriber = self.subscriber;
         let source = subscriber.shared.source(&subscriber.out).await;
         persist(&subscriber.out, || source.knows_patients()).await?;
+        // So that the time is known of which its members are. It is one more record in the log, for each stream that begins.
+        if subscriber.shared.has_periods(&*source, self.id).await? {
+            persist(&subscriber.out, || source.tick()).await?;
+        }
         let (run, sample) = self.replay().first_mark(&*source).await?;
         let mark = sample.mark;
         if !subscriber.shared.paged(&subscriber.out, run, mark.l).await {

@@ -70,6 +70,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) stamp: Instant,
     pub(crate) resource_type: ResourceType,
     pub(crate) kind: Kind,
+    /// A tick, and no change of a resource.
+    pub(crate) is_tick: bool,
     patients: &'a [u8],
     before: Option<&'a [u8]>,
     before_known: bool,
@@ -115,6 +117,9 @@ const UPSERT: u8 = 0;
 const DELETION: u8 = 1;
 /// An upsert whose data is stored in parts. It stands alone in its block, which is that entry without its data.
 const LARGE_UPSERT: u8 = 2;
+
+/// A tick. Its data is the time, in microseconds.
+const TICK: u8 = 3;
 
 const BEFORE_NOTHING: u8 = 0;
 const BEFORE_PATIENTS: u8 = 1;
@@ -229,8 +234,9 @@ impl Block {
         let [before] = fields.take()?;
         let (len, patients, old) = (fields.u32()?, fields.u32()?, fields.u32()?);
         let in_parts = (kind == LARGE_UPSERT).then_some(u64::from(len));
+        let is_tick = kind == TICK;
         let kind = match kind {
-            UPSERT | LARGE_UPSERT => Kind::Upsert,
+            UPSERT | LARGE_UPSERT | TICK => Kind::Upsert,
             DELETION => Kind::Deletion,
             _ => return Err(JournalError::Corrupt("an entry's kind is unknown")),
         };
@@ -254,6 +260,7 @@ impl Block {
             stamp,
             resource_type,
             kind,
+            is_tick,
             patients,
             before,
             before_known,
@@ -298,9 +305,10 @@ impl BlockBuilder {
             change,
             transaction,
             commit_time,
-            match change.kind {
-                Kind::Upsert => UPSERT,
-                Kind::Deletion => DELETION,
+            match (change.tick, change.kind) {
+                (Some(_), _) => TICK,
+                (None, Kind::Upsert) => UPSERT,
+                (None, Kind::Deletion) => DELETION,
             },
         );
         self.entries.extend_from_slice(&change.data);

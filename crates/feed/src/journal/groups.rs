@@ -5,7 +5,7 @@ use super::block::write_position;
 use super::fields::Fields;
 use crate::{Before, Change, Kind, Position};
 use bytes::Bytes;
-use fhir::ResourceType;
+use fhir::{Instant, ResourceType};
 use lz4_flex::block::{compress_prepend_size, decompress_size_prepended};
 
 /// Begins the keys of changes of Groups: `g`, the length of the id and the id, the position.
@@ -32,7 +32,28 @@ pub(crate) enum GroupBefore {
     Unknown,
 }
 
-/// A change of a Group as it is stored: its key and its value.
+/// Begins the keys of ticks: `t`, the position. The value is the time.
+pub(super) const TICK: u8 = b't';
+
+/// The key of a tick at a position.
+pub(super) fn tick_key(position: Position) -> Vec<u8> {
+    let mut key = vec![TICK];
+    write_position(position, &mut key);
+    key
+}
+
+/// The place of a tick from its key.
+pub(super) fn tick_position(key: &[u8]) -> Result<Position, JournalError> {
+    Fields(key.get(1..).unwrap_or_default()).position()
+}
+
+/// The time of a tick from its stored form.
+pub(super) fn tick_time(value: &[u8]) -> Result<Instant, JournalError> {
+    let micros = value.try_into().map_err(|_| JournalError::Corrupt("a tick cannot be read"))?;
+    Ok(Instant::from_unix_micros(i64::from_be_bytes(micros)))
+}
+
+/// A change of a Group, or a tick, as it is stored: its key and its value.
 #[derive(Clone, Debug)]
 pub(crate) struct PackedGroup {
     pub(super) key: Vec<u8>,
@@ -60,8 +81,12 @@ pub(super) fn key(id: &str, position: Position) -> Vec<u8> {
 }
 
 impl PackedGroup {
-    /// Of a change; `None` if it is no Group's.
+    /// Of a change; `None` if it is no Group's, and no tick.
     pub(super) fn of(change: &Change) -> Option<Self> {
+        if let Some(time) = change.tick {
+            let value = time.unix_micros().to_be_bytes().to_vec();
+            return Some(Self { key: tick_key(change.position), value });
+        }
         if change.resource_type != ResourceType::GROUP {
             return None;
         }

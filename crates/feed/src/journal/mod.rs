@@ -22,6 +22,7 @@ pub(crate) use state::{Floor, State};
 pub(crate) use writer::{Durable, Publish, Stopped, Writer};
 
 use crate::{Anchor, Mark, Position};
+use fhir::Instant;
 
 /// Why the journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,12 @@ pub(crate) trait Journal: Send + Sync + 'static {
 
     /// The oldest change of a Group after a position that is kept.
     fn group_after(&self, id: &str, after: Position) -> Result<Option<GroupChange>, JournalError>;
+
+    /// The time of the newest tick at or before a position; `None` if there never was one.
+    fn tick_at(&self, at: Position) -> Result<Option<Instant>, JournalError>;
+
+    /// The place of the oldest tick after a position.
+    fn tick_after(&self, after: Position) -> Result<Option<Position>, JournalError>;
 
     /// The anchor before the first block that holds an entry on the feed's side of a mark; `None` if
     /// there is none.

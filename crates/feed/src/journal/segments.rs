@@ -450,6 +450,29 @@ impl Journal for Segments {
         })
     }
 
+    fn tick_at(&self, at: Position) -> Result<Option<Instant>, JournalError> {
+        self.with(|open| {
+            // What was dropped is in the state.
+            let dropped = read_state(&open.state)?.and_then(|state| state.tick);
+            let segments = open.segments.read().clone();
+            let range = groups::tick_key(Position::ZERO)..=groups::tick_key(at);
+            let newest = |segment: &Arc<Segment>| segment.keyspace.range(range.clone()).next_back();
+            match segments.iter().rev().find_map(newest) {
+                Some(guard) => groups::tick_time(&guard.value()?).map(Some),
+                None => Ok(dropped),
+            }
+        })
+    }
+
+    fn tick_after(&self, after: Position) -> Result<Option<Position>, JournalError> {
+        self.with(|open| {
+            let segments = open.segments.read().clone();
+            let range = (Bound::Excluded(groups::tick_key(after)), Bound::Excluded(vec![groups::TICK + 1]));
+            let oldest = |segment: &Arc<Segment>| segment.keyspace.range(range.clone()).next();
+            segments.iter().find_map(oldest).map(|guard| groups::tick_position(&guard.key()?)).transpose()
+        })
+    }
+
     fn seek(&self, mark: Mark) -> Result<Option<Anchor>, JournalError> {
         self.with(|open| {
             let segments = open.segments.read().clone();
@@ -472,6 +495,10 @@ impl Journal for Segments {
             while let Some((oldest, floor)) = open.beyond(retention, state.mark.map(|mark| mark.w)) {
                 // The state first: a reader must never take a gap for the beginning.
                 state.floor = floor;
+                let ticks = groups::tick_key(Position::ZERO)..vec![groups::TICK + 1];
+                if let Some(newest) = oldest.keyspace.range(ticks).next_back() {
+                    state.tick = Some(groups::tick_time(&newest.value()?)?);
+                }
                 open.state.insert(STATE, encode_state(state)?)?;
                 open.database.persist(PersistMode::SyncAll)?;
                 open.segments.write().retain(|segment| segment.index != oldest.index);

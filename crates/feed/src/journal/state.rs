@@ -44,6 +44,8 @@ pub(crate) struct State {
     pub(crate) head_w: Instant,
     /// The greatest L of a mark that pages were read by.
     pub(crate) paged: Lsn,
+    /// The newest tick of what is no longer kept.
+    pub(crate) tick: Option<Instant>,
 }
 
 /// The form of the blocks that go with the state.
@@ -91,6 +93,7 @@ impl State {
             // No replay begins before W has passed it: whoever follows got what was stamped before.
             head_w: since,
             paged: start,
+            tick: None,
         }
     }
 
@@ -113,6 +116,7 @@ impl State {
             mark: self.mark.map(|mark| (mark.w.unix_micros(), mark.l.get())),
             head_w: self.head_w.unix_micros(),
             paged: self.paged.get(),
+            tick: self.tick.map(|tick| tick.unix_micros()),
         })
     }
 
@@ -168,6 +172,7 @@ impl State {
             mark: record.mark.map(|(w, l)| Mark { w: Instant::from_unix_micros(w), l: Lsn::new(l) }),
             head_w: Instant::from_unix_micros(record.head_w),
             paged: Lsn::new(record.paged),
+            tick: record.tick.map(Instant::from_unix_micros),
         }
     }
 }
@@ -197,6 +202,8 @@ struct Record {
     head_w: i64,
     #[serde(default)]
     paged: u64,
+    #[serde(default)]
+    tick: Option<i64>,
 }
 
 /// An epoch that has ended, in the form before this one.
@@ -228,6 +235,7 @@ mod tests {
         state.transaction =
             Some(Transaction { commit_lsn: Lsn::new(1), xid: 2, commit_time: Instant::from_unix_micros(3) });
         state.mark = Some(Mark { w: Instant::from_unix_micros(-1), l: Lsn::MAX });
+        state.tick = Some(Instant::from_unix_micros(4));
         assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
         assert!(State::decode(b"{}").is_err());
         let written = String::from_utf8(state.encode().unwrap()).unwrap();

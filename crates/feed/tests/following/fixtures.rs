@@ -105,6 +105,7 @@ pub(crate) fn batch(n: u64, resource_type: ResourceType) -> Batch {
         patients: Patients::none(),
         before: Before::Nothing,
         group_before: None,
+        tick: None,
         data: format!("{n} {}", "x".repeat(1000)).into(),
     };
     let xid = u32::try_from(n).unwrap();

@@ -80,6 +80,7 @@ fn change(lsn: u64, stamp: i64, resource_type: ResourceType, data: bytes::Bytes)
         patients: Patients::none(),
         before: Before::Patients(Patients::none()),
         group_before: None,
+        tick: None,
         data,
     }
 }

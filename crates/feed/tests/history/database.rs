@@ -30,20 +30,35 @@ pub(crate) struct Version {
     /// To whom the version before it belonged, if that was there.
     pub(crate) before: Option<Patients>,
     /// Of a Group: its members, and the Groups that are nested in it.
-    pub(crate) group: Option<(Patients, Vec<u8>)>,
+    pub(crate) group: Option<Roster>,
     /// What it replaced, of a Group.
     group_before: Option<bytes::Bytes>,
+    /// No version: the time from here on.
+    tick: Option<i64>,
+}
+
+/// Who is in a Group: patients, each from a time to before a time, and other Groups.
+#[derive(Clone, Debug)]
+pub(crate) struct Roster {
+    patients: Vec<(&'static str, i64, i64)>,
+    nested: Vec<u8>,
 }
 
 /// The Group that readers ask for. It is never deleted.
 pub(crate) const ROOT: u8 = 0;
 const GROUPS: u8 = 3;
 
-/// The members of a Group, if these are the newest versions.
+/// The members of a Group, if these are the newest versions; a tick says what time it is.
 pub(crate) fn members<'a>(versions: impl Iterator<Item = &'a Version>) -> Vec<String> {
     let mut newest: BTreeMap<u8, &Version> = BTreeMap::new();
+    let mut time = i64::MIN;
     for version in versions.filter(|version| version.key.0 == ResourceType::GROUP) {
-        newest.insert(version.key.1, version);
+        match version.tick {
+            Some(tick) => time = tick,
+            None => {
+                newest.insert(version.key.1, version);
+            }
+        }
     }
     let (mut seen, mut found, mut members) = (Vec::new(), vec![ROOT], Vec::new());
     while let Some(id) = found.pop() {
@@ -51,11 +66,12 @@ pub(crate) fn members<'a>(versions: impl Iterator<Item = &'a Version>) -> Vec<St
             continue;
         }
         seen.push(id);
-        if let Some((patients, nested)) =
+        if let Some(roster) =
             newest.get(&id).filter(|version| !version.deleted).and_then(|version| version.group.as_ref())
         {
-            members.extend(patients.iter().map(str::to_owned));
-            found.extend(nested);
+            let now = roster.patients.iter().filter(|(_, from, until)| *from <= time && time < *until);
+            members.extend(now.map(|(id, ..)| (*id).to_owned()));
+            found.extend(&roster.nested);
         }
     }
     members
@@ -139,7 +155,7 @@ impl State {
         self.clock = self.clock.max(stamp);
         self.number += 1;
         let group_before = before.filter(|before| exists && before.group.is_some()).map(data);
-        let group = (resource_type == ResourceType::GROUP).then(|| some_group(random));
+        let group = (resource_type == ResourceType::GROUP).then(|| some_group(random, self.clock));
         let before = before.filter(|_| exists).map(|before| before.patients.clone());
         let deleted = exists && key != (ResourceType::GROUP, ROOT) && random.u8(..4) == 0;
         let patients = match &before {
@@ -147,8 +163,17 @@ impl State {
             Some(before) if deleted || random.bool() => before.clone(),
             _ => Patients::from_ids(["a", "b", "c"].into_iter().filter(|_| random.u8(..3) == 0)),
         };
-        let version =
-            Version { key, number: self.number, stamp, deleted, patients, before, group, group_before };
+        let version = Version {
+            key,
+            number: self.number,
+            stamp,
+            deleted,
+            patients,
+            before,
+            group,
+            group_before,
+            tick: None,
+        };
         self.open[writer].versions.push(version);
     }
 
@@ -198,9 +223,31 @@ impl State {
             before: None,
             group: None,
             group_before: None,
+            tick: None,
         };
         self.open.push(Open { started: self.clock, xid: self.xid, versions: vec![version] });
         self.settle(random);
+    }
+
+    /// Writes what time it is into the log.
+    pub(crate) fn write_tick(&mut self) {
+        self.xid += 1;
+        self.number += 1;
+        let version = Version {
+            key: (ResourceType::GROUP, u8::MAX),
+            number: self.number,
+            stamp: self.clock,
+            deleted: false,
+            patients: Patients::none(),
+            before: None,
+            group: None,
+            group_before: None,
+            tick: Some(self.clock),
+        };
+        self.lsn += 10;
+        let open = Open { started: self.clock, xid: self.xid, versions: vec![version] };
+        self.log.push(Committed { open, lsn: self.lsn, visible: true });
+        self.lsn += 5;
     }
 
     /// The Group that readers ask for has somebody in it, and another.
@@ -219,8 +266,12 @@ impl State {
             deleted: false,
             patients: Patients::none(),
             before: before.map(|before| before.patients.clone()),
-            group: Some((Patients::from_ids(["a", "b"]), vec![1])),
+            group: Some(Roster {
+                patients: vec![("a", i64::MIN, i64::MAX), ("b", i64::MIN, i64::MAX)],
+                nested: vec![1],
+            }),
             group_before: before.map(data),
+            tick: None,
         };
         self.clock = self.clock.max(stamp);
         self.open.push(Open { started: self.clock, xid: self.xid, versions: vec![version] });
@@ -323,6 +374,9 @@ impl State {
 }
 
 fn change(version: &Version, position: Position) -> Change {
+    if let Some(time) = version.tick {
+        return Change::tick(position, Instant::from_unix_micros(time));
+    }
     Change {
         position,
         stamp: Instant::from_unix_micros(version.stamp),
@@ -331,14 +385,22 @@ fn change(version: &Version, position: Position) -> Change {
         patients: if version.deleted { Patients::none() } else { version.patients.clone() },
         before: version.before.clone().map_or(Before::Nothing, Before::Patients),
         group_before: version.group_before.clone(),
+        tick: None,
         data: if version.deleted { deletion(version) } else { data(version) },
     }
 }
 
-/// Some members, and some Groups in it.
-fn some_group(random: &mut fastrand::Rng) -> (Patients, Vec<u8>) {
-    let members = Patients::from_ids(["a", "b", "c", "d"].into_iter().filter(|_| random.bool()));
-    (members, (0..GROUPS).filter(|_| random.u8(..3) == 0).collect())
+/// Some members, some of them for a time, and some Groups in it.
+fn some_group(random: &mut fastrand::Rng, now: i64) -> Roster {
+    let mut patients = Vec::new();
+    for id in ["a", "b", "c", "d"] {
+        if random.bool() {
+            let from = if random.u8(..4) == 0 { now + random.i64(-20..60) } else { i64::MIN };
+            let until = if random.u8(..4) == 0 { now + random.i64(-20..60) } else { i64::MAX };
+            patients.push((id, from, until));
+        }
+    }
+    Roster { patients, nested: (0..GROUPS).filter(|_| random.u8(..3) == 0).collect() }
 }
 
 /// What a deletion is streamed as; with its number.
@@ -352,12 +414,22 @@ fn deletion(version: &Version) -> bytes::Bytes {
 
 fn data(version: &Version) -> bytes::Bytes {
     let Version { key: (resource_type, id), number, deleted, .. } = version;
-    if let Some((patients, nested)) = &version.group {
-        let patients = patients.iter().map(|id| format!("Patient/{id}"));
-        let references = patients.chain(nested.iter().map(|id| format!("Group/{id}")));
-        let members: Vec<_> =
-            references.map(|id| format!(r#"{{"entity":{{"reference":"{id}"}}}}"#)).collect();
-        let members = members.join(",");
+    if let Some(Roster { patients, nested }) = &version.group {
+        let period = |from: i64, until: i64| {
+            let bound = |name: &str, open: bool, at: i64| match open {
+                true => String::new(),
+                false => format!(r#","{name}":"{}""#, Instant::from_unix_micros(at)),
+            };
+            let start = bound("start", from == i64::MIN, from);
+            // The end that is written is the last moment.
+            let end = bound("end", until == i64::MAX, until - 1);
+            format!(r#""period":{{"id":"x"{start}{end}}},"#)
+        };
+        let patients = patients.iter().map(|(id, from, until)| {
+            format!(r#"{{{}"entity":{{"reference":"Patient/{id}"}}}}"#, period(*from, *until))
+        });
+        let nested = nested.iter().map(|id| format!(r#"{{"entity":{{"reference":"Group/{id}"}}}}"#));
+        let members = patients.chain(nested).collect::<Vec<_>>().join(",");
         return format!(
             r#"{{"id":"{id}","resourceType":"Group","number":{number},"deleted":false,"type":"person","actual":true,"member":[{members}]}}"#
         )
@@ -403,6 +475,11 @@ impl Source for Database {
         let version = state.table.get(&(ResourceType::GROUP, id.parse().unwrap()));
         let group = version.filter(|version| !version.deleted).map(data);
         Box::pin(async move { Ok(group) })
+    }
+
+    fn tick(&self) -> Answer<'_, ()> {
+        self.0.lock().unwrap().write_tick();
+        Box::pin(async { Ok(()) })
     }
 
     fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page> {

@@ -96,7 +96,12 @@ async fn history(seed: u64, of_members: bool) {
                 let batch = database.0.lock().unwrap().decode(&mut random);
                 publisher.publish(batch).await.unwrap();
             }
-            75..80 => {
+            75 => {
+                let mut state = database.0.lock().unwrap();
+                state.tick(random.i64(0..30));
+                state.write_tick();
+            }
+            76..80 => {
                 let mark = database.0.lock().unwrap().mark();
                 feed.mark(feed.marking(), mark);
             }
@@ -149,16 +154,33 @@ async fn history(seed: u64, of_members: bool) {
         publisher.publish(batch).await.unwrap();
     }
     database.0.lock().unwrap().tick(10);
+    database.0.lock().unwrap().write_tick();
     let mark = database.0.lock().unwrap().mark();
     feed.mark(feed.marking(), mark);
     let batch = database.0.lock().unwrap().decode(&mut random);
     publisher.publish(batch).await.unwrap();
-    for reader in &mut readers {
-        if reader.is_group() {
-            reader.finish_group(&feed, &database).await;
-        } else {
-            reader.finish(&feed, &database).await;
+    // A reader of a Group may have a tick written.
+    let log = async {
+        loop {
+            let batch = database.0.lock().unwrap().decode(&mut random);
+            if !batch.changes.is_empty() {
+                publisher.publish(batch).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    };
+    let read = async {
+        for reader in &mut readers {
+            if reader.is_group() {
+                reader.finish_group(&feed, &database).await;
+            } else {
+                reader.finish(&feed, &database).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = log => {}
+        () = read => {}
     }
 }
 

@@ -173,6 +173,7 @@ impl Layout for Docs {
             patients: Patients::none(),
             before: Before::Nothing,
             group_before: None,
+            tick: None,
             data: data.into(),
         });
         Ok(())

@@ -17,6 +17,7 @@ fn change(ordinal: u64, part: u16, stamp: i64, index: usize, deletion: bool, dat
         patients: Patients::none(),
         before: Before::Nothing,
         group_before: None,
+        tick: None,
         data: data.into(),
     }
 }

@@ -31,6 +31,7 @@ fn append(journal: &Segments, state: &mut State, rows: &[(u64, i64)]) {
             patients: Patients::none(),
             before: Before::Nothing,
             group_before: None,
+            tick: None,
             data,
         };
         let transaction = Transaction { commit_lsn: position.commit_lsn, xid: 3, commit_time: stamp };
