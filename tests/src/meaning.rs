@@ -39,7 +39,7 @@ pub enum What {
         /// The member `n`, which the writers of the tests give every version.
         n: Option<i64>,
     },
-    /// That a resource is gone.
+    /// That a resource is gone, or is no longer among what was asked for.
     Deletion {
         /// Which.
         key: Key,
@@ -159,8 +159,8 @@ impl What {
                 let stamp = micros(stamp.context("no meta.lastUpdated")?)?;
                 let tags = any.meta.and_then(|meta| meta.tag).context("no meta.tag")?;
                 ensure!(
-                    tags.iter().any(|tag| tag.code.as_deref() == Some("deleted")),
-                    "not tagged as deleted"
+                    tags.iter().any(|tag| matches!(tag.code.as_deref(), Some("deleted" | "out-of-scope"))),
+                    "neither tagged as deleted nor as out of scope"
                 );
                 ensure!(any.bundle_type == Some("transaction".into()), "not a transaction");
                 let entries = any.entry.context("no entry")?;

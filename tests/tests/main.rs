@@ -21,6 +21,7 @@ mod harness;
 mod hostile;
 mod large;
 mod load;
+mod members;
 mod migrated;
 mod operations;
 mod page;
@@ -52,6 +53,7 @@ fn main() -> std::process::ExitCode {
             harness::cases(),
             wire::cases(),
             replay::cases(),
+            members::cases(),
             hostile::cases(),
             field::cases(),
             slow::cases(),

@@ -7,7 +7,7 @@ use crate::Encoding;
 use crate::layout::{Layout, LayoutError};
 use crate::pgoutput::{DecodeError, Message};
 use crate::replication::Event;
-use feed::{Batch, Lsn, Position, Transaction};
+use feed::{Batch, Change, Lsn, Position, Transaction};
 use std::sync::Arc;
 
 /// A batch of this many bytes or changes is published before more is read ...
@@ -121,6 +121,14 @@ impl Assembler {
                 self.layout.truncated(&truncate.relation_ids)?;
             }
             Message::Relation(relation) => self.layout.relation(&relation)?,
+            Message::Emitted(emitted) if emitted.is_tick() => {
+                let (position, transaction) = self.next_position()?;
+                // Its own text is of anybody who may write to the log; when a transaction was committed only the server says.
+                self.batch.changes.push(Change::tick(position, transaction.commit_time));
+                if self.batch.transactions.last() != Some(&transaction) {
+                    self.batch.transactions.push(transaction);
+                }
+            }
             Message::Origin(_) | Message::Type(_) | Message::Emitted(_) => {}
         }
         Ok(())

@@ -124,6 +124,17 @@ impl Pages {
         .await
     }
 
+    /// Writes a tick into the log, on a connection of its own: all others only read.
+    pub(crate) async fn tick(&self) -> Result<(), SourceError> {
+        let failed = |error: tokio_postgres::Error| pool::failure(&error);
+        let pooled = self.pool.get_new(Purpose::ByType).await?;
+        let written = timeout(PATIENCE, pooled.connection().client.batch_execute(&query::tick())).await;
+        pooled.close();
+        written
+            .map_err(|_| SourceError::Unavailable("no tick could be written to the log".into()))?
+            .map_err(failed)
+    }
+
     /// Those of these patients who are stored.
     pub(crate) async fn stored(&self, patients: &Patients) -> Result<Patients, SourceError> {
         let ids: Vec<&str> = patients.iter().collect();

@@ -119,6 +119,10 @@ impl Source for Tables {
         Box::pin(self.answer(self.pages.group(id)))
     }
 
+    fn tick(&self) -> Answer<'_, ()> {
+        Box::pin(self.answer(self.pages.tick()))
+    }
+
     fn stored(&self, patients: Patients) -> Answer<'_, Patients> {
         Box::pin(self.answer(async move { self.pages.stored(&patients).await }))
     }

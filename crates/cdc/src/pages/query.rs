@@ -4,6 +4,7 @@
 use crate::Encoding;
 use crate::layout::table_name;
 use crate::lossy::RawText;
+use crate::pgoutput::TICK_PREFIX;
 use crate::timestamptz::Timestamptz;
 use feed::{Kind, LARGE_BYTES, PageRequest};
 use fhir::{Instant, Patients};
@@ -258,6 +259,13 @@ impl Parameters<'_> {
     pub(super) fn after_id(&self) -> RawText<'_> {
         RawText(&self.after_id)
     }
+}
+
+/// Writes a tick: a message that comes with the log. What time it is says the commit.
+pub(super) fn tick() -> String {
+    format!(
+        "begin read write; select pg_catalog.pg_logical_emit_message(true, '{TICK_PREFIX}', 'tick'); commit"
+    )
 }
 
 /// The end of the log.

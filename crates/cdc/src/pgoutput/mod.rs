@@ -151,3 +151,13 @@ pub struct Emitted<'a> {
     /// What it says.
     pub content: &'a [u8],
 }
+
+/// Whose our own messages are.
+pub(crate) const TICK_PREFIX: &str = "fhir-tail";
+
+impl Emitted<'_> {
+    /// Whether it is a tick of ours: part of a transaction, so that it comes with it.
+    pub(crate) fn is_tick(&self) -> bool {
+        self.flags & 1 == 1 && self.prefix == TICK_PREFIX
+    }
+}

@@ -145,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
         // The names are a list of identifiers in a string literal.
         let names = quoted(start.publication).replace('\'', "''");
         let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names '{names}')",
+            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names '{names}', messages 'true')",
             quoted(start.slot),
             start.from,
         );

@@ -121,7 +121,7 @@ async fn streaming_at_once(durable: watch::Receiver<Lsn>, first: &[u8]) -> (Stre
         (
             b'Q',
             "START_REPLICATION SLOT \"slot\" LOGICAL 0/3E8 \
-             (proto_version '1', publication_names '\"it''s\"')\0"
+             (proto_version '1', publication_names '\"it''s\"', messages 'true')\0"
         )
     );
     server.status().await;
