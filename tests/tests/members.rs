@@ -139,7 +139,9 @@ async fn a_group_whose_members_come_and_go(context: Context) -> Result<()> {
     put_group(&site, "more", &["Patient/dan"]).await?;
     let with_dan = ["Basic/n-ann", "Basic/n-cyd", "Basic/n-dan", "Group/payer"];
     payer.hear("who joins by another", SOON, |payer| has(payer, &with_dan)).await?;
-    ensure!(payer.about("n-bob").count() == 2, "{}", payer.tail());
+    // It may be taken back twice; what it holds now is not for this client.
+    let sent = payer.about("n-bob").filter(|what| matches!(what, What::Resource { .. })).count();
+    ensure!(sent == 1, "{}", payer.tail());
 
     // Who was away, across a crash.
     site.server.kill().await?;
@@ -171,7 +173,7 @@ async fn a_member_for_a_while(context: Context) -> Result<()> {
         {"entity":{"reference":"Patient/ann"}},
         {"entity":{"reference":"Patient/bob"},"period":{"start":"%s","end":"%s"}}]}',
         to_char(clock_timestamp() at time zone 'UTC' + interval '4 s', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-        to_char(clock_timestamp() at time zone 'UTC' + interval '8 s', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')))"#;
+        to_char(clock_timestamp() at time zone 'UTC' + interval '8 s', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))::json)"#;
     site.sql.batch_execute(sql).await?;
     let mut reader = site.live(group("g", "_type=Patient")).await?;
     ensure!(has(&reader, &["Patient/ann"]), "{}", reader.tail());
