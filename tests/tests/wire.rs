@@ -179,6 +179,7 @@ async fn head_sends_headers_and_nothing_else(context: Context) -> Result<()> {
 
 async fn refusals(context: Context) -> Result<()> {
     let site = Site::start(&context).await?;
+    site.ready().await?;
     let at = site.server.listening()?;
     let async_only = "Prefer: respond-async\r\n";
     let html = "Accept: */*\r\n";
@@ -197,9 +198,12 @@ async fn refusals(context: Context) -> Result<()> {
         ("/fhir/$export?_lastEventId=never-ours", EVENTS, 400, &["_lastEventId"]),
         ("/fhir/$export?_type=Patent", lenient, 400, &["_type"]),
         ("/fhir/Patent/$export", EVENTS, 404, &["Patent"]),
-        ("/fhir/Patient/$export", EVENTS, 501, &[]),
-        ("/fhir/Patient/1/$export", EVENTS, 501, &[]),
-        ("/fhir/Group/1/$export", EVENTS, 501, &[]),
+        ("/fhir/Patient/nobody/$export", EVENTS, 404, &["nobody"]),
+        ("/fhir/Patient/$export?patient=Patient/nobody", EVENTS, 400, &["patient", "nobody"]),
+        ("/fhir/Patient/$export?_type=Location", EVENTS, 400, &["_type", "Location"]),
+        ("/fhir/$export?patient=1", EVENTS, 400, &["patient"]),
+        ("/fhir/Group/none/$export", EVENTS, 404, &["none"]),
+        ("/fhir/Group/$export", EVENTS, 404, &["_type=Group"]),
         ("/fhir/nothing/here", EVENTS, 404, &[]),
     ];
     for (target, headers, status, names) in table {
