@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
+use tests::tail::{Tail, files};
 use tests::{Case, Client, Context, Cut, Ended, Reader, SOON, Site, Subscribe, What, cases, http, seed};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -11,6 +12,7 @@ pub(crate) fn cases() -> Vec<Case> {
         each a_group_whose_members_come_and_go,
         once a_member_for_a_while,
         once a_group_that_is_not_there_any_more,
+        once a_download_of_a_group,
         once random_members_and_crashes,
     ]
 }
@@ -203,6 +205,29 @@ async fn a_group_that_is_not_there_any_more(context: Context) -> Result<()> {
     put_group(&site, "empty", &[]).await?;
     let empty = site.live(group("empty", "_type=Patient")).await?;
     ensure!(copy(&empty).is_empty(), "{}", empty.tail());
+    Ok(())
+}
+
+async fn a_download_of_a_group(context: Context) -> Result<()> {
+    let site = Site::start(&context).await?;
+    for id in ["ann", "bob"] {
+        site.put("Patient", id).await?;
+        note(&site, &format!("n-{id}"), id).await?;
+    }
+    put_group(&site, "payer", &["Patient/ann"]).await?;
+    site.ready().await?;
+    let url = format!("http://{}/fhir", site.server.listening()?);
+    let output = context.directory().join("payer");
+    let options = ["--group", "payer", "--output", &output.display().to_string(), "--until-live"];
+    let mut tail = Tail::new(context.directory(), &url, &options)?;
+    tail.start()?;
+    let ended = tail.exited(SOON).await?;
+    ensure!(ended.success(), "{ended}: {}", tail.log()?);
+    let written = files(&output)?;
+    let keys = written.values().flatten().filter_map(|what| what.key().map(ToString::to_string));
+    let keys: BTreeSet<_> = keys.collect();
+    let wanted = ["Basic/n-ann", "Group/payer", "Patient/ann"].map(str::to_owned);
+    ensure!(keys == BTreeSet::from(wanted), "{keys:?}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The options of `fhir-tail tail`, as they were typed and as they are meant.
 
-use super::target::Target;
+use super::target::{Asked, Target};
 use crate::settings::{Age, ByteSize, InvalidSettings, Origin, Problem};
 use reqwest::header::{HeaderName, HeaderValue};
 use std::path::PathBuf;
@@ -17,6 +17,14 @@ pub(crate) struct TailOptions {
     /// Resource types, separated by commas or repeated [default: all]
     #[arg(long = "type", value_name = "TYPES", value_delimiter = ',')]
     types: Vec<String>,
+
+    /// Only what belongs to the members of this Group, as they come and go
+    #[arg(long, value_name = "ID")]
+    group: Option<String>,
+
+    /// Only what belongs to these patients, separated by commas or repeated
+    #[arg(long = "patient", value_name = "IDS", value_delimiter = ',')]
+    patients: Vec<String>,
 
     /// Only what changed after this instant, deletions too; one in the future: only what commits from now on
     #[arg(long, value_name = "INSTANT")]
@@ -54,7 +62,7 @@ pub(crate) struct TailOptions {
 /// More than the options say.
 pub(crate) const TAIL_HELP: &str = "\
 What is written is NDJSON, in the order of the commits: resources, and for each deletion its Bundle with one \
-DELETE entry. After a notice reset-all that too, and the notice live that ends it: what has not come again \
+DELETE entry; the same, tagged out-of-scope, for what no longer belongs to the Group or the patients. After a notice reset-all that too, and the notice live that ends it: what has not come again \
 between them is gone.
 
 Every event is written once, whenever the service, the network or this program ends, and whatever ended it: the \
@@ -73,6 +81,7 @@ Examples:
   fhir-tail tail http://127.0.0.1:8080/fhir | jq -c '[.resourceType, .id]'
   fhir-tail tail http://127.0.0.1:8080/fhir --type Observation,Condition --output changes
   fhir-tail tail http://127.0.0.1:8080/fhir --until-live --output export
+  fhir-tail tail http://127.0.0.1:8080/fhir --group payer --type Patient,MeasureReport,DetectedIssue --output gaps
   fhir-tail tail 'https://fhir.example/fhir/$export?_type=Patient' --state position.json \\
       --bearer-token-file token >>patients.ndjson";
 
@@ -136,7 +145,13 @@ impl Subscription {
                 wrong("rotate-bytes", "0 is no size for a file".to_owned());
             }
         }
-        let target = Target::new(&options.url, &options.types, options.since.as_deref());
+        let asked = Asked {
+            types: &options.types,
+            since: options.since.as_deref(),
+            group: options.group.as_deref(),
+            patients: &options.patients,
+        };
+        let target = Target::new(&options.url, asked);
         let target = target.map_err(|message| {
             problems.push(Problem { origin: Origin::Argument("URL"), message });
         });
