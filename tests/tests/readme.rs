@@ -16,7 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         cases
     };
     [
-        needs(cases![once curl], || documents::missing("curl")),
+        needs(cases![once curl, once curl_of_a_group], || documents::missing("curl")),
         needs(cases![once python], || clients::missing("FHIR_TAIL_TEST_PYTHON")),
         needs(cases![once node], || clients::missing("FHIR_TAIL_TEST_NODE_MODULES")),
         needs(cases![once java], || documents::missing("java")),
@@ -97,11 +97,28 @@ fn write(context: &Context, name: &str, text: &str) -> Result<()> {
 /// It does not come back by itself.
 async fn curl(context: Context) -> Result<()> {
     let site = site(&context).await?;
-    let line = snippet(&site, "sh", "curl -N")?;
+    let line = snippet(&site, "sh", &format!("{CURL}/fhir/$export"))?;
     let mut client = Running::start(Command::new("sh").args(["-c", &line]))?;
     client.hear("from-before").await?;
     site.put("Patient", "alive").await?;
     client.hear("alive").await.map(drop)
+}
+
+const CURL: &str = "curl -N -H 'Prefer: respond-eventsource' 'http://127.0.0.1:8080";
+
+async fn curl_of_a_group(context: Context) -> Result<()> {
+    let site = site(&context).await?;
+    let group = r#"select fhir.put('Group', 'payer', '{"resourceType":"Group","type":"person","actual":true,
+        "member":[{"entity":{"reference":"Patient/ann"}}]}')"#;
+    site.sql.batch_execute(group).await?;
+    site.put("Patient", "ann").await?;
+    let line = snippet(&site, "sh", &format!("{CURL}/fhir/Group/payer"))?;
+    let mut client = Running::start(Command::new("sh").args(["-c", &line]))?;
+    client.hear("\"ann\"").await?;
+    let gap = r#"select fhir.put('DetectedIssue', 'gap', '{"resourceType":"DetectedIssue","status":"final",
+        "patient":{"reference":"Patient/ann"}}')"#;
+    site.sql.batch_execute(gap).await?;
+    client.hear("\"gap\"").await.map(drop)
 }
 
 async fn python(context: Context) -> Result<()> {
