@@ -27,6 +27,7 @@ mod operations;
 mod page;
 mod page_fits;
 mod page_tabs;
+mod patients;
 mod pooler;
 mod random;
 mod readme;
@@ -64,6 +65,7 @@ fn main() -> std::process::ExitCode {
             encodings::cases(),
             sessions::cases(),
             secrets::cases(),
+            patients::cases(),
             pooler::cases(),
             descriptors::cases(),
             slot::cases(),
