@@ -196,6 +196,15 @@ async fn a_group_that_is_not_there_any_more(context: Context) -> Result<()> {
     let at = site.server.listening()?;
     let ask = |target: &'static str| http::get(at, target, "Prefer: respond-eventsource\r\n");
     ensure!(ask("/fhir/Group/g/$export").await?.status == 404);
+    // With its id, too; and when the Group is there again it does not end at the same place for ever.
+    let id = reader.last_id.clone().context("no id")?;
+    let asks = format!("Prefer: respond-eventsource\r\nLast-Event-ID: {id}\r\n");
+    ensure!(http::get(at, "/fhir/Group/g/$export", &asks).await?.status == 404);
+    site.put("Patient", "bob").await?;
+    put_group(&site, "g", &["Patient/bob"]).await?;
+    let again = |reader: &Reader| has(reader, &["Group/g", "Patient/bob"]);
+    let ended = reader.read(at, Cut::Never, again).await;
+    ensure!(ended == Ended::Done && reader.noticed("reset-all"), "{ended:?}: {}", reader.tail());
     let devices =
         r#"select fhir.put('Group', 'd', '{"resourceType":"Group","type":"device","actual":true}')"#;
     site.sql.batch_execute(devices).await?;

@@ -455,7 +455,7 @@ impl<'a> Follow<'a> {
         self.out.send(Item::Notice(notice), self.id())
     }
 
-    fn id(&self) -> EventId {
+    pub(crate) fn id(&self) -> EventId {
         let run = match self.trust {
             Trust::Verified => self.run,
             Trust::Compared { run, .. } => run,

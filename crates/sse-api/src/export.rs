@@ -6,7 +6,7 @@ use crate::routes::Api;
 use crate::start::start;
 use crate::stream::{Opening, Streamed, frames};
 use crate::subscribe::Subscribe;
-use crate::whose::{NotThere, look};
+use crate::whose::{NotThere, look, look_again};
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use feed::{Begin, EventId};
@@ -69,15 +69,14 @@ async fn begin<F: Subscribe>(
     if !resume.has_position() && !(api.source)().connected {
         return refuse(Passing::Unavailable, resume.came_with);
     }
-    // Who comes back is told of a patient who was deleted since.
-    let missing = if resume.has_position() {
-        Patients::none()
-    } else {
-        match look(&api.feed, &request, asking.handling).await {
-            Ok(missing) => missing,
-            Err(NotThere::Lasting(status, outcome)) => return Err(Refusal::Lasting(status, outcome)),
-            Err(NotThere::Passing(why)) => return refuse(why, resume.came_with),
-        }
+    let looked = match resume.has_position() {
+        true => look_again(&api.feed, &request).await.map(|()| Patients::none()),
+        false => look(&api.feed, &request, asking.handling).await,
+    };
+    let missing = match looked {
+        Ok(missing) => missing,
+        Err(NotThere::Lasting(status, outcome)) => return Err(Refusal::Lasting(status, outcome)),
+        Err(NotThere::Passing(why)) => return refuse(why, resume.came_with),
     };
     let mut response = if parts.method == Method::HEAD {
         // A body of unknown length, so that the headers are those of a GET.

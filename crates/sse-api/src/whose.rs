@@ -37,17 +37,7 @@ pub(crate) async fn look<F: Subscribe>(
         }
         Compartment::Patients(named) => (named, feed.stored(named.clone()).await?, ""),
         Compartment::Group { id, only } => {
-            let there = match feed.group(id).await? {
-                GroupNow::Missing => {
-                    return Err(not_found(&format!("there is no Group with the id {id}")));
-                }
-                GroupNow::Uninterpretable(why) => {
-                    let text = format!("the Group {id} cannot be followed: {why}");
-                    let outcome = Outcome::error(IssueType::Processing, text);
-                    return Err(NotThere::Lasting(StatusCode::UNPROCESSABLE_ENTITY, outcome));
-                }
-                GroupNow::Members(members) => members,
-            };
+            let there = followed(feed.group(id).await?, id)?;
             let Some(named) = only else { return Ok(Patients::none()) };
             (named, there, " among the Group's members")
         }
@@ -65,6 +55,29 @@ pub(crate) async fn look<F: Subscribe>(
             let outcome = Outcome::new(Issue::error(IssueType::Value, text).about("patient"));
             Err(NotThere::Lasting(StatusCode::BAD_REQUEST, outcome))
         }
+    }
+}
+
+/// Looks for the Group of a request that goes on, if the database is there to be asked. Of a patient who was deleted since who
+/// comes back is told, and what follows in the journal needs no tables.
+pub(crate) async fn look_again<F: Subscribe>(feed: &F, request: &ExportRequest) -> Result<(), NotThere> {
+    let Compartment::Group { id, .. } = &request.filter.compartment else { return Ok(()) };
+    match feed.group(id).await {
+        Ok(group) => followed(group, id).map(|_| ()),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The members of a Group that can be followed.
+fn followed(group: GroupNow, id: &str) -> Result<Patients, NotThere> {
+    match group {
+        GroupNow::Missing => Err(not_found(&format!("there is no Group with the id {id}"))),
+        GroupNow::Uninterpretable(why) => {
+            let text = format!("the Group {id} cannot be followed: {why}");
+            let outcome = Outcome::error(IssueType::Processing, text);
+            Err(NotThere::Lasting(StatusCode::UNPROCESSABLE_ENTITY, outcome))
+        }
+        GroupNow::Members(members) => Ok(members),
     }
 }
 

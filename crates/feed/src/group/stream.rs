@@ -13,6 +13,8 @@ use crate::{Anchor, Begin, EventId, Item, Lsn, Mark, Notice, Position, SourceErr
 use fhir::{Compartment, Instant, Patients};
 use std::sync::Arc;
 
+const CAME_BACK: &str = "the Group was deleted, or could not be followed, and is there again";
+
 /// What a subscriber does next.
 enum Step {
     /// Sends all that belongs to the members, from the beginning of the request or of a reset.
@@ -31,6 +33,8 @@ enum Stop {
     End(SourceError),
     /// It begins again.
     Reset(Box<EventId>, &'static str),
+    /// It comes to a place where its Group is gone, or cannot be followed: why, for the client.
+    Gone(Box<EventId>, String),
 }
 
 impl From<SourceError> for Stop {
@@ -67,6 +71,7 @@ impl<'a> GroupStream<'a> {
                 Ok(next) => self.step(next).await,
                 Err(Stop::End(error)) => return error,
                 Err(Stop::Reset(id, reason)) => self.step(Step::Reset { id: *id, reason }).await,
+                Err(Stop::Gone(id, why)) => Box::pin(self.gone(id, why)).await,
             };
         }
     }
@@ -92,9 +97,19 @@ impl<'a> GroupStream<'a> {
     /// What it means that the members cannot be told.
     fn unknown(why: NoMembers, id: &EventId) -> Stop {
         match why {
-            NoMembers::Gone(why) => Stop::End(SourceError::Gone(why)),
+            NoMembers::Gone(why) => Stop::Gone(id.clone().into(), why),
             NoMembers::NotKept(why) => Stop::Reset(id.clone().into(), why),
             NoMembers::Source(error) => Stop::End(error),
+        }
+    }
+
+    /// Ends, unless the Group has come back since: who comes to that place again would be told of the end again, for ever.
+    async fn gone(&self, id: Box<EventId>, why: String) -> Result<Step, Stop> {
+        let head = self.subscriber.shared.durable.borrow().head;
+        match self.as_of().members(head.position).await {
+            Ok(_) => Err(Stop::Reset(id, CAME_BACK)),
+            Err(NoMembers::Gone(_)) => Err(Stop::End(SourceError::Gone(why))),
+            Err(other) => Err(Self::unknown(other, &id)),
         }
     }
 
@@ -287,7 +302,7 @@ impl<'a> GroupStream<'a> {
                 let standing = Standing { run, last, trust: Trust::Verified, w, split: None };
                 Ok(Step::Follow(standing, Phase::Moving { from: last }))
             }
-            Ended::Gone(why) => Err(Stop::End(SourceError::Gone(why))),
+            Ended::Gone(why) => Err(Stop::Gone(follow.id().into(), why)),
             Ended::Source(error) => Err(Stop::End(error)),
         }
     }
