@@ -101,7 +101,7 @@ async fn heard(stream: &mut Subscription) -> (String, Notice) {
     let mut text = String::new();
     loop {
         match item(stream).await {
-            Item::Frames(frames) => text.push_str(&String::from_utf8(frames.bytes.to_vec()).unwrap()),
+            Item::Frames(frames) => text.push_str(std::str::from_utf8(&frames.bytes).unwrap()),
             Item::Notice(notice) => return (text, notice),
             Item::Waiting(_) => {}
         }
