@@ -85,14 +85,15 @@ impl Pages {
             (Kind::Deletion, _) => Rows::JudgedDeletions,
             (Kind::Upsert, None) => Rows::Resources,
             (Kind::Upsert, Some(_)) if request.resource_type == ResourceType::PATIENT => Rows::ThePatients,
-            (Kind::Upsert, Some(patients)) if self.are_most(patients).await? => Rows::Resources,
+            (Kind::Upsert, Some(patients)) if self.are_most(patients.iter().count()).await? => {
+                Rows::Resources
+            }
             (Kind::Upsert, Some(_)) => Rows::Mentioning,
         })
     }
 
     /// Whether these are so many patients that it takes less to read everybody's rows than to look for theirs.
-    async fn are_most(&self, patients: &Patients) -> Result<bool, SourceError> {
-        let count = patients.iter().count();
+    pub(crate) async fn are_most(&self, count: usize) -> Result<bool, SourceError> {
         if count < MANY {
             return Ok(false);
         }

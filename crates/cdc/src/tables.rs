@@ -119,6 +119,10 @@ impl Source for Tables {
         Box::pin(self.answer(self.pages.group(id)))
     }
 
+    fn are_most(&self, patients: usize) -> Answer<'_, bool> {
+        Box::pin(self.answer(self.pages.are_most(patients)))
+    }
+
     fn tick(&self) -> Answer<'_, ()> {
         Box::pin(self.answer(self.pages.tick()))
     }

@@ -179,6 +179,12 @@ pub trait Source: Send + Sync + 'static {
         Box::pin(async { Ok(None) })
     }
 
+    /// Whether so many patients are so large a part of all that it takes less to read everybody's rows than to look for theirs.
+    fn are_most(&self, patients: usize) -> Answer<'_, bool> {
+        let _ = patients;
+        Box::pin(async { Ok(false) })
+    }
+
     /// Writes a tick, which comes back with the log. On return it has been committed.
     fn tick(&self) -> Answer<'_, ()> {
         Box::pin(async { Ok(()) })

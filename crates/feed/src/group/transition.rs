@@ -18,8 +18,11 @@ use bytes::Bytes;
 use fhir::{Instant, Patients, ResourceType};
 use std::sync::Arc;
 
-/// Patients whose pages are read together.
-const BATCH: usize = 256;
+/// Patients whose pages are read together. Each page looks for the rows of all of them, so that more of them cost more than they
+/// save.
+const BATCH: usize = 16;
+/// The batch of those who are so many that everybody's rows are read. Ids tell it, as the next time they might be fewer.
+const EVERYBODY: u32 = u32::MAX;
 
 /// A change of members that is told.
 pub(crate) struct Change {
@@ -174,15 +177,29 @@ impl Transition<'_> {
         let mut pace = Pace::new(PageRequest::LARGEST);
         for leaving in [true, false] {
             let ids = if leaving { &self.leave } else { &self.join };
+            let begins_here = at.filter(|_| cursor.is_some());
+            // What was done before the cut.
+            if ids.len() == 0 || (leaving && begins_here.is_some_and(|(leaving, _)| !leaving)) {
+                continue;
+            }
+            let everybody = match begins_here {
+                Some((_, batch)) => batch == EVERYBODY,
+                None => persist(&self.subscriber.out, || source.are_most(ids.len())).await?,
+            };
             let ids = ids.sorted();
-            for (number, batch) in (0..).zip(ids.chunks(BATCH)) {
-                // What was done before the cut.
-                if cursor.is_some() && at.is_some_and(|at| (!leaving, number) < (!at.0, at.1)) {
+            let batches: Vec<(u32, Option<Arc<Patients>>)> = if everybody {
+                vec![(EVERYBODY, None)]
+            } else {
+                let patients = |batch: &[&str]| Some(Arc::new(Patients::from_ids(batch.iter().copied())));
+                (0..).zip(ids.chunks(BATCH).map(patients)).collect()
+            };
+            for (number, mentions) in batches {
+                if begins_here.is_some_and(|(_, batch)| number < batch) {
                     continue;
                 }
-                let mentions = Arc::new(Patients::from_ids(batch.iter().copied()));
+                let batch = (leaving, number);
                 passed = self
-                    .batch(source, recent, (leaving, number), &mentions, &mut cursor, &mut pace, passed)
+                    .batch(source, recent, batch, mentions.as_ref(), &mut cursor, &mut pace, passed)
                     .await?;
                 // The place lay in this batch, in a type that nobody has any rows of now.
                 cursor = cursor.filter(|cursor| cursor.kind == Kind::Deletion);
@@ -201,7 +218,7 @@ impl Transition<'_> {
         source: &Arc<dyn Source>,
         recent: &Arc<Recent>,
         (leaving, batch): (bool, u32),
-        mentions: &Arc<Patients>,
+        mentions: Option<&Arc<Patients>>,
         cursor: &mut Option<Cursor>,
         pace: &mut Pace,
         mut passed: EventId,
@@ -211,8 +228,7 @@ impl Transition<'_> {
             return Ok(passed);
         }
         let types = subscriber.filter.types;
-        let present =
-            persist(&subscriber.out, || source.present(None, types, Some(mentions.clone()))).await?;
+        let present = persist(&subscriber.out, || source.present(None, types, mentions.cloned())).await?;
         for resource_type in sorted_types(&subscriber.filter) {
             let after = match cursor {
                 Some(at) if at.resource_type == resource_type => {
@@ -310,21 +326,21 @@ impl Transition<'_> {
         &self,
         recent: &Arc<Recent>,
         leaving: bool,
-        mentions: &Arc<Patients>,
+        mentions: Option<&Arc<Patients>>,
         resource_type: ResourceType,
     ) -> Scope {
         let whose = if leaving { self.leave.clone() } else { self.join.clone() };
         let (stay, recent) = (self.stay.clone(), recent.clone());
         // A batch has all of those who are between its first and its last.
-        let bounds = mentions.iter().next().zip(mentions.iter().last());
+        let bounds = mentions.and_then(|mentions| mentions.iter().next().zip(mentions.iter().last()));
         let bounds = bounds.map(|(first, last)| Box::<str>::from(first)..=Box::<str>::from(last));
         let wants = move |id: &str, patients: &Patients| {
             let first = patients.iter().find(|id| whose.contains(id));
             let in_batch = |first: &str| {
-                bounds.as_ref().is_some_and(|bounds| (&**bounds.start()..=&**bounds.end()).contains(&first))
+                bounds.as_ref().is_none_or(|bounds| (&**bounds.start()..=&**bounds.end()).contains(&first))
             };
             first.is_some_and(in_batch) && !stay.has_any(patients) && !recent.has(resource_type, id)
         };
-        Scope { mentions: Some(mentions.clone()), wants: Arc::new(wants) }
+        Scope { mentions: mentions.cloned(), wants: Arc::new(wants) }
     }
 }
