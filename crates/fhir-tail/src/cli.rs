@@ -59,7 +59,7 @@ pub(crate) enum Command {
 
     /// Follow a service and write what comes as NDJSON, losing nothing
     #[command(after_help = TAIL_HELP)]
-    Tail(TailOptions),
+    Tail(Box<TailOptions>),
 
     /// Write into the database as a busy clinic does, beside sample data
     #[command(after_help = SIMULATE_HELP)]

@@ -109,7 +109,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
             }
             Task::Simulate(options) => simulate::run(&settings, options).await.map(|()| true),
             Task::Load(options) => unless_stopped(load::run(&settings, options)).await.map(|()| true),
-            Task::Tail(options) => tail::run(options).await.map(|()| true),
+            Task::Tail(options) => tail::run(*options).await.map(|()| true),
         }
     });
     runtime.shutdown_timeout(DROP_WITHIN);
@@ -145,7 +145,7 @@ enum Task {
     Ready(Option<SocketAddr>),
     Migrate { restamp: bool },
     Load(load::LoadOptions),
-    Tail(tail::TailOptions),
+    Tail(Box<tail::TailOptions>),
     Simulate(simulate::ClinicOptions),
 }
 
