@@ -108,11 +108,11 @@ const CURL: &str = "curl -N -H 'Prefer: respond-eventsource' 'http://127.0.0.1:8
 
 async fn curl_of_a_group(context: Context) -> Result<()> {
     let site = site(&context).await?;
-    let group = r#"select fhir.put('Group', 'payer', '{"resourceType":"Group","type":"person","actual":true,
+    let group = r#"select fhir.put('Group', 'payer-blue-heron', '{"resourceType":"Group","type":"person","actual":true,
         "member":[{"entity":{"reference":"Patient/ann"}}]}')"#;
     site.sql.batch_execute(group).await?;
     site.put("Patient", "ann").await?;
-    let line = snippet(&site, "sh", &format!("{CURL}/fhir/Group/payer"))?;
+    let line = snippet(&site, "sh", &format!("{CURL}/fhir/Group/payer-blue-heron"))?;
     let mut client = Running::start(Command::new("sh").args(["-c", &line]))?;
     client.hear("\"ann\"").await?;
     let gap = r#"select fhir.put('DetectedIssue', 'gap', '{"resourceType":"DetectedIssue","status":"final",

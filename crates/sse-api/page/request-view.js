@@ -1,7 +1,7 @@
-// The boxes that make the request: types and `_since`; its URL, its curl, and the page's own address follow them.
+// The boxes that make the request: types, a Group, patients and `_since`; its URL, its curl, and the page's own address follow them.
 
 import { byId, copies, element, write } from "./dom.js";
-import { curl, instant, sinceProblem, streamUrl } from "./request.js";
+import { curl, groupProblem, instant, patientsProblem, sinceProblem, streamUrl } from "./request.js";
 import { TYPES } from "./types.js";
 
 /** Those that are offered from the beginning. */
@@ -14,6 +14,8 @@ const MINUTE = 60_000;
 export class RequestView {
   #changed;
   #since = byId("since");
+  #group = byId("group");
+  #patients = byId("patients");
   #url = "";
 
   /** `changed` is called with the URL whenever another stream is asked for. */
@@ -23,11 +25,13 @@ export class RequestView {
     const types = (asked.get("_type") ?? "").split(",").filter((type) => TYPES.includes(type));
     for (const type of new Set([...OFFERED, ...types])) this.#offer(type, types.includes(type));
     byId("all-types").append(...TYPES.map((type) => element("option", { value: type })));
+    this.#group.value = asked.get("group") ?? "";
+    this.#patients.value = asked.get("patient") ?? "";
     this.#since.value = asked.get("_since") ?? instant(Date.now() - 15 * MINUTE);
 
     byId("request").addEventListener("submit", (event) => event.preventDefault());
     byId("types").addEventListener("change", () => this.#ask());
-    this.#since.addEventListener("change", () => this.#ask());
+    for (const box of [this.#since, this.#group, this.#patients]) box.addEventListener("change", () => this.#ask());
     byId("another").addEventListener("change", (event) => this.#another(event.target));
     for (const preset of document.querySelectorAll("[data-minutes]")) {
       preset.addEventListener("click", () => this.#sinceBecomes(instant(Date.now() - preset.dataset.minutes * MINUTE)));
@@ -62,19 +66,25 @@ export class RequestView {
   }
 
   #ask() {
-    const since = this.#since.value.trim();
-    const problem = sinceProblem(since);
-    this.#since.setAttribute("aria-invalid", problem !== undefined);
+    const [since, group, patients] = [this.#since, this.#group, this.#patients].map((box) => box.value.trim());
+    const problems = [
+      [this.#since, sinceProblem(since)], [this.#group, groupProblem(group)], [this.#patients, patientsProblem(patients)],
+    ];
+    for (const [box, problem] of problems) box.setAttribute("aria-invalid", problem !== undefined);
+    const problem = problems.map(([, problem]) => problem).find((problem) => problem !== undefined);
     write(byId("since-problem"), problem ?? "");
     if (problem) return;
     const types = [...byId("types").querySelectorAll("input:checked")].map(({ value }) => value);
-    const url = streamUrl(document.baseURI, types, since);
+    const url = streamUrl(document.baseURI, types, since, { group, patients });
     write(byId("types-hint"), types.length > 0 ? `${types.length} chosen` : "all, as none is chosen");
     write(byId("url"), url);
     write(byId("curl"), curl(url));
     if (url === this.#url) return;
     this.#url = url;
-    history.replaceState(null, "", `${location.pathname}?${new URLSearchParams({ _type: types.join(","), _since: since })}`);
+    const query = new URLSearchParams({ _type: types.join(","), _since: since });
+    if (group !== "") query.set("group", group);
+    if (patients !== "") query.set("patient", patients);
+    history.replaceState(null, "", `${location.pathname}?${query}`);
     this.#changed(url);
   }
 }
