@@ -98,16 +98,19 @@ impl Entry {
         if !matches!(operation, "INSERT" | "UPDATE") {
             return Ok(None);
         }
+        let mut old = "";
         if rest.starts_with("old-key: ") {
-            rest = rest.split_once("new-tuple: ").context("no new-tuple")?.1;
+            (old, rest) = rest.split_once("new-tuple: ").context("no new-tuple")?;
         }
         let resource_type = quoted(&mut rest, "resource_type[text]:")?;
         let id = quoted(&mut rest, "id[text]:")?;
         let version = value(&mut rest, "version_id[bigint]:")?.parse()?;
         let stamp = micros(&quoted(&mut rest, "last_updated[timestamp with time zone]:")?)?;
         // Content is the last column; the tombstone's is that of the version before.
+        // A large one that the statement left alone stands in the old row only.
+        let content = if rest.contains("content[json]:unchanged-toast-datum") { old } else { rest };
         let n = (!deleted).then(|| {
-            let digits = rest.split_once("\"n\":")?.1;
+            let digits = content.split_once("\"n\":")?.1;
             digits[..digits.find(|c: char| !c.is_ascii_digit())?].parse().ok()
         });
         Ok(Some(Self { key: Key { resource_type, id }, version, stamp, deleted, n: n.flatten() }))
@@ -180,6 +183,11 @@ mod tests {
         assert_eq!(entry, expected);
         let update = read(format!("table fhir.resource: UPDATE: old-key: id[text]:'b' new-tuple: {tuple}"));
         assert_eq!(update.unwrap(), expected);
+        let left_alone = tuple.split_once("content[json]:").unwrap().0;
+        let update = format!(
+            "table fhir.resource: UPDATE: old-key: {tuple} new-tuple: {left_alone}content[json]:unchanged-toast-datum"
+        );
+        assert_eq!(read(update).unwrap(), expected);
         let tombstone = read(format!("table fhir.tombstone: UPDATE: {tuple}")).unwrap();
         assert_eq!(tombstone, Entry { deleted: true, n: None, ..expected });
         assert_eq!(
