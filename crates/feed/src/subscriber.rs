@@ -7,7 +7,7 @@ use crate::id::{Place, Replaying};
 use crate::journal::{Durable, JournalError, PastRun};
 use crate::judge::Judge;
 use crate::read::Phase;
-use crate::replay::{HandOver, Paged, Replay};
+use crate::replay::{HandOver, Paged, Replay, persist};
 use crate::subscription::Out;
 use crate::{Anchor, Begin, EventId, Item, Mark, Notice, Position, SourceError};
 use fhir::{Filter, Instant};
@@ -146,6 +146,10 @@ impl Subscriber {
     ) -> Result<Step, SourceError> {
         // Nobody is told to drop what he has before there is something to replace it with.
         self.shared.confirm(&self.out).await?;
+        if self.filter.is_scoped() {
+            let source = self.shared.source(&self.out).await;
+            persist(&self.out, || source.knows_patients()).await?;
+        }
         self.one_epoch().await;
         let run = self.shared.durable.borrow().run;
         // Without a time to go back to nobody can be told what was deleted meanwhile. And while it waited there

@@ -49,11 +49,14 @@ impl AsOf<'_> {
         // Before the first tick nobody has begun to be a member.
         let time = self.journal(at, move |journal| journal.tick_at(at)).await?.unwrap_or(Instant::MIN);
         let mut next = None;
-        while let Some(id) = found.pop() {
-            if !groups.insert(id.clone()) {
-                continue;
+        let mut contents = Vec::new();
+        loop {
+            // Those that were found are asked for together: each question may have to wait for the feed.
+            if contents.is_empty() {
+                found.retain(|id| groups.insert(id.clone()));
+                contents = self.contents(std::mem::take(&mut found), at).await?;
             }
-            let content = self.content(&id, at).await?;
+            let Some((id, content)) = contents.pop() else { break };
             let root = *id == *self.id;
             let read = match content {
                 None if root => return Err(NoMembers::Gone("the Group was deleted".into())),
@@ -86,7 +89,8 @@ impl AsOf<'_> {
 
     /// The Group itself at a position, as it is streamed.
     pub(crate) async fn itself(&self, at: Position) -> Result<Option<Bytes>, NoMembers> {
-        self.content(self.id, at).await
+        let contents = self.contents(vec![self.id.into()], at).await?;
+        Ok(contents.into_iter().find_map(|(_, content)| content))
     }
 
     /// Those who are members at every position from one to another, both included.
@@ -121,20 +125,35 @@ impl AsOf<'_> {
         .await
     }
 
-    /// What a Group is as of a position; `None` if it does not exist there.
-    async fn content(&self, id: &str, at: Position) -> Result<Option<Bytes>, NoMembers> {
-        if let Some(known) = self.in_journal(id, at).await? {
-            return Ok(known);
+    /// What Groups are as of a position; `None` for one that does not exist there.
+    async fn contents(
+        &self,
+        ids: Vec<Box<str>>,
+        at: Position,
+    ) -> Result<Vec<(Box<str>, Option<Bytes>)>, NoMembers> {
+        let (mut contents, mut rows) = (Vec::new(), Vec::new());
+        for id in ids {
+            match self.in_journal(&id, at).await? {
+                Some(known) => contents.push((id, known)),
+                None => {
+                    let source = self.shared.source(self.out).await;
+                    let row = persist(self.out, || source.group(&id)).await?;
+                    rows.push((id, row));
+                }
+            }
         }
+        if rows.is_empty() {
+            return Ok(contents);
+        }
+        // What is visible of them was committed before this ends.
         let source = self.shared.source(self.out).await;
-        let row = persist(self.out, || source.group(id)).await?;
-        // What is visible of it was committed before this ends.
         let fence = persist(self.out, || source.mark()).await?.mark.l;
         self.shared.passed(fence).await;
-        match self.in_journal(id, at).await? {
-            Some(known) => Ok(known),
-            None => Ok(row),
+        for (id, row) in rows {
+            let content = self.in_journal(&id, at).await?.unwrap_or(row);
+            contents.push((id, content));
         }
+        Ok(contents)
     }
 
     /// What the journal says of it, if it does.

@@ -3,11 +3,11 @@
 use crate::fixtures::{instant, item, open, row};
 use feed::{
     Answer, Batch, Before, Begin, Change, Feed, Item, Kind, Lsn, Mark, Notice, Page, PageRequest, PageRows,
-    Position, Publisher, Sample, Source, Subscription, Transaction,
+    Position, Publisher, Sample, Source, SourceError, Subscription, Transaction,
 };
 use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 /// Tables in which the newest change is visible before the feed has it.
 #[derive(Default)]
@@ -16,10 +16,20 @@ struct Ahead {
     changed: AtomicBool,
     /// Who leaves was looked for.
     listed: AtomicBool,
+    /// Whose a resource was is not in the log any more.
+    untold: AtomicBool,
+    /// So many Groups are nested in the Group.
+    nested: usize,
+    marks: AtomicUsize,
 }
 
 fn group(members: &[&str]) -> bytes::Bytes {
-    let member = |id: &&str| format!(r#"{{"entity":{{"reference":"Patient/{id}"}}}}"#);
+    let members: Vec<_> = members.iter().map(|id| format!("Patient/{id}")).collect();
+    group_of(&members.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn group_of(members: &[&str]) -> bytes::Bytes {
+    let member = |reference: &&str| format!(r#"{{"entity":{{"reference":"{reference}"}}}}"#);
     let members = members.iter().map(member).collect::<Vec<_>>().join(",");
     format!(r#"{{"resourceType":"Group","id":"g","type":"person","actual":true,"member":[{members}]}}"#)
         .into()
@@ -27,6 +37,7 @@ fn group(members: &[&str]) -> bytes::Bytes {
 
 impl Source for Ahead {
     fn mark(&self) -> Answer<'_, Sample> {
+        self.marks.fetch_add(1, SeqCst);
         let l = if self.listed.load(SeqCst) { 3_000 } else { 2_000 };
         let (mark, taken) = (Mark { w: instant(1_500), l: Lsn::new(l) }, tokio::time::Instant::now());
         Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
@@ -45,8 +56,19 @@ impl Source for Ahead {
         Box::pin(async { Ok(vec![(Kind::Upsert, ResourceType::PATIENT)]) })
     }
 
-    fn group<'a>(&'a self, _: &'a str) -> Answer<'a, Option<bytes::Bytes>> {
-        Box::pin(async { Ok(Some(group(&["a", "c"]))) })
+    fn knows_patients(&self) -> Answer<'_, ()> {
+        let untold = self.untold.load(SeqCst);
+        let answer = if untold { Err(SourceError::Refused("run migrate".into())) } else { Ok(()) };
+        Box::pin(async { answer })
+    }
+
+    fn group<'a>(&'a self, id: &'a str) -> Answer<'a, Option<bytes::Bytes>> {
+        let nested: Vec<_> =
+            (0..if id == "g" { self.nested } else { 0 }).map(|n| format!("Group/n{n}")).collect();
+        let members: Vec<_> =
+            ["Patient/a", "Patient/c"].into_iter().chain(nested.iter().map(String::as_str)).collect();
+        let group = group_of(&members);
+        Box::pin(async { Ok(Some(group)) })
     }
 
     fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
@@ -184,4 +206,48 @@ async fn a_group_that_is_gone_ends_the_stream_and_one_that_says_the_same_does_no
         }
     };
     assert!(matches!(&ended, feed::SourceError::Gone(why) if why.contains("deleted")), "{ended}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_told_to_drop_what_he_has_while_nothing_can_be_sent_instead() {
+    let patients = [ResourceType::PATIENT].into_iter().collect();
+    let of_one = fhir::Compartment::Patients(Patients::from_ids(["a"]));
+    for filter in [Filter::of_group(patients, "g", None), Filter::of_patients(patients, of_one)] {
+        let directory = tempfile::tempdir().unwrap();
+        let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+        let tables = Arc::new(Ahead::default());
+        feed.set_source(tables.clone());
+        publish(&mut publisher, None, 2_000).await;
+        let mut stream = feed.subscribe(filter, Begin::Since(None));
+        assert!(matches!(heard(&mut stream).await.1, Notice::Live { .. }));
+        tables.untold.store(true, SeqCst);
+        let r1 =
+            change(2_100, 2_500, ResourceType::PATIENT, r#"{"resourceType":"Patient","id":"r1"}"#.into());
+        publish(&mut publisher, Some(Change { before: Before::Unknown, ..r1 }), 2_110).await;
+        let ended = loop {
+            match stream.next().await {
+                Ok(Item::Notice(notice)) => panic!("{notice:?}"),
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(ended, SourceError::Refused(_)), "{ended}");
+    }
+}
+
+/// To know that the feed has passed a place takes a moment, however many Groups are asked for there.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_that_are_nested_in_one_are_asked_for_together() {
+    let mut marks = Vec::new();
+    for nested in [1, 100] {
+        let directory = tempfile::tempdir().unwrap();
+        let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+        let tables = Arc::new(Ahead { nested, ..Ahead::default() });
+        feed.set_source(tables.clone());
+        publish(&mut publisher, None, 2_000).await;
+        let mut stream = subscribe(&feed, Begin::Since(None));
+        assert!(matches!(heard(&mut stream).await.1, Notice::Live { .. }));
+        marks.push(tables.marks.load(SeqCst));
+    }
+    assert_eq!(marks[0], marks[1]);
 }
