@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use tests::{Binary, Case, Client, Context, SOON, Site, Subscribe, cases};
+use tests::{Binary, Case, Client, Context, Reader, SOON, Site, Subscribe, cases};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases![
@@ -140,5 +140,52 @@ async fn a_table_partitioned_by_type(context: Context) -> Result<()> {
     // Past the triggers of the whole: nobody would hear of it.
     site.sql.batch_execute("delete from fhir.resource_patient where id = 'end'").await?;
     let address = site.server.address();
-    reader.hear_on(|| address.now(), "the reset", SOON, |reader| reader.noticed("reset-all")).await
+    let done = |reader: &Reader| reader.noticed("reset-all");
+    reader.hear_on(|| address.now(), "the reset", SOON, done).await?;
+    partitions_that_come_and_go(&site, reader).await
+}
+
+/// What a partition has or takes away is in no log.
+async fn partitions_that_come_and_go(site: &Site, mut reader: Reader) -> Result<()> {
+    let address = site.server.address();
+    let before = reader.notices("live").count();
+    let again = |reader: &Reader| reader.notices("live").count() > before;
+    reader.hear_on(|| address.now(), "everything again", SOON, again).await?;
+    // Nothing in the log of the whole says so, hence it is refused. A partition that is made later has no such trigger
+    // before `migrate` has run again.
+    for sql in ["truncate fhir.resource_patient", "truncate only fhir.resource_rest"] {
+        let refused = site.sql.batch_execute(sql).await.err().context("a partition was truncated")?;
+        ensure!(format!("{refused:?}").contains("cannot be truncated"), "{refused:?}");
+    }
+    site.sql
+        .batch_execute(
+            "create table fhir.more (like fhir.resource including all); \
+             insert into fhir.more values ('Basic', 'attached', 1, now() - interval '1 day', '{\"resourceType\":\"Basic\"}')",
+        )
+        .await?;
+    let detach = "alter table fhir.resource detach partition fhir.more";
+    let attach = "alter table fhir.resource attach partition fhir.more for values in ('Basic')";
+    for (statement, is_there) in [
+        (attach.to_owned(), true),
+        (format!("begin; {detach}; delete from fhir.more; {attach}; commit"), false),
+        ("drop table fhir.more".to_owned(), false),
+    ] {
+        let before = reader.notices("reset-all").count();
+        site.sql.batch_execute(&statement).await.with_context(|| statement.clone())?;
+        if statement == attach {
+            let sql = checked_sql(&check(site)?, "triggers")?;
+            ensure!(sql.contains("create trigger refuse_truncate before truncate on fhir.more"), "{sql}");
+            Binary::find()?.succeed(&["migrate", "--database-url", &site.cluster.url("postgres")])?;
+        }
+        let done = |reader: &Reader| {
+            let last = |code| reader.heard.iter().rposition(|heard| heard.what.code() == Some(code));
+            reader.notices("reset-all").count() > before && last("live") > last("reset-all")
+        };
+        reader.hear_on(|| address.now(), &statement, SOON, done).await?;
+        let reset = reader.heard.iter().rposition(|heard| heard.what.code() == Some("reset-all"));
+        let since = &reader.heard[reset.context("no reset-all")?..];
+        let has = since.iter().any(|heard| heard.what.key().is_some_and(|key| key.id == "attached"));
+        ensure!(has == is_there, "{statement}: {}", reader.tail());
+    }
+    Ok(())
 }

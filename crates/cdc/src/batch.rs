@@ -43,6 +43,8 @@ struct Open {
     transaction: Transaction,
     /// How many row messages it has had.
     ordinal: u64,
+    /// Whether it had a tick. Another would say the same, and anybody may write millions.
+    ticked: bool,
 }
 
 impl Assembler {
@@ -89,7 +91,7 @@ impl Assembler {
                     xid: begin.xid,
                     commit_time: begin.commit_time,
                 };
-                self.open = Some(Open { transaction, ordinal: 0 });
+                self.open = Some(Open { transaction, ordinal: 0, ticked: false });
             }
             Message::Commit(commit) => {
                 let open = self.open.take();
@@ -122,6 +124,9 @@ impl Assembler {
             }
             Message::Relation(relation) => self.layout.relation(&relation)?,
             Message::Emitted(emitted) if emitted.is_tick() => {
+                if self.open.as_mut().is_some_and(|open| std::mem::replace(&mut open.ticked, true)) {
+                    return Ok(());
+                }
                 let (position, transaction) = self.next_position()?;
                 // Its own text is of anybody who may write to the log; when a transaction was committed only the server says.
                 self.batch.changes.push(Change::tick(position, transaction.commit_time));

@@ -57,7 +57,10 @@ impl Identity {
             })
         } else if differs(0) {
             // Rows that were in it are gone without a message.
-            Some(Difference { reason: "a published table or a column of it was made anew", fork: true })
+            Some(Difference {
+                reason: "a published table, a partition or a column of it was made anew, added or taken away",
+                fork: true,
+            })
         } else if differs(1) {
             Some(Difference { reason: "the publication was made anew or altered", fork: false })
         } else {
@@ -66,15 +69,26 @@ impl Identity {
     }
 }
 
-/// The tables by their object identifiers, each with its columns by number, type and name.
+/// The tables by their object identifiers, each with its columns by number, type and name, and with its partitions, if
+/// it has any. A partition takes its rows with it when it is detached or dropped, and brings those that it has when it
+/// is attached: the log has none of that. `xmin` is another when it was detached and attached again.
 const TABLES: &str = "
-    select coalesce(string_agg(format('%s (%s)', coalesce(c.oid, 0), a.columns), ', ' order by t.place), '')
+    select coalesce(string_agg(format('%s (%s)', coalesce(c.oid, 0), a.columns) || coalesce(' ' || p.partitions, ''),
+                               ', ' order by t.place), '')
       from unnest($1::text[], $2::text[]) with ordinality t(schema, name, place)
       left join pg_namespace n on n.nspname = t.schema
       left join pg_class c on c.relnamespace = n.oid and c.relname = t.name
       left join lateral (
            select string_agg(format('%s %s %s', attnum, atttypid, attname), ', ' order by attnum) as columns
-             from pg_attribute where attrelid = c.oid and attnum > 0 and not attisdropped) a on true";
+             from pg_attribute where attrelid = c.oid and attnum > 0 and not attisdropped) a on true
+      left join lateral (
+           with recursive part(oid, made) as (
+                select inhrelid, xmin::text from pg_inherits where inhparent = c.oid and not inhdetachpending
+                union all
+                select i.inhrelid, i.xmin::text from part join pg_inherits i on i.inhparent = part.oid
+                 where not i.inhdetachpending)
+           select string_agg(format('%s %s', part.oid, made), ', ' order by part.oid) as partitions
+             from part join pg_class p on p.oid = part.oid where p.relispartition) p on true";
 
 /// The publication and its entries for the tables (none where it has all tables, or all of a schema). `xmin` is another
 /// after every alteration, also one that was taken back.

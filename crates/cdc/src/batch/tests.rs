@@ -1,6 +1,6 @@
 use super::*;
 use crate::pgoutput::encode::encode;
-use crate::pgoutput::{self, Begin, Column, Commit, Relation, ReplicaIdentity, Row, Truncate};
+use crate::pgoutput::{self, Begin, Column, Commit, Emitted, Relation, ReplicaIdentity, Row, Truncate};
 use bytes::Bytes;
 use feed::{Before, Change, Kind};
 use fhir::{Instant, Patients, ResourceType};
@@ -68,6 +68,11 @@ fn truncate() -> Event {
     event(&Message::Truncate(Truncate { flags: 0, relation_ids: vec![1] }))
 }
 
+fn tick() -> Event {
+    let prefix = pgoutput::TICK_PREFIX.into();
+    event(&Message::Emitted(Emitted { flags: 1, lsn: Lsn::ZERO, prefix, content: b"" }))
+}
+
 fn keepalive(at: u64) -> Event {
     Event::Keepalive(Lsn::new(at))
 }
@@ -102,6 +107,16 @@ fn ordinals_count_every_row_message_of_the_transaction() {
     assert_eq!(batch.transactions.iter().map(|transaction| transaction.xid).collect::<Vec<_>>(), [5, 8]);
     assert_eq!(batch.passed, Some(Lsn::new(9)));
     assert!(assembler.take().is_none());
+}
+
+#[test]
+fn a_transaction_of_a_million_ticks_is_one() {
+    let mut assembler = Assembler::new(Box::new(Repeat));
+    let mut events = vec![begin(5)];
+    events.extend((0..1_000_000).map(|_| tick()));
+    events.extend([insert(1), commit(5, 6), begin(8), tick(), commit(8, 9)]);
+    push(&mut assembler, &events).unwrap();
+    assert_eq!(places(&assembler.take().unwrap()), [(5, 0, 0), (5, 1, 0), (8, 0, 0)]);
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub(super) struct Facts {
     functions: Vec<(String, String)>,
     /// The rules on the tombstones.
     rules: Vec<String>,
+    /// The partitions that hold rows.
+    partitions: Vec<Partition>,
     /// The version of the layout, if it is one that this program knows: then bodies can be compared.
     version: Option<i32>,
 }
@@ -33,6 +35,16 @@ struct Found {
     /// It is fired for each row before it is written, and can change or swallow it.
     before_row: bool,
     is_copy: bool,
+}
+
+/// A partition. A truncation of it alone is not in the log of the whole, and fires the triggers of the
+/// partition only: those of statements have no copies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Partition {
+    /// As SQL writes it.
+    table: String,
+    /// The trigger that refuses a truncation, and whether it always fires.
+    refuses: Option<(String, bool)>,
 }
 
 pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error> {
@@ -68,6 +80,22 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
             &[],
         )
         .await?;
+    let partitions = client
+        .query(
+            "with recursive child(oid) as ( \
+                select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+                 where n.nspname = 'fhir' and c.relname in ('resource', 'tombstone') \
+                union select i.inhrelid from child join pg_inherits i on i.inhparent = child.oid) \
+             select c.oid::regclass::text, t.name, t.always from child join pg_class c on c.oid = child.oid \
+               left join lateral ( \
+                    select t.tgname::text as name, t.tgenabled = 'A' as always from pg_trigger t \
+                     where t.tgrelid = c.oid and t.tgfoid = to_regprocedure('fhir.refuse_truncate()') \
+                       and t.tgtype & 32 <> 0 and t.tgqual is null \
+                     order by t.tgenabled = 'A' desc, t.tgname limit 1) t on true \
+              where c.relispartition and c.relkind = 'r' order by 1",
+            &[],
+        )
+        .await?;
     let version = match migrated_version(client).await {
         Ok(version) => version.filter(|version| *version <= newest_version()),
         // Not for this role to see: another fact says so.
@@ -93,6 +121,14 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
             .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
             .collect::<Result<_, tokio_postgres::Error>>()?,
         rules: rules.iter().map(|row| row.try_get(0)).collect::<Result<_, tokio_postgres::Error>>()?,
+        partitions: partitions
+            .iter()
+            .map(|row| {
+                let name: Option<String> = row.try_get(1)?;
+                let always: Option<bool> = row.try_get(2)?;
+                Ok(Partition { table: row.try_get(0)?, refuses: name.zip(always) })
+            })
+            .collect::<Result<_, tokio_postgres::Error>>()?,
         version,
     })
 }
@@ -152,6 +188,22 @@ fn resting(facts: &Facts, wrong: &mut Vec<String>, sql: &mut Vec<String>) {
                 }
             }
         }
+    }
+    for Partition { table, refuses } in &facts.partitions {
+        let (create, name) = match refuses {
+            Some((_, true)) => continue,
+            Some((name, false)) => (None, quoted(name)),
+            None => (
+                Some(format!(
+                    "create trigger refuse_truncate before truncate on {table} \
+                     for each statement execute function fhir.refuse_truncate();"
+                )),
+                "refuse_truncate".to_owned(),
+            ),
+        };
+        silent.push(format!("refuse_truncate of {table}"));
+        sql.extend(create);
+        sql.push(format!("alter table {table} enable always trigger {name};"));
     }
     if !silent.is_empty() {
         wrong.push(format!(
@@ -230,6 +282,7 @@ mod tests {
             triggers: definitions::triggers().iter().map(found).collect(),
             functions: definitions::functions().iter().map(|f| (f.name.into(), f.body.into())).collect(),
             rules: Vec::new(),
+            partitions: Vec::new(),
             version: Some(newest_version()),
         }
     }
@@ -271,6 +324,24 @@ mod tests {
         let sql = format!("alter table fhir.part enable always trigger {};", copy.name);
         facts.triggers.push(copy);
         assert_eq!(judged(&facts).sql.unwrap(), sql);
+    }
+
+    #[test]
+    fn a_partition_has_to_refuse_a_truncation_itself() {
+        let judged = |refuses: Option<(&str, bool)>| {
+            let refuses = refuses.map(|(name, always)| (name.to_owned(), always));
+            judged(&Facts { partitions: vec![Partition { table: "fhir.part".into(), refuses }], ..well() })
+        };
+        assert_eq!(judged(Some(("refuse_truncate", true))).verdict, Verdict::Pass);
+        assert_eq!(
+            judged(Some(("Mine", false))).sql.unwrap(),
+            r#"alter table fhir.part enable always trigger "Mine";"#
+        );
+        let missing = judged(None);
+        assert!(missing.message.contains("refuse_truncate of fhir.part"), "{}", missing.message);
+        assert!(
+            missing.sql.unwrap().starts_with("create trigger refuse_truncate before truncate on fhir.part ")
+        );
     }
 
     #[test]
