@@ -227,7 +227,8 @@ impl Feed {
         options: Options,
         framing: Arc<dyn Framing>,
     ) -> Result<(Self, Publisher), Box<dyn std::error::Error + Send + Sync>> {
-        let stored = journal.load()?;
+        // The state is written before an epoch begins too, when a mark comes or the disk was full: it follows no database.
+        let stored = journal.load()?.filter(|state| state.origin.system != 0);
         let known = stored.as_ref().map(|state| state.origin.clone());
         let mut past = journal.past()?;
         let mut state = stored.unwrap_or_else(State::unknown);

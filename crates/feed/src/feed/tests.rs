@@ -252,6 +252,20 @@ async fn an_epoch_begins_although_the_journal_fails_meanwhile() {
     }
 }
 
+/// A service that is stopped while its first slot waits for a transaction, or is that of another database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_was_written_before_any_epoch_is_new() {
+    let directory = tempfile::tempdir().unwrap();
+    Segments::open(directory.path()).unwrap().append(Vec::new(), &State::unknown()).unwrap();
+    let (feed, mut publisher) = Feed::open(options(directory.path()), Arc::new(Lines)).unwrap();
+    assert_eq!(publisher.origin(), None);
+    feed.set_source(Arc::new(Empty { l: Lsn::new(10) }));
+    let origin = Origin { system: 1, timeline: 1, identity: String::new() };
+    publisher.begin_epoch(origin.clone(), Lsn::new(10), instant(100), false).await.unwrap();
+    hears_live(&mut feed.subscribe(Filter::everything(), Begin::Since(None))).await;
+    assert_eq!(publisher.origin(), Some(origin));
+}
+
 async fn waits(subscription: &mut Subscription) -> String {
     let item = tokio::time::timeout(Duration::from_secs(60), subscription.next());
     match item.await.expect("something comes").unwrap() {
