@@ -23,6 +23,12 @@ pub(crate) fn start(request: &ExportRequest, resume: &Resume, missing: &Patients
             "the id that the client gave cannot be read: a reset follows".to_owned()
         }
         (_, None) => "the current state, then every change as it commits".to_owned(),
+        // Somebody may have come to be a member after that instant.
+        (_, Some(since)) if matches!(filter.compartment, Compartment::Group { .. }) => {
+            format!(
+                "the current state, whatever its age, deletions after {since}, then every change as it commits"
+            )
+        }
         (_, Some(since)) if since > now() => {
             format!("_since ({since}) is ahead of the clock: no current state, only what commits from now on")
         }

@@ -91,6 +91,11 @@ async fn a_group_is_asked_for_by_its_id() {
     assert_eq!(stream.filter, Filter::of_group(TypeSet::all(), "g1", None));
     let start = client.until("start:").await + &client.until("\n\n").await;
     assert!(start.contains("of the Group's members"), "{start}");
+    // They come whole, whatever the instant.
+    let since = "/fhir/Group/g1/$export?_since=2099-01-01T00:00:00Z";
+    let (mut client, _stream) = service.stream(since, &[]).await;
+    let start = client.until("start:").await + &client.until("\n\n").await;
+    assert!(start.contains("the current state, whatever its age, deletions after 2099"), "{start}");
     let (_client, stream) = service.stream("/fhir/Group/g1/$export?patient=p1&_type=Patient", &[]).await;
     let only = Some(Patients::from_ids(["p1"]));
     assert_eq!(stream.filter.compartment, Filter::of_group(TypeSet::all(), "g1", only).compartment);
