@@ -13,6 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
         once a_row_that_is_no_text_stops_where_that_was_asked_for,
         each rows_with_bytes_that_the_encoding_does_not_define_are_left_out,
         once what_an_encoding_lacks_cannot_be_loaded_into_it,
+        once a_role_whose_name_is_no_text_here_is_waited_for,
     ]
 }
 
@@ -260,4 +261,25 @@ async fn what_an_encoding_lacks_cannot_be_loaded_into_it(context: Context) -> Re
         .try_get(0)?;
     ensure!(name == format!("{SECRET} Müller"), "{name}");
     Ok(())
+}
+
+/// Roles are the cluster's: one that was made in a database of UTF8 has a name that need not be text in ours.
+async fn a_role_whose_name_is_no_text_here_is_waited_for(context: Context) -> Result<()> {
+    let mut site = of_encoding(&context, "EUC_JP", &[]).await?;
+    site.sql.batch_execute("create role writer login superuser").await?;
+    let (holder, connection) = site.cluster.config("writer").connect(NoTls).await?;
+    let holding = tokio::spawn(connection);
+    holder.batch_execute("begin; select fhir.put('Patient', 'p', '{\"resourceType\":\"Patient\"}')").await?;
+    let (elsewhere, connection) = site.cluster.config("postgres").dbname("postgres").connect(NoTls).await?;
+    tokio::spawn(connection);
+    elsewhere.batch_execute("alter role writer rename to \"山田\"").await?;
+    site.server.start().await?;
+    until("the one that is waited for to be named", SOON, || async {
+        Ok(site.server.log()?.contains("blockers=\"process ").then_some(()))
+    })
+    .await?;
+    holder.batch_execute("commit").await?;
+    drop(holder);
+    holding.await??;
+    site.ready().await
 }

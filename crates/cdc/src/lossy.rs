@@ -6,7 +6,15 @@
 
 use bytes::BytesMut;
 use std::error::Error;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+
+/// Whether the server could not convert a text to UTF-8: the name of a role that was made in a database of
+/// another encoding, for instance. Who asks for names alone has to do without them.
+pub(crate) fn is_unconvertible(error: &tokio_postgres::Error) -> bool {
+    let refusals = [SqlState::CHARACTER_NOT_IN_REPERTOIRE, SqlState::UNTRANSLATABLE_CHARACTER];
+    error.code().is_some_and(|code| refusals.contains(code))
+}
 
 /// A text that need not be UTF-8.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

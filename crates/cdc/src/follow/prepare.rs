@@ -6,7 +6,7 @@ use super::look::look_at_slot;
 use crate::database::Connected;
 use crate::facts;
 use crate::identity::Identity;
-use crate::lossy::Lossy;
+use crate::lossy::{Lossy, is_unconvertible};
 use crate::publication;
 use crate::replication::{self, Channel, Connection, System};
 use crate::sink::{Epoch, Sink};
@@ -248,24 +248,35 @@ async fn make_slot(
 
 /// Whom the server's process waits for now, in words for people. Others of the cluster may follow.
 async fn blockers(client: &Client, pid: i32) -> Result<String, tokio_postgres::Error> {
-    let rows = client.query(BLOCKERS, &[&pid]).await?;
+    let rows = match client.query(&blocked_by(true), &[&pid]).await {
+        Err(error) if is_unconvertible(&error) => client.query(&blocked_by(false), &[&pid]).await?,
+        rows => rows?,
+    };
     let named = rows.iter().map(|row| row.try_get::<_, Lossy>(0).map(|Lossy(text)| text));
     let named: Vec<String> = named.collect::<Result<_, _>>()?;
     Ok(if named.is_empty() { "not known at this moment".to_owned() } else { named.join("; ") })
 }
 
-/// A prepared transaction has no process.
-const BLOCKERS: &str = "
-    select format('process %s (role %s, database %s, application %L, %s%s)', b.pid, coalesce(a.usename, '?'),
-                  coalesce(a.datname, '?'), coalesce(a.application_name, ''), coalesce(a.state, 'state unknown'),
-                  coalesce(format(', since %s s', extract(epoch from clock_timestamp() - a.xact_start)::int8), ''))
-      from unnest(pg_blocking_pids($1)) b(pid) left join pg_stat_activity a on a.pid = b.pid
-     where b.pid <> 0
-    union all
-    select format('prepared transaction %L (role %s, database %s, since %s s): commit prepared or rollback prepared',
-                  p.gid, p.owner, p.database, extract(epoch from clock_timestamp() - p.prepared)::int8)
-      from pg_locks l join pg_prepared_xacts p on p.transaction = l.transactionid
-     where l.pid = $1 and not l.granted";
+/// A prepared transaction has no process. By their numbers, what has a name that cannot be converted.
+fn blocked_by(names: bool) -> String {
+    let (role, database, gid, owner) = match names {
+        true => ("a.usename", "a.datname", "format('%L', p.gid)", "p.owner"),
+        false => ("a.usesysid::text", "a.datid::text", "p.transaction::text", "'?'"),
+    };
+    let of = if names { "p.database" } else { "'?'" };
+    format!(
+        "select format('process %s (role %s, database %s, application %L, %s%s)', b.pid, coalesce({role}, '?'),
+                coalesce({database}, '?'), coalesce(a.application_name, ''), coalesce(a.state, 'state unknown'),
+                coalesce(format(', since %s s', extract(epoch from clock_timestamp() - a.xact_start)::int8), ''))
+           from unnest(pg_blocking_pids($1)) b(pid) left join pg_stat_activity a on a.pid = b.pid
+          where b.pid <> 0
+         union all
+         select format('prepared transaction %s (role %s, database %s, since %s s): commit prepared or rollback prepared',
+                       {gid}, {owner}, {of}, extract(epoch from clock_timestamp() - p.prepared)::int8)
+           from pg_locks l join pg_prepared_xacts p on p.transaction = l.transactionid
+          where l.pid = $1 and not l.granted"
+    )
+}
 
 async fn clock(client: &Client) -> Result<Instant, tokio_postgres::Error> {
     let row = client.query_one("select (extract(epoch from clock_timestamp()) * 1000000)::int8", &[]).await?;

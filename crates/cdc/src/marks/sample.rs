@@ -2,7 +2,7 @@
 
 use super::closings::Closings;
 use super::{Open, Xid};
-use crate::lossy::Lossy;
+use crate::lossy::{Lossy, is_unconvertible};
 use crate::timestamptz::Timestamptz;
 use feed::{Lsn, Mark, Sample};
 use fhir::Instant;
@@ -27,11 +27,15 @@ const WRITERS: &str = "
              where datname = current_database() and backend_xid is not null
              order by age(backend_xid) desc limit 1) a on true";
 
-const PREPARED: &str = "
-    select transaction::text, owner::text, prepared, gid,
-           first_value(transaction::text) over (order by age(transaction)) newest
-      from pg_prepared_xacts
-     where database = current_database() order by age(transaction) desc limit 1";
+/// Its owner and its identifier are for people.
+fn prepared(owner: &str, gid: &str) -> String {
+    format!(
+        "select transaction::text, {owner}, prepared, {gid},
+                first_value(transaction::text) over (order by age(transaction)) newest
+           from pg_prepared_xacts
+          where database = current_database() order by age(transaction) desc limit 1"
+    )
+}
 
 /// A sample whose mark may not hold yet.
 #[derive(Clone, Debug)]
@@ -244,7 +248,11 @@ async fn writers(client: &Client) -> Result<Writers, SampleError> {
         }
     };
     // After the writers: one that is prepared in between is seen by the first statement or by this one.
-    let prepared = match client.query_opt(PREPARED, &[]).await? {
+    let named = match client.query_opt(&prepared("owner::text", "gid"), &[]).await {
+        Err(error) if is_unconvertible(&error) => client.query_opt(&prepared("'?'::text", "gid"), &[]).await,
+        named => named,
+    };
+    let prepared = match named? {
         None => None,
         Some(row) => {
             let Timestamptz(since) = row.try_get(2)?;
