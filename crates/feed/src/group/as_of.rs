@@ -4,7 +4,7 @@
 //! replaced; else its row in the table, if the feed has passed a place in the log that was taken after the row was read: then
 //! what is not in the journal has not changed since.
 
-use super::members::{Members, PatientSet};
+use super::members::{Members, PatientSet, Question};
 use crate::feed::Shared;
 use crate::journal::{GroupBefore, JournalError};
 use crate::replay::persist;
@@ -44,6 +44,19 @@ pub(crate) struct AsOf<'a> {
 impl AsOf<'_> {
     /// The members at a position that is on disk.
     pub(crate) async fn members(&self, at: Position) -> Result<Members, NoMembers> {
+        let epoch = self.shared.durable.borrow().epoch;
+        let question = Question { group: self.id.into(), only: self.only.cloned(), epoch, at };
+        if let Some(known) = self.shared.member_sets.find(&question) {
+            return Ok(known);
+        }
+        let members = self.find(at).await?;
+        if self.shared.durable.borrow().epoch == epoch {
+            self.shared.member_sets.keep(question, &members);
+        }
+        Ok(members)
+    }
+
+    async fn find(&self, at: Position) -> Result<Members, NoMembers> {
         let (mut groups, mut patients) = (BTreeSet::new(), PatientSet::default());
         let mut found: Vec<Box<str>> = vec![self.id.into()];
         // Before the first tick nobody has begun to be a member.
