@@ -281,5 +281,20 @@ async fn a_role_whose_name_is_no_text_here_is_waited_for(context: Context) -> Re
     holder.batch_execute("commit").await?;
     drop(holder);
     holding.await??;
-    site.ready().await
+    site.ready().await?;
+    // Nor does it keep `check` from asking who may do more than he should.
+    site.sql
+        .batch_execute(
+            "create role reader; grant trigger on fhir.resource to reader; \
+             alter role reader set track_activities = off",
+        )
+        .await?;
+    elsewhere.batch_execute("alter role reader rename to \"水\"").await?;
+    let output = Binary::find()?
+        .command()
+        .args(["check", "--database-url", &site.cluster.url("postgres")])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(!said.contains("invalid byte sequence") && said.contains("TRIGGER"), "{said}");
+    Ok(())
 }

@@ -16,6 +16,20 @@ pub(crate) fn is_unconvertible(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| refusals.contains(code))
 }
 
+/// Asks a question in which names of roles stand, as `{name}`; if one of them cannot be converted, with `'?'` instead of them.
+pub(crate) async fn query_with_names(
+    client: &tokio_postgres::Client,
+    question: &str,
+    name: &str,
+) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
+    match client.query(&question.replace("{name}", name), &[]).await {
+        Err(error) if is_unconvertible(&error) => {
+            client.query(&question.replace("{name}", "'?'::text"), &[]).await
+        }
+        answer => answer,
+    }
+}
+
 /// A text that need not be UTF-8.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RawText<'a>(pub(crate) &'a [u8]);

@@ -2,6 +2,7 @@
 
 use super::{Finding, releases};
 use crate::encoding::SQL_ASCII;
+use crate::lossy::query_with_names;
 use tokio_postgres::Client;
 
 /// The major versions that we know.
@@ -41,18 +42,18 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
             &[],
         )
         .await?;
-    let off_for = client
-        .query(
-            "select format('alter %s reset track_activities;', \
+    let off_for = query_with_names(
+        client,
+        "select format('alter %s reset track_activities;', \
                     case when s.setrole = 0 then format('database %I', current_database()) \
-                         when s.setdatabase = 0 then format('role %I', r.rolname) \
-                         else format('role %I in database %I', r.rolname, current_database()) end) \
+                         when s.setdatabase = 0 then format('role %I', {name}) \
+                         else format('role %I in database %I', {name}, current_database()) end) \
                from pg_db_role_setting s left join pg_roles r on r.oid = s.setrole \
               where s.setdatabase in (0, (select oid from pg_database where datname = current_database())) \
                 and 'track_activities=off' = any(s.setconfig) order by 1",
-            &[],
-        )
-        .await?;
+        "r.rolname",
+    )
+    .await?;
     Ok(Facts {
         version: row.try_get(0)?,
         standby: row.try_get(1)?,

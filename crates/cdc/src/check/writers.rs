@@ -2,6 +2,7 @@
 //! beyond what a writer needs.
 
 use super::Finding;
+use crate::lossy::query_with_names;
 use crate::replication::quoted;
 use tokio_postgres::Client;
 
@@ -67,9 +68,9 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
             &[&names.as_slice()],
         )
         .await?;
-    let grants = client
-        .query(
-            "select a.privilege_type, o.object, r.rolname::text \
+    let grants = query_with_names(
+        client,
+        "select a.privilege_type, o.object, {name} \
                from (select 'fhir.' || c.relname, c.relname::text, c.relowner, c.relacl from pg_class c \
                        join pg_namespace n on n.oid = c.relnamespace \
                       where n.nspname = 'fhir' and c.relname in ('resource', 'tombstone') \
@@ -86,9 +87,9 @@ pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error>
                   or o.name = 'version' and a.privilege_type = 'UPDATE' \
                   or o.name = 'schema' and a.privilege_type = 'CREATE') \
               order by 2, 1, 3",
-            &[],
-        )
-        .await?;
+        "r.rolname::text",
+    )
+    .await?;
     Ok(Facts {
         owner,
         functions: functions
