@@ -109,7 +109,7 @@ impl Change {
     }
 }
 
-/// What is to be told of a change to who asked for this; `None`: that cannot be known.
+/// What is to be told of a change to who asked for some patients' resources; `None`: that cannot be known.
 pub(crate) fn decide(
     filter: &Filter,
     resource_type: ResourceType,
@@ -117,14 +117,6 @@ pub(crate) fn decide(
     patients: &Patients,
     before: &Before,
 ) -> Option<Verdict> {
-    if !filter.is_scoped() {
-        // Who asked for everybody's knows what there was before without being told.
-        let told = match kind {
-            Kind::Upsert => Verdict::Send,
-            Kind::Deletion => Verdict::Remove,
-        };
-        return Some(if filter.matches(resource_type) { told } else { Verdict::Nothing });
-    }
     let new = (kind == Kind::Upsert).then_some(patients);
     let old = match before {
         Before::Nothing => None,

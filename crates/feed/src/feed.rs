@@ -1,6 +1,7 @@
 //! The feed itself: one publisher in, any number of subscribers out.
 
 use crate::budget::Budget;
+use crate::counted::Counted;
 use crate::framed::Spare;
 use crate::freshness::Freshness;
 use crate::group::{GroupNow, MemberSets, group_now, keep_time};
@@ -82,7 +83,7 @@ impl Shared {
                 return current == run;
             }
             if failing && waiting.is_none() {
-                waiting = Some(Waiting::one_more(&self.waiting_for_journal));
+                waiting = Some(Counted::one_more(&self.waiting_for_journal));
                 out.waits_for(UNWRITABLE.into()).await;
             }
             if durable.changed().await.is_err() {
@@ -90,22 +91,6 @@ impl Shared {
                 std::future::pending::<()>().await;
             }
         }
-    }
-}
-
-/// One of those who wait, for as long as this is there.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn one_more(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -347,20 +332,20 @@ impl Feed {
 
     /// Those of these patients who are stored. An error if the database is away, or cannot tell whose a resource was.
     pub async fn stored(&self, patients: Patients) -> Result<Patients, SourceError> {
-        let Some(source) = self.shared.source.borrow().clone() else {
-            return Err(SourceError::Unavailable("it is not connected yet".into()));
-        };
-        source.knows_patients().await?;
-        source.stored(patients).await
+        self.source_of_patients().await?.stored(patients).await
     }
 
     /// A Group as it is now. An error if the database is away, or cannot tell whose a resource was.
     pub async fn group(&self, id: &str) -> Result<GroupNow, SourceError> {
+        group_now(&*self.source_of_patients().await?, &self.shared.base_urls, id).await
+    }
+
+    async fn source_of_patients(&self) -> Result<Arc<dyn Source>, SourceError> {
         let Some(source) = self.shared.source.borrow().clone() else {
             return Err(SourceError::Unavailable("it is not connected yet".into()));
         };
         source.knows_patients().await?;
-        group_now(&*source, &self.shared.base_urls, id).await
+        Ok(source)
     }
 
     /// What tells a stream that others wait for the bytes that its client does not take.

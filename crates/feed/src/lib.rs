@@ -7,6 +7,7 @@
 mod alarm;
 mod budget;
 mod change;
+mod counted;
 mod feed;
 mod follow;
 mod framed;

@@ -3,6 +3,7 @@
 //! The database gives a row whole or not at all. Kept in memory for a client that is slow, a row of a gigabyte would be
 //! kept from all others; so it is written to the disk of the journal, by one replay at a time, and shared by all that want it.
 
+use crate::counted::Counted;
 use crate::{Large, LargeRow, Pressure, Source, SourceError};
 use fhir::{Patients, ResourceType};
 use parking_lot::Mutex;
@@ -62,7 +63,7 @@ impl Spills {
         if let Some(spill) = self.find(row.version) {
             return Ok(Some(spill));
         }
-        let waiting = Waiting::new(&self.waiting);
+        let waiting = Counted::one_more(&self.waiting);
         let _turn = self.turn.lock().await;
         while self.is_full() {
             // What a client has in hand of a large row keeps its file: any bytes will do.
@@ -122,21 +123,5 @@ impl Spill {
         let mut bytes = vec![0; left.min(most)];
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
-    }
-}
-
-/// One that waits.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }

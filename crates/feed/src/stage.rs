@@ -1,5 +1,6 @@
 //! One stage of a replay: the rows of a type, or its deletions, page after page.
 
+use crate::counted::Counted;
 use crate::feed::Shared;
 use crate::framed::Framed;
 use crate::id::{Cursor, Place, Replaying};
@@ -169,8 +170,7 @@ impl Turns {
         if let Ok(turn) = self.free.try_acquire() {
             return Some(turn);
         }
-        self.waiting.fetch_add(1, Relaxed);
-        let _waiting = Counted(&self.waiting);
+        let _waiting = Counted::one_more(&self.waiting);
         // It is never closed.
         self.free.acquire().await.ok()
     }
@@ -178,14 +178,5 @@ impl Turns {
     /// How many pages wait for one.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
-    }
-}
-
-/// One of those that are counted.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }

@@ -56,7 +56,7 @@ impl PatientSet {
 
     /// The ids, sorted.
     pub(crate) fn sorted(&self) -> Vec<&str> {
-        let mut ids: Vec<&str> = self.0.iter().map(|id| &**id).collect();
+        let mut ids: Vec<&str> = self.iter().collect();
         ids.sort_unstable();
         ids
     }

@@ -2,7 +2,7 @@
 
 use crate::feed::Shared;
 use crate::{Source, SourceError};
-use fhir::{BaseUrls, GroupContent, Instant, Patients};
+use fhir::{BaseUrls, GroupContent, Instant, Patients, UninterpretableGroup};
 use std::collections::BTreeSet;
 use std::sync::Weak;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +22,33 @@ pub enum GroupNow {
     Members(Patients),
 }
 
+/// What a Group and those that are nested in it say of their members, the Group first; `None`: it is not stored. Who is in a
+/// nested one that is not, or cannot be interpreted, cannot be said for certain: it is left out.
+async fn tree(
+    source: &dyn Source,
+    bases: &BaseUrls,
+    id: &str,
+) -> Result<Option<Result<Vec<GroupContent>, UninterpretableGroup>>, SourceError> {
+    let (mut seen, mut tree) = (BTreeSet::new(), Vec::new());
+    let mut found: Vec<Box<str>> = vec![id.into()];
+    while let Some(next) = found.pop() {
+        if !seen.insert(next.clone()) {
+            continue;
+        }
+        let content = source.group(&next).await?;
+        match content.map(|content| GroupContent::read(&content, bases)) {
+            Some(Ok(read)) => {
+                found.extend(read.nested().map(Box::from));
+                tree.push(read);
+            }
+            None if *next == *id => return Ok(None),
+            Some(Err(why)) if *next == *id => return Ok(Some(Err(why))),
+            None | Some(Err(_)) => {}
+        }
+    }
+    Ok(Some(Ok(tree)))
+}
+
 /// Reads a Group and those that are nested in it.
 pub(crate) async fn group_now(
     source: &dyn Source,
@@ -30,50 +57,20 @@ pub(crate) async fn group_now(
 ) -> Result<GroupNow, SourceError> {
     // By our own clock: who joins or leaves at this very moment may be told either.
     let now = now();
-    let (mut seen, mut members) = (BTreeSet::new(), Vec::new());
-    let mut found: Vec<Box<str>> = vec![id.into()];
-    while let Some(next) = found.pop() {
-        if !seen.insert(next.clone()) {
-            continue;
+    Ok(match tree(source, bases, id).await? {
+        None => GroupNow::Missing,
+        Some(Err(why)) => GroupNow::Uninterpretable(why.to_string()),
+        Some(Ok(tree)) => {
+            GroupNow::Members(Patients::from_ids(tree.iter().flat_map(|read| read.members_at(now))))
         }
-        let root = *next == *id;
-        let Some(content) = source.group(&next).await? else {
-            if root {
-                return Ok(GroupNow::Missing);
-            }
-            continue;
-        };
-        match GroupContent::read(&content, bases) {
-            Ok(read) => {
-                members.extend(read.members_at(now).map(str::to_owned));
-                found.extend(read.nested().map(Box::from));
-            }
-            Err(why) if root => return Ok(GroupNow::Uninterpretable(why.to_string())),
-            // Who is in it for certain cannot be said.
-            Err(_) => {}
-        }
-    }
-    Ok(GroupNow::Members(Patients::from_ids(members.iter().map(String::as_str))))
+    })
 }
 
 impl Shared {
     /// Whether somebody is a member of the Group, or of one in it, for some time only.
     pub(crate) async fn has_periods(&self, source: &dyn Source, id: &str) -> Result<bool, SourceError> {
-        let mut seen = BTreeSet::new();
-        let mut found: Vec<Box<str>> = vec![id.into()];
-        while let Some(next) = found.pop() {
-            if !seen.insert(next.clone()) {
-                continue;
-            }
-            let content = source.group(&next).await?;
-            let read = content.and_then(|content| GroupContent::read(&content, &self.base_urls).ok());
-            match read {
-                Some(read) if read.has_periods() => return Ok(true),
-                Some(read) => found.extend(read.nested().map(Box::from)),
-                None => {}
-            }
-        }
-        Ok(false)
+        let tree = tree(source, &self.base_urls, id).await?;
+        Ok(matches!(tree, Some(Ok(tree)) if tree.iter().any(GroupContent::has_periods)))
     }
 }
 
