@@ -201,7 +201,7 @@ async fn a_group_that_is_gone_ends_the_stream_and_one_that_says_the_same_does_no
     let r1 = Change { patients: Patients::from_ids(["a"]), ..r1 };
     publish(&mut publisher, Some(r1), 2_210).await;
     let Item::Frames(frames) = item(&mut stream).await else { panic!("no frames") };
-    assert!(String::from_utf8(frames.bytes.to_vec()).unwrap().contains("r9"));
+    assert!(names(std::str::from_utf8(&frames.bytes).unwrap(), "r9"));
     let bundle = r#"{"entry":[{"request":{"method":"DELETE","url":"Group/g"}}]}"#;
     let gone = Change { kind: Kind::Deletion, ..of_group(2_300, bundle.into()) };
     publish(&mut publisher, Some(gone), 2_310).await;
