@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Gaps } from "../../crates/sse-api/page/gaps.js";
+import { BOARD_TYPES, Gaps } from "../../crates/sse-api/page/gaps.js";
 
 const URL = "http://example.org/Measure/";
 let clock = 0;
@@ -145,7 +145,7 @@ test("references are understood however they are written", () => {
 
 test("when everything comes again, what does not is gone", () => {
   const gaps = board(report("r1"), issue("i1", "r1", "open-gap"), report("r2", { patient: "p2" }), issue("i2", "r2", "open-gap"));
-  gaps.restart();
+  gaps.restart(BOARD_TYPES);
   flips(gaps, report("r2", { patient: "p2" }), issue("i2", "r2", "open-gap"));
   assert.deepEqual(counts(gaps), [2, 0, 0]);
   gaps.complete();
@@ -154,6 +154,27 @@ test("when everything comes again, what does not is gone", () => {
   // A later end of a replay takes nothing away.
   gaps.complete();
   gaps.settle();
+  assert.deepEqual(counts(gaps), [1, 0, 0]);
+});
+
+test("types that do not come again stay", () => {
+  const gaps = board({ resourceType: "Measure", id: "m", url: `${URL}crc`, title: "Screening" }, report("r1"), issue("i1", "r1", "open-gap"));
+  gaps.restart(BOARD_TYPES.filter((type) => type !== "Measure"));
+  gaps.complete();
+  gaps.settle();
+  assert.deepEqual(counts(gaps), [0, 0, 0]);
+  assert.equal(gaps.titleOf(`${URL}crc`), "Screening");
+});
+
+test("a patient who left and is back counts, although nothing of hers is newer than her leaving", () => {
+  const all = [report("r1"), issue("i1", "r1", "open-gap")];
+  const gaps = board(...all);
+  const left = "2026-12-01T10:00:00Z";
+  gaps.remove("MeasureReport", "r1", left);
+  gaps.remove("DetectedIssue", "i1", left);
+  gaps.settle();
+  assert.deepEqual(counts(gaps), [0, 0, 0]);
+  assert.deepEqual(flips(gaps, ...all), ["undefined open"]);
   assert.deepEqual(counts(gaps), [1, 0, 0]);
 });
 

@@ -16,7 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
     [
         needs(cases![once its_logic], || (!has_node()).then(|| "node is not installed".to_owned())),
         needs(
-            cases![once what_it_shows, once what_can_be_done_with_it, once a_flood, once a_journal_that_is_lost, once a_database_that_is_away],
+            cases![once what_it_shows, once what_can_be_done_with_it, once a_board_of_a_group, once a_flood, once a_journal_that_is_lost, once a_database_that_is_away],
             || Engine::Chromium.missing(),
         ),
         needs(cases![once it_comes_back_in_chromium], || Engine::Chromium.missing().or_else(Nginx::missing)),
@@ -263,6 +263,71 @@ async fn what_can_be_done_with_it(context: Context) -> Result<()> {
     browser.sees("the URL of everything", all).await?;
     browser.sees("everything", "return document.querySelectorAll('#resources li').length === 5").await?;
     watched.browser.close().await
+}
+
+/// The board of a Group's members, as they leave and come.
+async fn a_board_of_a_group(context: Context) -> Result<()> {
+    let watched = Watched::start(&context, Engine::Chromium).await?;
+    let (sql, browser) = (&watched.site.sql, &watched.browser);
+    let members = |ids: &[&str]| {
+        let member = |id: &&str| json!({"entity": {"reference": format!("Patient/{id}")}});
+        json!({"resourceType": "Group", "type": "person", "actual": true, "active": true,
+            "member": ids.iter().map(member).collect::<Vec<_>>()})
+    };
+    let of = |patient: &str| {
+        let mut report = report("2026-01-10");
+        report["subject"]["reference"] = json!(format!("Patient/{patient}"));
+        report
+    };
+    for (patient, report, gap) in [("p2", "r2", "i2"), ("p3", "r3", "i3")] {
+        write(sql, "Patient", patient, &json!({"resourceType": "Patient"})).await?;
+        write(sql, "MeasureReport", report, &of(patient)).await?;
+        write(sql, "DetectedIssue", gap, &about(issue(report, "open-gap"), patient)).await?;
+    }
+    write(sql, "DetectedIssue", "i1", &about(issue("r1", "open-gap"), "p1")).await?;
+    write(sql, "Group", "plan", &members(&["p1", "p2"])).await?;
+    watched.counts("everybody's", [3, 0, 0]).await?;
+
+    // By keyboard; the page's address has it.
+    browser.run("document.getElementById('board-group').focus()").await?;
+    browser.press(&format!("plan{ENTER}")).await?;
+    watched.counts("those of the members", [2, 0, 0]).await?;
+    let titled = "return document.querySelector('#measures .title').textContent === '<b>Screening</b>'
+        && new URLSearchParams(location.search).get('board') === 'plan'
+        && new URLSearchParams(location.search).has('_since')";
+    browser.sees("the measure's title, and the Group in the address", titled).await?;
+    write(sql, "Group", "plan", &members(&["p1"])).await?;
+    watched.counts("one leaves", [1, 0, 0]).await?;
+    watched.flipped("open→removed").await?;
+    write(sql, "Group", "plan", &members(&["p1", "p2", "p3"])).await?;
+    watched.counts("two come", [3, 0, 0]).await?;
+    watched.flipped("new→open").await?;
+    browser.open(&format!("http://{}/?board=plan", watched.site.server.listening()?)).await?;
+    watched.counts("the same after loading the page anew", [3, 0, 0]).await?;
+
+    // A Group that is not there is said, and everybody's are there again without one.
+    let choose = |group: &str| {
+        format!(
+            "const box = document.getElementById('board-group'); box.value = {}; box.dispatchEvent(new Event('change'))",
+            json!(group)
+        )
+    };
+    browser.run(&choose("nobody's")).await?;
+    let invalid = "return document.getElementById('board-problem').textContent.includes('payer-blue-heron')";
+    browser.sees("that it is no id", invalid).await?;
+    browser.run(&choose("plans")).await?;
+    let unknown = "const said = document.getElementById('board-detail').textContent;
+        return said.includes('404') && said.includes('plans')";
+    browser.sees("that there is no such Group", unknown).await?;
+    browser.run(&choose("")).await?;
+    watched.counts("everybody's again", [3, 0, 0]).await?;
+    watched.browser.close().await
+}
+
+/// A gap that is about a patient: only so it comes to who listens to her.
+fn about(mut gap: Value, patient: &str) -> Value {
+    gap["patient"] = json!({"reference": format!("Patient/{patient}")});
+    gap
 }
 
 /// Thousands at once: the page goes on, and holds no more than it shows.

@@ -21,6 +21,12 @@ export class BoardView {
     byId("measures-total").append(this.#total.line);
   }
 
+  /** Other gaps come than before. */
+  clear() {
+    this.#rows.clear();
+    this.#courses.clear();
+  }
+
   get #gaps() {
     return this.#board.gaps;
   }
@@ -51,8 +57,9 @@ export class BoardView {
   }
 
   #detail() {
-    const { subscription, heard } = this.#board;
-    const held = `${count(this.#gaps.gaps.size)} gaps of every patient, measure and period`;
+    const { subscription, heard, group } = this.#board;
+    const whose = group === "" ? "every patient" : `the members of ${group}`;
+    const held = `${count(this.#gaps.gaps.size)} gaps of ${whose}, by measure and period`;
     switch (subscription.state) {
       case "live":
       case "resumed":
@@ -61,7 +68,7 @@ export class BoardView {
       case "replaying":
         return this.#board.known ? "catching up" : `reading the state, ${count(heard)} resources so far`;
       default:
-        return subscription.state;
+        return [subscription.state, subscription.trouble].filter(Boolean).join(": ");
     }
   }
 

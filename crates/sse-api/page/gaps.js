@@ -41,9 +41,8 @@ export class Gaps {
   #issuesOf = new Map();
   #counts = new Map();
   #unsettled = new Map();
-  /** Raised when everything comes again: what is of an earlier one by the end is gone. */
-  #generation = 0;
-  #sweep = false;
+  /** By type: the ids that have not come again since everything of the type began to come again. */
+  #missing = new Map();
 
   constructor(most = MOST) {
     this.#most = most;
@@ -51,6 +50,7 @@ export class Gaps {
 
   /** Takes a resource of one of the types. */
   put(resource) {
+    this.#missing.get(resource.resourceType)?.delete(resource.id);
     switch (resource.resourceType) {
       case "Patient":
         this.#keep(this.#patients, resource.id, { name: personName(resource.name) });
@@ -88,21 +88,17 @@ export class Gaps {
     }
   }
 
-  /** Everything comes again, up to `complete`. */
-  restart() {
-    this.#generation += 1;
-    this.#sweep = true;
+  /** Everything of these types comes again, up to `complete`. */
+  restart(types) {
+    for (const type of types) this.#missing.set(type, new Set(this.#kept(type).keys()));
   }
 
   /** All that there is has come: what did not come again since `restart` is gone. */
   complete() {
-    if (!this.#sweep) return;
-    this.#sweep = false;
-    const kinds = { Patient: this.#patients, Measure: this.#measures, MeasureReport: this.#reports, DetectedIssue: this.#issues };
-    for (const [type, kept] of Object.entries(kinds)) {
-      for (const [id, { generation }] of kept) {
-        if (generation !== this.#generation) this.remove(type, id);
-      }
+    const missing = [...this.#missing];
+    this.#missing.clear();
+    for (const [type, ids] of missing) {
+      for (const id of ids) this.remove(type, id);
     }
   }
 
@@ -159,8 +155,21 @@ export class Gaps {
       this.full = true;
       return false;
     }
-    kept.set(id, { ...value, generation: this.#generation });
+    kept.set(id, value);
     return true;
+  }
+
+  #kept(type) {
+    switch (type) {
+      case "Patient":
+        return this.#patients;
+      case "Measure":
+        return this.#measures;
+      case "MeasureReport":
+        return this.#reports;
+      default:
+        return this.#issues;
+    }
   }
 
   #putReport(resource) {

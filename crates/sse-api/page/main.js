@@ -1,9 +1,10 @@
-// The page: two streams, while it is its turn to have them, and when what they tell is drawn.
+// The page: the streams of the boxes and of the board, while it is its turn to have them, and when what they tell is drawn.
 //
 // Events only change numbers and bounded lists; the page is drawn at most once a frame, and the costly parts of it less
 // often, so that thousands of events a second cost no more than a few.
 
 import { Board } from "./board.js";
+import { BoardChoice } from "./board-choice.js";
 import { BoardView } from "./board-view.js";
 import { Chart } from "./chart.js";
 import { Feed } from "./feed.js";
@@ -59,6 +60,10 @@ function everySecond() {
 }
 
 new RequestView((url) => feed.ask(url));
+new BoardChoice((group) => {
+  boardView.clear();
+  board.ask(group);
+});
 turn = new Turn(run);
 run();
 setInterval(everySecond, 1000);

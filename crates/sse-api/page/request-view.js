@@ -1,5 +1,6 @@
 // The boxes that make the request: types, a Group, patients and `_since`; its URL, its curl, and the page's own address follow them.
 
+import { remember } from "./address.js";
 import { byId, copies, element, write } from "./dom.js";
 import { curl, groupProblem, instant, patientsProblem, sinceProblem, streamUrl } from "./request.js";
 import { TYPES } from "./types.js";
@@ -81,10 +82,13 @@ export class RequestView {
     write(byId("curl"), curl(url));
     if (url === this.#url) return;
     this.#url = url;
-    const query = new URLSearchParams({ _type: types.join(","), _since: since });
-    if (group !== "") query.set("group", group);
-    if (patients !== "") query.set("patient", patients);
-    history.replaceState(null, "", `${location.pathname}?${query}`);
+    // An empty `_since` stays: it is everything, and a page without one asks for the last minutes.
+    remember({
+      _type: types.join(",") || undefined,
+      _since: since,
+      group: group || undefined,
+      patient: patients || undefined,
+    });
     this.#changed(url);
   }
 }

@@ -36,6 +36,8 @@ fn files() -> impl Iterator<Item = File> {
     let beside = files![
         STYLE "style.css",
         PICTURE "icon.svg",
+        SCRIPT "address.js",
+        SCRIPT "board-choice.js",
         SCRIPT "board-view.js",
         SCRIPT "board.js",
         SCRIPT "chart.js",

@@ -32,6 +32,7 @@ impl Clinic {
             Event::Retraction => return self.retraction(now),
             Event::Turn => self.turn(now, &mut out),
             Event::Registration => self.registration(now, &mut out),
+            Event::Transfer => self.transfer(&mut out),
             Event::Import => self.import(now, &mut out),
         }
         out.into_iter().map(Write::Put).collect()
@@ -272,6 +273,33 @@ impl Clinic {
             out.push(belonging.group(&self.doctors, members));
         }
         self.reassess(patient, None, now, out);
+    }
+
+    /// Somebody leaves a payer's Group and is in another's from now on.
+    fn transfer(&mut self, out: &mut Vec<Resource>) {
+        let patient = self.anybody();
+        let id = &self.patients[patient].subject.id;
+        let payers: Vec<&String> = self
+            .members
+            .iter()
+            .filter(|(_, (belonging, _))| matches!(belonging, Belonging::Payer(_)))
+            .map(|(group, _)| group)
+            .collect();
+        let Some(from) = payers.iter().position(|group| self.members[*group].1.contains(id)) else { return };
+        if payers.len() < 2 {
+            return;
+        }
+        let to = (from + 1 + self.random.below(payers.len() - 1)) % payers.len();
+        let [from, to] = [from, to].map(|payer| payers[payer].clone());
+        let id = id.clone();
+        for (group, joins) in [(from, false), (to, true)] {
+            let Some((belonging, members)) = self.members.get_mut(&group) else { continue };
+            members.retain(|member| *member != id);
+            if joins {
+                members.push(id.clone());
+            }
+            out.push(belonging.group(&self.doctors, members));
+        }
     }
 
     /// A night's readings arrive from another system.

@@ -69,20 +69,23 @@ pub enum Event {
     Turn,
     /// Somebody new comes.
     Registration,
+    /// Somebody changes the insurer.
+    Transfer,
     /// Another system sends many records at once.
     Import,
 }
 
 /// How often each happens, of a thousand. A Closing finds the less to do the fewer gaps are open.
-const FREQUENCY: [(Event, usize); 9] = [
+const FREQUENCY: [(Event, usize); 10] = [
     (Event::Illness, 180),
-    (Event::Review, 280),
+    (Event::Review, 260),
     (Event::Results, 120),
     (Event::Closing, 190),
     (Event::Correction, 80),
     (Event::Retraction, 70),
     (Event::Turn, 50),
     (Event::Registration, 27),
+    (Event::Transfer, 20),
     (Event::Import, 3),
 ];
 

@@ -55,6 +55,7 @@ fn what_it_writes_is_fhir_and_everything_happens() {
         Event::Retraction,
         Event::Turn,
         Event::Registration,
+        Event::Transfer,
         Event::Import,
     ] {
         assert!(happened.contains_key(&event), "{event:?} never happened: {happened:?}");
@@ -67,6 +68,27 @@ fn what_it_writes_is_fhir_and_everything_happens() {
     assert!(wrong > 0, "nothing was entered in error");
     let corrected = store.all("Observation").iter().filter(|it| it["status"] == "corrected").count();
     assert!(corrected > 0, "nothing was corrected");
+}
+
+#[test]
+fn everybody_has_one_payer_at_a_time() {
+    let mut store = population(5, 60);
+    let payers = |store: &Store| {
+        let mut of: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for group in store.all("Group").iter().filter(|it| text(&it["id"]).starts_with("payer-")) {
+            for member in group["member"].as_array().unwrap() {
+                of.entry(text(&member["entity"]["reference"])).or_default().push(text(&group["id"]));
+            }
+        }
+        of
+    };
+    let before = payers(&store);
+    assert!(work(&mut store, 5, 1, 1_000)[&Event::Transfer] > 5);
+    let after = payers(&store);
+    assert_eq!(after.len(), store.all("Patient").len());
+    assert!(after.values().all(|payers| payers.len() == 1), "{after:?}");
+    let moved = before.iter().filter(|(patient, payers)| after[*patient] != **payers).count();
+    assert!(moved > 5, "{moved} have another payer");
 }
 
 #[test]
