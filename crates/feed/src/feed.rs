@@ -5,7 +5,7 @@ use crate::counted::Counted;
 use crate::framed::Spare;
 use crate::freshness::Freshness;
 use crate::group::{GroupNow, MemberSets, group_now, keep_time};
-use crate::hub::Hub;
+use crate::hub::{Hub, keep_index};
 use crate::journal::{Durable, Journal, PastRuns, Retention, Segments, State, Writer, ended};
 use crate::publisher::Publisher;
 use crate::seldom;
@@ -257,6 +257,7 @@ impl Feed {
             follows: watch::Sender::new(true),
         });
         tokio::spawn(keep_fresh(Arc::downgrade(&shared)));
+        tokio::spawn(keep_index(Arc::downgrade(&shared.hub), shared.hub.indexing()));
         tokio::spawn(keep_time(Arc::downgrade(&shared)));
         let writer = Writer::start(
             journal,

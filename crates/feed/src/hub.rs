@@ -5,18 +5,26 @@
 //! covers the head and the channels, taken once for a batch and once for a join: that is what makes a
 //! joining point exact.
 
+mod head;
+mod indexing;
+mod joined;
+
+pub(crate) use head::Head;
+pub(crate) use indexing::keep_index;
+pub(crate) use joined::{Joined, Next};
+
 use crate::budget::{Budget, Held};
 use crate::journal::{State, is_large};
 use crate::judge::Judge;
 use crate::routes::Routes;
 use crate::subscription::Tally;
-use crate::{Anchor, Batch, Change, EventId, Framing, Kind, LARGE_BYTES, Lsn, Mark, Position};
+use crate::{Anchor, Batch, Change, EventId, Framing, Kind, LARGE_BYTES, Mark, Position};
 use bytes::Bytes;
 use fhir::{Filter, Instant, ResourceType, Verdict, write_out_of_scope};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 /// Batches that a subscriber may be behind before it goes to the journal.
 const CAPACITY: usize = 128;
@@ -30,26 +38,8 @@ pub(crate) struct Hub {
     inner: Mutex<Inner>,
     framing: Arc<dyn Framing>,
     budget: Budget,
-}
-
-/// Where the feed is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Head {
-    pub(crate) epoch: u64,
-    /// What its ids carry.
-    pub(crate) run: u64,
-    /// The last change published.
-    pub(crate) last: Anchor,
-    /// What its id carries.
-    pub(crate) w: Instant,
-    /// Everything committed before it was published.
-    pub(crate) received: Lsn,
-    /// The newest mark whose L lies at or before `received`.
-    pub(crate) passed_mark: Option<Mark>,
-    /// The newest mark.
-    pub(crate) mark: Option<Mark>,
-    /// The feed lacks what has long been in the log.
-    pub(crate) stale: bool,
+    /// There is a large set to be put into the index, or taken out of it.
+    indexing: Arc<Notify>,
 }
 
 /// What goes through a channel.
@@ -148,24 +138,6 @@ impl Removals {
     }
 }
 
-/// What a listener gets of a channel.
-pub(crate) enum Next {
-    /// Changes, with their frames.
-    Chunk(Arc<Chunk>, Bytes),
-    /// See [`Live::Freshness`].
-    Freshness(Arc<Head>),
-}
-
-/// A place in a channel, entered at a known head.
-pub(crate) struct Joined {
-    /// `None` only while it is dropped.
-    receiver: Option<broadcast::Receiver<Live>>,
-    /// The head at that moment: what lies beyond comes through the channel.
-    pub(crate) head: Head,
-    key: Key,
-    hub: Arc<Hub>,
-}
-
 impl Hub {
     pub(crate) fn new(state: &State, framing: Arc<dyn Framing>, budget: Budget) -> Self {
         let inner = Inner {
@@ -181,7 +153,7 @@ impl Hub {
             sent: VecDeque::new(),
             sweep_at: SWEEP_AT,
         };
-        Self { inner: Mutex::new(inner), framing, budget }
+        Self { inner: Mutex::new(inner), framing, budget, indexing: Arc::default() }
     }
 
     pub(crate) fn head(&self) -> Head {
@@ -216,7 +188,7 @@ impl Hub {
         inner.channels.clear();
         inner.slots.clear();
         inner.free.clear();
-        inner.routes = Routes::new();
+        inner.routes.clear();
         inner.groups.clear();
         inner.ticked = Position::ZERO;
     }
@@ -346,6 +318,7 @@ impl Hub {
             Some(number) => *number,
             None => inner.open(&key, judge),
         };
+        self.index_soon(&inner);
         let receiver = inner.slots[number].as_ref().map(|channel| channel.sender.subscribe());
         Ok(Joined { receiver, head: inner.head, key, hub: self.clone() })
     }
@@ -357,6 +330,7 @@ impl Hub {
             inner.slots[number].as_ref().is_some_and(|channel| channel.sender.receiver_count() == 0);
         if deserted {
             inner.close(number);
+            self.index_soon(&inner);
         }
     }
 }
@@ -443,54 +417,5 @@ impl Inner {
             self.sweep_at = SWEEP_AT.max(2 * self.sent.len());
         }
         self.sent.push_back(Arc::downgrade(chunk));
-    }
-}
-
-impl Head {
-    fn of(state: &State) -> Self {
-        Self {
-            epoch: state.epoch,
-            run: state.run,
-            last: state.head_anchor(),
-            w: state.head_w,
-            received: state.durable_lsn,
-            passed_mark: None,
-            mark: state.mark,
-            stale: false,
-        }
-    }
-
-    fn pass(&mut self, mark: &Mark) {
-        if mark.l <= self.received {
-            self.passed_mark = Some(*mark);
-        }
-    }
-}
-
-impl Joined {
-    /// What comes next; `None`: the subscriber is behind, or the channel is gone. Either way it goes on in the journal.
-    pub(crate) async fn next(&mut self) -> Option<Next> {
-        match self.receiver.as_mut()?.recv().await {
-            Ok(Live::Chunk(chunk)) => {
-                let frames = chunk.frames.lock().clone()?;
-                Some(Next::Chunk(chunk, frames))
-            }
-            Ok(Live::Freshness(head)) => Some(Next::Freshness(head)),
-            Ok(Live::Skipped) | Err(_) => None,
-        }
-    }
-
-    /// The head, if everything up to it that came through the channel was taken: it was read first.
-    pub(crate) fn idle_head(&self) -> Option<Head> {
-        let head = self.hub.head();
-        let empty = self.receiver.as_ref().is_some_and(broadcast::Receiver::is_empty);
-        (empty && head.epoch == self.head.epoch).then_some(head)
-    }
-}
-
-impl Drop for Joined {
-    fn drop(&mut self) {
-        self.receiver = None;
-        self.hub.leave(&self.key);
     }
 }

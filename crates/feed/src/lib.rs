@@ -23,6 +23,7 @@ mod judge;
 mod large;
 mod lsn;
 mod pace;
+mod patient_index;
 mod pieces;
 mod pressure;
 mod publisher;

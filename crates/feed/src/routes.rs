@@ -1,42 +1,89 @@
 //! Which channels of the hub a change may concern, without a look at all of them.
 //!
-//! Ten thousand streams of one patient each cost a change of somebody else one look-up, not ten thousand.
+//! Patients → sets of patients → channels. A change costs one look-up for each of its patients, whether there are ten thousand
+//! streams of one patient or a thousand Groups. To put a Group of a hundred thousand into the index takes a while: until it
+//! is there, piece by piece ([`Work`]), its set is asked plainly.
 
 use crate::group::PatientSet;
 use crate::judge::{ByMembers, Judge};
+use crate::patient_index::PatientIndex;
 use crate::{Before, Change};
-use fhir::{Compartment, RESOURCE_TYPES, ResourceType};
-use std::collections::{BTreeSet, HashMap};
+use fhir::{Compartment, Patients, RESOURCE_TYPES, ResourceType};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+
+/// A set of no more patients than this is put into the index at once.
+pub(crate) const AT_ONCE: usize = 512;
 
 /// Channels by what they hear of. A channel is a number.
 pub(crate) struct Routes {
     /// Those that hear of everybody's resources, or of all patients'.
     by_type: Vec<Vec<usize>>,
-    /// Those that hear of some patients' resources.
-    by_patient: HashMap<Box<str>, Vec<usize>>,
-    /// The same, all of them.
-    of_patients: Vec<usize>,
-    /// Those that hear of the resources of a Group's members. Requests share the set, and there are few of them.
-    by_members: Vec<OfMembers>,
+    /// Those that hear of some patients' resources, or of those of a Group's members, by the set of these.
+    sets: HashMap<u64, Set>,
+    /// The number of each set.
+    numbers: HashMap<Whose, u64>,
+    /// The number of the next. None is used again: the index may name a set that is gone.
+    next: u64,
+    index: PatientIndex,
+    /// Sets that are not in the index yet.
+    plain: Vec<u64>,
+    /// The sets that may change with a Group.
+    by_group: HashMap<Box<str>, Vec<u64>>,
+    /// Large sets that are to be put into the index, or taken out of it, in this order.
+    work: VecDeque<Work>,
 }
 
-/// Channels of one set of members.
-struct OfMembers {
-    patients: Arc<PatientSet>,
+/// Whose resources channels hear of.
+#[derive(PartialEq, Eq, Hash)]
+enum Whose {
+    These(Patients),
+    /// Of a set that lies there in memory, where it stays while there is a channel.
+    Members(usize),
+}
+
+/// Channels of one set of patients.
+struct Set {
+    patients: Option<Arc<PatientSet>>,
     groups: Arc<BTreeSet<Box<str>>>,
     has_periods: bool,
     channels: Vec<usize>,
+}
+
+/// A large set that is put into the index or taken out of it.
+pub(crate) struct Work {
+    set: u64,
+    adds: bool,
+    pub(crate) patients: Arc<PatientSet>,
+    hashing: RandomState,
+}
+
+impl Work {
+    /// What the index knows a patient by.
+    pub(crate) fn hash(&self, id: &str) -> u64 {
+        self.hashing.hash_one(id)
+    }
 }
 
 impl Routes {
     pub(crate) fn new() -> Self {
         Self {
             by_type: vec![Vec::new(); RESOURCE_TYPES],
-            by_patient: HashMap::new(),
-            of_patients: Vec::new(),
-            by_members: Vec::new(),
+            sets: HashMap::new(),
+            numbers: HashMap::new(),
+            next: 0,
+            index: PatientIndex::new(),
+            plain: Vec::new(),
+            by_group: HashMap::new(),
+            work: VecDeque::new(),
         }
+    }
+
+    /// Forgets all channels.
+    pub(crate) fn clear(&mut self) {
+        // What is being put into the index is not of this one.
+        *self = Self { next: self.next, ..Self::new() };
     }
 
     pub(crate) fn add(&mut self, channel: usize, judge: &Judge) {
@@ -46,15 +93,10 @@ impl Routes {
         };
         match &filter.compartment {
             Compartment::Patients(patients) => {
-                for id in patients.iter() {
-                    match self.by_patient.get_mut(id) {
-                        Some(channels) => channels.push(channel),
-                        None => {
-                            self.by_patient.insert(id.into(), vec![channel]);
-                        }
-                    }
+                let (number, is_new) = self.set(Whose::These(patients.clone()), channel);
+                if is_new {
+                    self.put_in(number, patients.iter());
                 }
-                self.of_patients.push(channel);
             }
             Compartment::Any | Compartment::AnyPatient | Compartment::Group { .. } => {
                 filter.types.iter().for_each(|kind| self.by_type[kind.index()].push(channel));
@@ -62,87 +104,168 @@ impl Routes {
         }
     }
 
+    /// The set that a channel hears of, and whether it is new.
+    fn set(&mut self, whose: Whose, channel: usize) -> (u64, bool) {
+        if let Some(number) = self.numbers.get(&whose)
+            && let Some(set) = self.sets.get_mut(number)
+        {
+            set.channels.push(channel);
+            return (*number, false);
+        }
+        let number = self.next;
+        self.next += 1;
+        self.numbers.insert(whose, number);
+        let set = Set { patients: None, groups: Arc::default(), has_periods: false, channels: vec![channel] };
+        self.sets.insert(number, set);
+        (number, true)
+    }
+
     fn add_members(&mut self, channel: usize, members: &ByMembers) {
-        let same = |of: &&mut OfMembers| Arc::ptr_eq(&of.patients, &members.send);
-        match self.by_members.iter_mut().find(same) {
-            // The Groups may have come to be more meanwhile, with the same patients in them.
-            Some(of) => {
-                of.channels.push(channel);
-                of.groups = Arc::new(of.groups.union(&members.groups).cloned().collect());
-                of.has_periods |= members.has_periods;
-            }
-            None => self.by_members.push(OfMembers {
-                patients: members.send.clone(),
-                groups: members.groups.clone(),
-                has_periods: members.has_periods,
-                channels: vec![channel],
-            }),
+        let patients = &members.send;
+        let (number, is_new) = self.set(Whose::Members(Arc::as_ptr(patients).addr()), channel);
+        let Some(set) = self.sets.get_mut(&number) else { return };
+        set.has_periods |= members.has_periods;
+        // The Groups may have come to be more meanwhile, with the same patients in them.
+        for id in members.groups.difference(&set.groups) {
+            self.by_group.entry(id.clone()).or_default().push(number);
+        }
+        if !members.groups.is_subset(&set.groups) {
+            set.groups = Arc::new(set.groups.union(&members.groups).cloned().collect());
+        }
+        if !is_new {
+            return;
+        }
+        set.patients = Some(patients.clone());
+        if patients.len() <= AT_ONCE {
+            self.put_in(number, patients.iter());
+        } else {
+            self.plain.push(number);
+            self.work.push_back(self.large(number, patients, true));
         }
     }
 
+    fn large(&self, set: u64, patients: &Arc<PatientSet>, adds: bool) -> Work {
+        Work { set, adds, patients: patients.clone(), hashing: self.index.hashing() }
+    }
+
     pub(crate) fn remove(&mut self, channel: usize, judge: &Judge) {
-        let filter = match judge {
-            Judge::Members(_) => {
-                self.by_members.iter_mut().for_each(|of| of.channels.retain(|other| *other != channel));
-                self.by_members.retain(|of| !of.channels.is_empty());
-                return;
-            }
-            Judge::Filter(filter) => filter,
-        };
-        match &filter.compartment {
-            Compartment::Patients(patients) => {
-                for id in patients.iter() {
-                    if let Some(channels) = self.by_patient.get_mut(id) {
-                        channels.retain(|other| *other != channel);
-                        if channels.is_empty() {
-                            self.by_patient.remove(id);
-                        }
+        let whose = match judge {
+            Judge::Members(members) => Whose::Members(Arc::as_ptr(&members.send).addr()),
+            Judge::Filter(filter) => match &filter.compartment {
+                Compartment::Patients(patients) => Whose::These(patients.clone()),
+                Compartment::Any | Compartment::AnyPatient | Compartment::Group { .. } => {
+                    for kind in filter.types.iter() {
+                        self.by_type[kind.index()].retain(|other| *other != channel);
                     }
+                    return;
                 }
-                self.of_patients.retain(|other| *other != channel);
-            }
-            Compartment::Any | Compartment::AnyPatient | Compartment::Group { .. } => {
-                for kind in filter.types.iter() {
-                    self.by_type[kind.index()].retain(|other| *other != channel);
+            },
+        };
+        let Some(number) = self.numbers.get(&whose).copied() else { return };
+        let Some(set) = self.sets.get_mut(&number) else { return };
+        set.channels.retain(|other| *other != channel);
+        if !set.channels.is_empty() {
+            return;
+        }
+        self.numbers.remove(&whose);
+        let Some(Set { patients, groups, .. }) = self.sets.remove(&number) else { return };
+        self.plain.retain(|other| *other != number);
+        for id in groups.iter() {
+            if let Some(sets) = self.by_group.get_mut(id) {
+                sets.retain(|other| *other != number);
+                if sets.is_empty() {
+                    self.by_group.remove(id);
                 }
             }
         }
+        match (patients, &whose) {
+            (Some(patients), _) if patients.len() > AT_ONCE => {
+                self.work.push_back(self.large(number, &patients, false));
+            }
+            (Some(patients), _) => self.take_out(number, patients.iter()),
+            (None, Whose::These(patients)) => self.take_out(number, patients.iter()),
+            (None, Whose::Members(_)) => {}
+        }
+    }
+
+    fn put_in<'a>(&mut self, set: u64, patients: impl Iterator<Item = &'a str>) {
+        patients.for_each(|id| self.index.add(self.index.hash(id), set));
+    }
+
+    fn take_out<'a>(&mut self, set: u64, patients: impl Iterator<Item = &'a str>) {
+        patients.for_each(|id| self.index.remove(self.index.hash(id), set));
+    }
+
+    /// Whether there is a large set to be put into the index, or taken out of it.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.work.is_empty()
+    }
+
+    /// The next large set to be put into the index, or taken out of it.
+    pub(crate) fn next_work(&mut self) -> Option<Work> {
+        self.work.pop_front()
+    }
+
+    /// Does it for some of its patients; whether to go on. With none it is done.
+    pub(crate) fn proceed(&mut self, work: &Work, hashes: &[u64]) -> bool {
+        if !work.adds {
+            hashes.iter().for_each(|hash| self.index.remove(*hash, work.set));
+            return !hashes.is_empty();
+        }
+        if !self.sets.contains_key(&work.set) {
+            // It is gone: what was put in is taken out next.
+            return false;
+        }
+        hashes.iter().for_each(|hash| self.index.add(*hash, work.set));
+        if hashes.is_empty() {
+            self.plain.retain(|other| *other != work.set);
+        }
+        !hashes.is_empty()
+    }
+
+    fn channels(&self, set: u64) -> impl Iterator<Item = usize> {
+        self.sets.get(&set).into_iter().flat_map(|set| set.channels.iter().copied())
     }
 
     /// The channels whose members may change with a Group.
     pub(crate) fn of_group(&self, id: &str) -> impl Iterator<Item = usize> {
-        let concerned = move |of: &&OfMembers| of.groups.contains(id);
-        self.by_members.iter().filter(concerned).flat_map(|of| of.channels.iter().copied())
+        self.by_group.get(id).into_iter().flatten().flat_map(|set| self.channels(*set))
     }
 
     /// The channels whose members may change with the time.
     pub(crate) fn with_periods(&self) -> impl Iterator<Item = usize> {
-        self.by_members.iter().filter(|of| of.has_periods).flat_map(|of| of.channels.iter().copied())
+        self.sets.values().filter(|set| set.has_periods).flat_map(|set| set.channels.iter().copied())
     }
 
     /// Calls `concerned` with each channel that the change may concern: some more than once, one after the other for a change.
     pub(crate) fn each(&self, change: &Change, mut concerned: impl FnMut(usize)) {
         self.by_type[change.resource_type.index()].iter().copied().for_each(&mut concerned);
-        if self.by_patient.is_empty() && self.by_members.is_empty() {
+        if self.sets.is_empty() {
             return;
         }
         let before = match &change.before {
             Before::Unknown if change.resource_type != ResourceType::GROUP => {
-                let of_members = self.by_members.iter().flat_map(|of| &of.channels);
-                return self.of_patients.iter().chain(of_members).copied().for_each(concerned);
+                return self.sets.values().flat_map(|set| &set.channels).copied().for_each(concerned);
             }
             Before::Patients(before) if *before != change.patients => Some(before),
             Before::Patients(_) | Before::Nothing | Before::Unknown => None,
         };
-        for id in change.patients.iter().chain(before.into_iter().flat_map(fhir::Patients::iter)) {
-            self.by_patient.get(id).into_iter().flatten().copied().for_each(&mut concerned);
+        for id in change.patients.iter().chain(before.into_iter().flat_map(Patients::iter)) {
+            for set in self.index.sets(id) {
+                self.channels(*set).for_each(&mut concerned);
+            }
         }
-        for of in &self.by_members {
-            if of.patients.has_any(&change.patients)
-                || before.is_some_and(|before| of.patients.has_any(before))
+        for number in &self.plain {
+            let of_plain = self.sets.get(number).and_then(|set| Some((set, set.patients.as_ref()?)));
+            if let Some((set, patients)) = of_plain
+                && (patients.has_any(&change.patients)
+                    || before.is_some_and(|before| patients.has_any(before)))
             {
-                of.channels.iter().copied().for_each(&mut concerned);
+                set.channels.iter().copied().for_each(&mut concerned);
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
