@@ -3,7 +3,6 @@
 use crate::documents;
 use bytes::Bytes;
 use cdc::layout::{BadRows, Layout, Native};
-use cdc::pgoutput::{Message, Relation, RelationColumn, ReplicaIdentity};
 use feed::{
     Answer, Batch, Before, Begin, Change, EventId, Feed, Framing as _, Item, Kind, Lsn, Mark, Notice,
     Options, Origin, Page, PageRequest, PageRows, Position, Sample, Source, Transaction,
@@ -12,6 +11,7 @@ use fhir::{
     BaseUrls, Columns, Filter, Instant, Patients, RESOURCE_TYPES, ResourceType, TypeSet,
     patients_of_resource, write_resource, write_resource_with_patients,
 };
+use pg::pgoutput::{Message, Relation, RelationColumn, ReplicaIdentity};
 use sse_api::EventStream;
 use std::error::Error;
 use std::hint::black_box;

@@ -3,11 +3,12 @@
 //! A batch ends where the input is drained or where it is large, in the middle of a transaction if need
 //! be, so that memory does not grow with the transaction. Positions are counted here, before any mapping.
 
-use crate::Encoding;
 use crate::layout::{Layout, LayoutError};
-use crate::pgoutput::{DecodeError, Message};
-use crate::replication::Event;
 use feed::{Batch, Change, Lsn, Position, Transaction};
+use fhir::Instant;
+use pg::Encoding;
+use pg::pgoutput::{DecodeError, Message};
+use pg::replication::Event;
 use std::sync::Arc;
 
 /// A batch of this many bytes or changes is published before more is read ...
@@ -89,7 +90,7 @@ impl Assembler {
                 let transaction = Transaction {
                     commit_lsn: begin.commit_lsn,
                     xid: begin.xid,
-                    commit_time: begin.commit_time,
+                    commit_time: Instant::from_postgres(begin.commit_time.0),
                 };
                 self.open = Some(Open { transaction, ordinal: 0, ticked: false });
             }
@@ -123,7 +124,7 @@ impl Assembler {
                 self.layout.truncated(&truncate.relation_ids)?;
             }
             Message::Relation(relation) => self.layout.relation(&relation)?,
-            Message::Emitted(emitted) if emitted.is_tick() => {
+            Message::Emitted(emitted) if crate::tick::is_tick(&emitted) => {
                 if self.open.as_mut().is_some_and(|open| std::mem::replace(&mut open.ticked, true)) {
                     return Ok(());
                 }

@@ -1,13 +1,10 @@
 //! Postgres into the feed.
 //!
 //! It owns the connection by which the database's changes come in, and the pages and marks that a
-//! replay is made of; it refuses to know anything of HTTP or of who listens. Read [`Database`] first, then
-//! [`run`].
+//! replay is made of; it refuses to know anything of HTTP or of who listens. Read [`run`] first.
 
 mod batch;
 pub mod check;
-pub mod database;
-mod encoding;
 mod facts;
 mod follow;
 #[cfg(any(test, fuzzing))]
@@ -20,28 +17,23 @@ mod migrate;
 mod on_disk;
 mod pages;
 mod patient_index;
-pub mod pgoutput;
 mod publication;
 mod repair;
-mod replication;
-mod retry;
 mod sink;
 mod slot;
 mod stamps;
 mod status;
 mod tables;
+mod tick;
 mod timestamptz;
 mod wal_rate;
 
-pub use database::{ConnectError, Database, InvalidDatabaseUrl, Session};
-pub use encoding::Encoding;
 pub use facts::{NAMES as FACTS, PATIENT_STREAM_NAMES as PATIENT_STREAM_FACTS};
 pub use follow::{RunError, Settings, run, run_into};
 pub use migrate::{Applied, MigrateError, SERVICE_ROLE, migrate, migrated_version, newest_version};
 pub use patient_index::{IndexError, IndexProgress, build_patient_index};
 pub use publication::TableName;
 pub use repair::{RepairError, Repaired, repair};
-pub use retry::Retry;
 pub use sink::{Epoch, FeedSink, LogEnds, Sink};
 pub use slot::{InvalidSlotName, SlotName};
 pub use stamps::{RestampError, restamp};

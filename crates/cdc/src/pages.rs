@@ -48,7 +48,7 @@ pub(crate) struct Pages {
 impl Pages {
     /// An absolute reference below one of the `bases` names a resource here.
     pub(crate) fn new(
-        database: crate::Database,
+        database: pg::Database,
         on_disk: OnDisk,
         bad_rows: Arc<BadRows>,
         bases: BaseUrls,

@@ -3,8 +3,8 @@
 //! The migration builds it on an empty table. On any other it takes up to an hour, so it is built concurrently, outside of
 //! a transaction, and can be cut off at any time: what an attempt left is dropped by the next one.
 
-use crate::database::Database;
-use crate::{ConnectError, Session};
+use pg::database::Database;
+use pg::{ConnectError, Session};
 use std::fmt;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};

@@ -1,6 +1,6 @@
 //! The publication: which tables' changes the server sends.
 
-use crate::replication::quoted;
+use pg::replication::quoted;
 use std::fmt;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;

@@ -3,8 +3,8 @@
 //! can leave triggers disabled.
 
 use crate::migrate::LOCK;
-use crate::replication::quoted;
 use crate::{SERVICE_ROLE, TableName, facts, publication};
+use pg::replication::quoted;
 use tokio_postgres::Client;
 use tokio_postgres::error::{Error, SqlState};
 

@@ -5,9 +5,9 @@
 use crate::layout::table_name;
 use crate::pages::present;
 use crate::timestamptz::Timestamptz;
-use crate::{ConnectError, Database, Session};
 use feed::Kind;
 use fhir::Instant;
+use pg::{ConnectError, Database, Session};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 

@@ -1,8 +1,8 @@
 //! How the source of changes is doing, for health and metrics.
 
-use crate::Retry;
 use crate::wal_rate::WalWritten;
 use feed::{Lsn, Rate};
+use pg::Retry;
 
 /// How the source of changes is doing. Given out through a `tokio::sync::watch`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -4,7 +4,8 @@ use crate::output::say;
 use crate::place::Place;
 use crate::settings::Settings;
 use anyhow::Context as _;
-use cdc::{Applied, Database, IndexError, IndexProgress, Repaired, Session};
+use cdc::{Applied, IndexError, IndexProgress, Repaired};
+use pg::{Database, Session};
 use std::time::Duration;
 use tokio::time::Instant;
 

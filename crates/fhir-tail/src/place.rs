@@ -3,7 +3,7 @@
 use crate::data_dir::DataDir;
 use crate::postgres::{self, Embedded, Search};
 use crate::settings::Settings;
-use cdc::Database;
+use pg::Database;
 
 /// A database, and what has to stay for as long as it is used.
 pub(crate) struct Place {

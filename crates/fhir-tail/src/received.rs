@@ -1,10 +1,10 @@
 //! How many changes came in, by type: counted where rows become changes, for the metrics.
 
-use cdc::Encoding;
 use cdc::layout::{Layout, LayoutError};
-use cdc::pgoutput::{Relation, Row};
 use feed::{Change, Position};
 use fhir::{RESOURCE_TYPES, ResourceType};
+use pg::Encoding;
+use pg::pgoutput::{Relation, Row};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -1,9 +1,10 @@
 use super::*;
-use crate::pgoutput::encode::encode;
-use crate::pgoutput::{self, Begin, Column, Commit, Emitted, Relation, ReplicaIdentity, Row, Truncate};
 use bytes::Bytes;
 use feed::{Before, Change, Kind};
 use fhir::{Instant, Patients, ResourceType};
+use pg::Timestamp;
+use pg::pgoutput::encode::encode;
+use pg::pgoutput::{self, Begin, Column, Commit, Emitted, Relation, ReplicaIdentity, Row, Truncate};
 
 /// Yields as many changes as the length of the first column says, in as many parts.
 struct Repeat;
@@ -51,12 +52,12 @@ fn event(message: &Message<'_>) -> Event {
 fn begin(commit: u64) -> Event {
     let commit_lsn = Lsn::new(commit);
     let xid = u32::try_from(commit).unwrap();
-    event(&Message::Begin(Begin { commit_lsn, commit_time: Instant::from_postgres(7), xid }))
+    event(&Message::Begin(Begin { commit_lsn, commit_time: Timestamp(7), xid }))
 }
 
 fn commit(at: u64, end: u64) -> Event {
     let (commit_lsn, end_lsn) = (Lsn::new(at), Lsn::new(end));
-    event(&Message::Commit(Commit { flags: 0, commit_lsn, end_lsn, commit_time: Instant::from_postgres(7) }))
+    event(&Message::Commit(Commit { flags: 0, commit_lsn, end_lsn, commit_time: Timestamp(7) }))
 }
 
 fn insert(changes: usize) -> Event {
@@ -69,7 +70,7 @@ fn truncate() -> Event {
 }
 
 fn tick() -> Event {
-    let prefix = pgoutput::TICK_PREFIX.into();
+    let prefix = crate::tick::PREFIX.into();
     event(&Message::Emitted(Emitted { flags: 1, lsn: Lsn::ZERO, prefix, content: b"" }))
 }
 

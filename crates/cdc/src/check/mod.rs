@@ -16,9 +16,10 @@ pub(crate) mod slot_state;
 mod standbys;
 mod writers;
 
-use crate::database::Connected;
 use crate::facts::{self, Judged};
-use crate::{Session, Settings, describe_error};
+use crate::{Settings, describe_error};
+use pg::Session;
+use pg::database::Connected;
 use std::fmt;
 use std::time::Duration;
 

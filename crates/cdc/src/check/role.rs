@@ -2,10 +2,10 @@
 //! may read of the tables is among the `facts`.
 
 use super::Finding;
-use crate::database::Connected;
 use crate::facts::{Judged, Role};
-use crate::replication::{self, quoted};
 use crate::{SERVICE_ROLE, Settings, describe_error};
+use pg::database::Connected;
+use pg::replication::{self, quoted};
 
 /// The role that is judged: a superuser who asks is told of the one that the migrations make.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,8 +1,8 @@
 //! The server: its version, whether it is the primary, whether its log can be decoded.
 
 use super::{Finding, releases};
-use crate::encoding::SQL_ASCII;
 use crate::lossy::query_with_names;
+use pg::SQL_ASCII;
 use tokio_postgres::Client;
 
 /// The major versions that we know.

@@ -167,8 +167,8 @@ fn held(facts: &Facts, max_wal_held: u64) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Database;
     use feed::Lsn;
+    use pg::Database;
 
     const GIB: u64 = 1 << 30;
 

@@ -4,7 +4,7 @@
 //! commits of the whole cluster would then wait for us instead of for the standby that was meant.
 
 use super::Finding;
-use crate::replication::APPLICATION_NAME;
+use pg::replication::APPLICATION_NAME;
 use tokio_postgres::Client;
 
 /// The setting, and who could be meant by it.

@@ -3,7 +3,7 @@
 
 use super::Finding;
 use crate::lossy::query_with_names;
-use crate::replication::quoted;
+use pg::replication::quoted;
 use tokio_postgres::Client;
 
 /// The trigger functions that work with their owner's rights, and whether they need a search path of their own.

@@ -1,8 +1,8 @@
 //! What the role that the service logs in as may read: everything, and every row of it.
 
 use crate::check::Finding;
-use crate::replication::quoted;
 use crate::{SERVICE_ROLE, TableName};
+use pg::replication::quoted;
 use tokio_postgres::Client;
 
 /// What the service reads.

@@ -18,8 +18,9 @@ pub(crate) use patients::repairs as patient_repairs;
 pub(crate) use triggers::repairs as trigger_repairs;
 
 use crate::check::{Finding, Verdict};
-use crate::database::retry_of;
-use crate::{Retry, Settings, describe_error};
+use crate::{Settings, describe_error};
+use pg::Retry;
+use pg::database::retry_of;
 use tokio_postgres::{Client, Error};
 
 /// What the facts are called, in the order in which they are asked.

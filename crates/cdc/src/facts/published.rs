@@ -35,9 +35,10 @@ pub(super) fn judge(facts: &Facts, settings: &Settings) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TableName;
     use crate::check::Verdict;
     use crate::publication::PublishedTable;
-    use crate::{Database, TableName};
+    use pg::Database;
 
     fn settings() -> Settings {
         Settings {

@@ -4,7 +4,7 @@
 use super::definitions::{self, Trigger};
 use crate::check::Finding;
 use crate::migrate::{migrated_version, newest_version};
-use crate::replication::quoted;
+use pg::replication::quoted;
 use tokio_postgres::Client;
 
 /// What is there.

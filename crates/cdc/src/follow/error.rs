@@ -1,12 +1,13 @@
 //! Why a session ended, and whether to begin another.
 
+use crate::SlotName;
 use crate::batch::BatchError;
-use crate::database::{ConnectError, retry_of};
 use crate::layout::{BadRow, LayoutError};
 use crate::publication::PublicationError;
-use crate::replication;
-use crate::{Retry, SlotName};
 use feed::PublishError;
+use pg::Retry;
+use pg::database::{ConnectError, retry_of};
+use pg::replication;
 
 /// The database cannot be followed into this journal, now or later.
 #[derive(Debug, thiserror::Error)]

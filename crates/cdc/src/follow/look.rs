@@ -4,12 +4,12 @@
 use super::Settings;
 use super::error::SessionError;
 use crate::check::slot_state;
-use crate::database::Ended;
 use crate::identity::Identity;
 use crate::on_disk::{flush_lsn, force_durable};
 use crate::sink::LogEnds;
 use crate::{SourceStatus, publication};
 use feed::Lsn;
+use pg::database::Ended;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};

@@ -12,11 +12,12 @@ mod session;
 pub use error::RunError;
 
 use crate::layout::Layout;
-use crate::retry::Backoff;
 use crate::sink::{FeedSink, Sink};
-use crate::{Database, Retry, SlotName, SourceStatus, TableName};
+use crate::{SlotName, SourceStatus, TableName};
 use error::{SessionError, chain};
 use feed::{Feed, Publisher};
+use pg::Backoff;
+use pg::{Database, Retry};
 use session::{End, Session};
 use std::time::Duration;
 use tokio::sync::watch;

@@ -7,11 +7,12 @@ use super::pace::Pace;
 use super::prepare::{Known, Prepared, prepare};
 use crate::batch::Assembler;
 use crate::layout::Layout;
-use crate::replication::{self, Channel, Start, Stream};
-use crate::retry::Backoff;
 use crate::sink::Sink;
-use crate::{Encoding, SourceStatus, slot};
+use crate::{SourceStatus, slot};
 use feed::{Batch, Lsn, PublishError};
+use pg::Backoff;
+use pg::Encoding;
+use pg::replication::{self, Channel, Start, Stream};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -289,7 +290,7 @@ async fn give_up_slot(settings: &Settings) -> Result<(), SessionError> {
         slot = %settings.slot, limit = settings.max_wal_held,
         "the database keeps too much log for us: the slot is given up, and subscribers will be reset"
     );
-    let connected = settings.database.connect_watched(crate::Session::Monitor).await?;
+    let connected = settings.database.connect_watched(pg::Session::Monitor).await?;
     let mut connection = replication::connect(&settings.database, &connected.endpoint).await?;
     if slot::find(&connected.client, &settings.slot).await?.is_some() {
         connection.drop_slot(settings.slot.as_str()).await?;

@@ -1,8 +1,8 @@
 //! Rows that cannot be streamed: counted, told of without what they hold, and passed over or the end of it all.
 
 use super::table_name;
-use crate::Encoding;
 use feed::Kind;
+use pg::Encoding;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};

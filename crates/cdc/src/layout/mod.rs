@@ -10,9 +10,9 @@ pub use bad_rows::{BadRow, BadRows, OnBadRow};
 pub use native::Native;
 pub(crate) use native::{BeforeImages, COLUMNS, table_name};
 
-use crate::Encoding;
-use crate::pgoutput::{Relation, Row};
 use feed::{Change, Position};
+use pg::Encoding;
+use pg::pgoutput::{Relation, Row};
 use std::sync::Arc;
 
 /// How rows of the published tables become changes.

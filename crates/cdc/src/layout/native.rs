@@ -10,12 +10,12 @@
 use super::arena::Arena;
 use super::untold::{Untold, Was};
 use super::{BadRows, Layout, LayoutError, Reason};
-use crate::Encoding;
-use crate::pgoutput::{Column, Op, Relation, Row, Tuple};
 use crate::timestamptz;
 use bytes::Bytes;
 use feed::{Before, Change, Kind, Position};
 use fhir::{BaseUrls, Instant, Patients, ResourceType};
+use pg::Encoding;
+use pg::pgoutput::{Column, Op, Relation, Row, Tuple};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,16 +2,17 @@
 
 use super::closings::Closings;
 use super::sample::{self, Draft, Request, SampleError};
+use crate::Settings;
 use crate::check::Finding;
-use crate::database::retry_of;
 use crate::facts;
 use crate::layout::BeforeImages;
 use crate::on_disk::{OnDisk, is_durable};
-use crate::retry::{Backoff, Retry};
 use crate::stamps;
-use crate::{ConnectError, Session, Settings};
 use feed::{Lsn, Marking, Position, Sample, SourceError};
 use fhir::Instant;
+use pg::database::retry_of;
+use pg::{Backoff, Retry};
+use pg::{ConnectError, Session};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

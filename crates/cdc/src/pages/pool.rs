@@ -1,8 +1,8 @@
 //! A few connections for pages, made when they are first needed.
 
 use super::query::{self, Rows};
-use crate::{Database, Encoding, Retry, Session};
 use feed::SourceError;
+use pg::{Database, Encoding, Retry, Session};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::error::SqlState;

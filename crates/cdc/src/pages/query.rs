@@ -1,13 +1,13 @@
 //! The statements of pages. Those that each page needs are prepared once for a connection: to plan one anew would cost the
 //! database a fifth of what it takes to read the page.
 
-use crate::Encoding;
 use crate::layout::table_name;
 use crate::lossy::RawText;
-use crate::pgoutput::TICK_PREFIX;
+use crate::tick::PREFIX;
 use crate::timestamptz::Timestamptz;
 use feed::{Kind, LARGE_BYTES, PageRequest};
 use fhir::{Instant, Patients};
+use pg::Encoding;
 use std::borrow::Cow;
 
 /// The size of a content without fetching it; what is compressed is taken to be four times as long.
@@ -263,9 +263,7 @@ impl Parameters<'_> {
 
 /// Writes a tick: a message that comes with the log. What time it is says the commit.
 pub(super) fn tick() -> String {
-    format!(
-        "begin read write; select pg_catalog.pg_logical_emit_message(true, '{TICK_PREFIX}', 'tick'); commit"
-    )
+    format!("begin read write; select pg_catalog.pg_logical_emit_message(true, '{PREFIX}', 'tick'); commit")
 }
 
 /// The end of the log.

@@ -1,12 +1,12 @@
 //! A row of a page, and what is streamed of it.
 
 use super::query::BEYOND_TEXT;
-use crate::Encoding;
 use crate::layout::Reason;
 use crate::lossy::RawText;
 use crate::timestamptz::Timestamptz;
 use feed::{Kind, SourceError};
 use fhir::{BaseUrls, Columns, Instant, LargeResource, Patients, ResourceType};
+use pg::Encoding;
 use std::borrow::Cow;
 use std::error::Error;
 use tokio_postgres::Row;

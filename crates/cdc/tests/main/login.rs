@@ -1,7 +1,7 @@
 //! Ways in: sockets, passwords, TLS. Both connections have to find each.
 
 use crate::support::{Cluster, Follower, database, versions};
-use cdc::{Database, Retry};
+use pg::{Database, Retry};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::path::Path;
 

@@ -155,7 +155,7 @@ async fn a_publication_that_would_lose_changes_is_refused() {
         client.batch_execute("alter publication docs set (publish = 'insert')").await.unwrap();
         let status =
             follower.wait("a refusal", |status| status.state.contains("leaves out inserts or updates")).await;
-        assert_eq!(status.needs, Some(cdc::Retry::Operator), "{status:?}");
+        assert_eq!(status.needs, Some(pg::Retry::Operator), "{status:?}");
         client.batch_execute("alter publication docs set (publish = 'update, insert')").await.unwrap();
         follower.connected().await;
         assert_eq!(follower.journal().epochs.len(), 2);
@@ -379,7 +379,7 @@ async fn what_somebody_has_to_mend_is_said_and_gone_on_from() {
         let mut follower = Follower::new(database(&url));
         let mut said = async |what: &str, mended: &str| {
             let status = follower.wait(what, |status| status.state.contains(what)).await;
-            assert_eq!(status.needs, Some(cdc::Retry::Operator), "{status:?}");
+            assert_eq!(status.needs, Some(pg::Retry::Operator), "{status:?}");
             client.batch_execute(mended).await.unwrap();
         };
         said("alter role … replication", "alter role bob replication").await;

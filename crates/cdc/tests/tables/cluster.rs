@@ -3,7 +3,7 @@
 //! `FHIR_TAIL_TEST_POSTGRES_BIN` names the folder of the server's programs (the first, if there are several with
 //! colons between); else the newest of Debian's is taken.
 
-use cdc::Database;
+use pg::Database;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -3,9 +3,9 @@
 use crate::cluster::{Cluster, TestDatabase};
 use crate::log;
 use cdc::layout::{BadRows, Layout, LayoutError, Native};
-use cdc::pgoutput::Message;
 use feed::{Before, Change, Kind, Position};
 use fhir::{BaseUrls, Patients};
+use pg::pgoutput::Message;
 use std::sync::Arc;
 
 /// The changes of what the test has written since [`log::begin`], and how many rows were skipped.

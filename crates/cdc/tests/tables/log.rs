@@ -1,6 +1,6 @@
 //! The log of a test's database, decoded by the server's own plugin and read without a replication connection.
 
-use cdc::pgoutput::{Column, Message, Relation, Row};
+use pg::pgoutput::{Column, Message, Relation, Row};
 use std::collections::HashMap;
 use tokio_postgres::Client;
 

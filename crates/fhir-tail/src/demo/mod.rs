@@ -6,7 +6,7 @@ mod fresh;
 use crate::output::say;
 use crate::settings::ServeOptions;
 use crate::simulate::{self, ClinicOptions};
-use cdc::Database;
+use pg::Database;
 use std::net::SocketAddr;
 use std::path::Path;
 

@@ -17,7 +17,7 @@ pub(crate) use reach::Reach;
 
 use crate::data_dir::DataDir;
 use anyhow::Context as _;
-use cdc::Database;
+use pg::Database;
 use reach::{ADMINISTRATOR, DATABASE};
 use server::{Plan, Server};
 use std::path::Path;

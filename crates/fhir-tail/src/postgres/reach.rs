@@ -3,7 +3,7 @@
 
 use crate::data_dir::write_private;
 use anyhow::Context as _;
-use cdc::Database;
+use pg::Database;
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};

@@ -20,9 +20,10 @@ pub(crate) use values::LogFormat;
 
 use cdc::check::Retention;
 use cdc::layout::OnBadRow;
-use cdc::{Database, SlotName, TableName};
+use cdc::{SlotName, TableName};
 use fhir::BaseUrls;
 use layers::Layers;
+use pg::Database;
 use sse_api::PublicUrl;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

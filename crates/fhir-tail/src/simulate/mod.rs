@@ -13,8 +13,8 @@ use crate::place::Place;
 use crate::settings::Settings;
 use crate::signals::Signals;
 use anyhow::Context as _;
-use cdc::{ConnectError, Database, Retry};
 use database::{Writer, read};
+use pg::{ConnectError, Database, Retry};
 use sample::clinic::{Event, Unfit};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -122,7 +122,7 @@ async fn session(
     options: ClinicOptions,
 ) -> Result<std::convert::Infallible, anyhow::Error> {
     populate(database, options.patients, options.seed).await?;
-    let client = database.connect(cdc::Session::Simulate).await?;
+    let client = database.connect(pg::Session::Simulate).await?;
     let mut clinic = read(&client, options.seed).await?;
     let mut writer = Writer::prepare(client).await?;
     tracing::info!(patients = clinic.patients(), rate = options.rate, "the clinic is open");

@@ -4,7 +4,7 @@ use crate::load;
 use crate::sample::{today, write};
 use crate::supervisor::blocking;
 use anyhow::Context as _;
-use cdc::Database;
+use pg::Database;
 use sample::clinic::Unfit;
 use sample::{COMPLETE, Population};
 use tokio_postgres::error::SqlState;
@@ -21,7 +21,7 @@ pub(crate) async fn populate(
     patients: u32,
     seed: u64,
 ) -> anyhow::Result<Option<String>> {
-    let client = database.connect(cdc::Session::Simulate).await?;
+    let client = database.connect(pg::Session::Simulate).await?;
     let (resource_type, id) = COMPLETE;
     let row = client.query_one(LOOK, &[&resource_type, &id]).await.map_err(|error| match error.code() {
         Some(&SqlState::UNDEFINED_TABLE) => load::NoTable.into(),

@@ -1,7 +1,7 @@
 //! Rows as the log could have them, the impossible ones too.
 
 use super::*;
-use crate::pgoutput::{Message, RelationColumn, ReplicaIdentity, encode};
+use pg::pgoutput::{Message, RelationColumn, ReplicaIdentity, encode};
 use proptest::prelude::*;
 
 const RESOURCE: u32 = 7;

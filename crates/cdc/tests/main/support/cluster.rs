@@ -1,8 +1,8 @@
 //! A server of a test's own.
 
-use cdc::Database;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, User, chown, geteuid};
+use pg::Database;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

@@ -2,10 +2,11 @@
 
 use super::{LONG, eventually};
 use cdc::layout::{Layout, LayoutError};
-use cdc::pgoutput::{Column, Relation, Row};
-use cdc::{Database, Encoding, Epoch, LogEnds, RunError, Settings, Sink, SourceStatus, TableName, run_into};
+use cdc::{Epoch, LogEnds, RunError, Settings, Sink, SourceStatus, TableName, run_into};
 use feed::{Batch, Before, Change, Kind, Lsn, Origin, Position, PublishError};
 use fhir::{Instant, Patients, ResourceType};
+use pg::pgoutput::{Column, Relation, Row};
+use pg::{Database, Encoding};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;

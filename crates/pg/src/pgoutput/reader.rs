@@ -1,7 +1,7 @@
 //! A cursor over the bytes of one message. Every read is checked, and an error says where.
 
-use feed::Lsn;
-use fhir::Instant;
+use crate::Lsn;
+use crate::Timestamp;
 use std::borrow::Cow;
 
 /// The bytes are not a message of pgoutput.
@@ -79,8 +79,8 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes).map(Lsn::new)
     }
 
-    pub(super) fn instant(&mut self) -> Result<Instant, DecodeError> {
-        self.array().map(i64::from_be_bytes).map(Instant::from_postgres)
+    pub(super) fn timestamp(&mut self) -> Result<Timestamp, DecodeError> {
+        self.array().map(i64::from_be_bytes).map(Timestamp)
     }
 
     /// A name that a zero byte ends. Names are in whatever encoding the cluster's databases have: what is not UTF-8 in

@@ -51,7 +51,7 @@ impl<'a> Message<'a> {
 
 fn begin(reader: &mut Reader<'_>) -> Result<Begin, DecodeError> {
     reader.is("Begin");
-    Ok(Begin { commit_lsn: reader.lsn()?, commit_time: reader.instant()?, xid: reader.u32()? })
+    Ok(Begin { commit_lsn: reader.lsn()?, commit_time: reader.timestamp()?, xid: reader.u32()? })
 }
 
 fn commit(reader: &mut Reader<'_>) -> Result<Commit, DecodeError> {
@@ -60,7 +60,7 @@ fn commit(reader: &mut Reader<'_>) -> Result<Commit, DecodeError> {
         flags: reader.u8()?,
         commit_lsn: reader.lsn()?,
         end_lsn: reader.lsn()?,
-        commit_time: reader.instant()?,
+        commit_time: reader.timestamp()?,
     })
 }
 

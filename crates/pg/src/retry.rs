@@ -39,8 +39,8 @@ impl Retry {
 
 /// Waits that double from a tenth of a second to a cap, each drawn at random from its upper half, so
 /// that many of us do not come back at the same moment.
-#[derive(Debug)]
-pub(crate) struct Backoff {
+#[derive(Debug, Default)]
+pub struct Backoff {
     attempt: u32,
 }
 
@@ -49,12 +49,13 @@ const CAP: Duration = Duration::from_secs(15);
 const FIRST: Duration = Duration::from_millis(100);
 
 impl Backoff {
-    pub(crate) const fn new() -> Self {
+    /// Before the first attempt.
+    pub const fn new() -> Self {
         Self { attempt: 0 }
     }
 
     /// How long to wait before the next attempt.
-    pub(crate) fn next(&mut self, retry: Retry) -> Duration {
+    pub fn next(&mut self, retry: Retry) -> Duration {
         let ceiling = match retry {
             Retry::Operator | Retry::Never => CAP,
             // 100 ms · 2^8 is beyond the cap.
@@ -65,7 +66,7 @@ impl Backoff {
     }
 
     /// It worked: begin anew.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.attempt = 0;
     }
 }

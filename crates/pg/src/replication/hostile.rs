@@ -3,8 +3,8 @@
 use super::codec::{Backend, Codec};
 use super::connection::Start;
 use super::login::{Login, login};
+use crate::Lsn;
 use bytes::{Bytes, BytesMut};
-use feed::Lsn;
 use postgres_protocol::message::backend::Message;
 use std::time::Duration;
 use tokio::sync::watch;

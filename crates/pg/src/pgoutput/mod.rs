@@ -5,8 +5,7 @@
 //! message and the offset, never a panic.
 
 mod decode;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod encode;
+pub mod encode;
 mod reader;
 mod tuple;
 
@@ -14,8 +13,8 @@ pub use decode::Message;
 pub use reader::DecodeError;
 pub use tuple::{Column, Columns, Tuple};
 
-use feed::Lsn;
-use fhir::Instant;
+use crate::Lsn;
+use crate::Timestamp;
 use std::borrow::Cow;
 
 /// A transaction begins: what is known of its end.
@@ -24,7 +23,7 @@ pub struct Begin {
     /// Where it was committed; the same as the [`Commit`]'s.
     pub commit_lsn: Lsn,
     /// When, by the server's clock.
-    pub commit_time: Instant,
+    pub commit_time: Timestamp,
     /// Its number.
     pub xid: u32,
 }
@@ -39,7 +38,7 @@ pub struct Commit {
     /// Where its commit record ends: everything before this place has been sent.
     pub end_lsn: Lsn,
     /// When, by the server's clock.
-    pub commit_time: Instant,
+    pub commit_time: Timestamp,
 }
 
 /// The transaction came from another server.
@@ -150,14 +149,4 @@ pub struct Emitted<'a> {
     pub prefix: Cow<'a, str>,
     /// What it says.
     pub content: &'a [u8],
-}
-
-/// Whose our own messages are.
-pub(crate) const TICK_PREFIX: &str = "fhir-tail";
-
-impl Emitted<'_> {
-    /// Whether it is a tick of ours: part of a transaction, so that it comes with it.
-    pub(crate) fn is_tick(&self) -> bool {
-        self.flags & 1 == 1 && self.prefix == TICK_PREFIX
-    }
 }

@@ -19,11 +19,11 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 /// What a replication connection runs over.
-pub(crate) type Channel = Either<Socket, TlsStream<Socket>>;
+pub type Channel = Either<Socket, TlsStream<Socket>>;
 
 /// Opens a replication connection to one of the database's hosts: the one where the ordinary connection
 /// is, so that both see the same server.
-pub(crate) async fn connect(database: &Database, endpoint: &Endpoint) -> Result<Connection<Channel>, Error> {
+pub async fn connect(database: &Database, endpoint: &Endpoint) -> Result<Connection<Channel>, Error> {
     let timeout = database.connect_timeout();
     let mut first_error = None;
     for attempt in database.tls(endpoint).attempts() {

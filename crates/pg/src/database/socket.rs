@@ -16,7 +16,7 @@ pub(crate) type Socket = Either<TcpStream, UnixStream>;
 
 /// One host of the list in the URL.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     pub(crate) address: Address,
     pub(crate) port: u16,
 }

@@ -4,14 +4,14 @@
 //! messages while it waits for us to read its own, so all that has to go on while the feed holds the
 //! reader up is this task; nothing needs to be read into memory meanwhile.
 
+use crate::Lsn;
+use crate::Timestamp;
 use bytes::{BufMut, BytesMut};
-use feed::Lsn;
-use fhir::Instant;
 use postgres_protocol::message::frontend::{self, CopyData};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -140,8 +140,7 @@ fn status_update(safe: Lsn) -> io::Result<BytesMut> {
     for _ in 0..3 {
         update.put_u64(safe.get());
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    update.put_i64(Instant::from_unix_micros(i64::try_from(now).unwrap_or(i64::MAX)).to_postgres());
+    update.put_i64(Timestamp::now().0);
     // We never ask for an answer: a dead connection is found by TCP.
     update.put_u8(0);
     let mut message = BytesMut::with_capacity(39);

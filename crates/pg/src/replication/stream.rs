@@ -3,8 +3,8 @@
 use super::codec::{Backend, Codec};
 use super::error::{Error, ServerError};
 use super::feedback::Feedback;
+use crate::Lsn;
 use bytes::{Buf, Bytes};
-use feed::Lsn;
 use futures_util::{FutureExt, StreamExt};
 use postgres_protocol::message::backend::Message;
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::codec::Framed;
 
 /// The log as it comes in. Dropping it closes the connection.
-pub(crate) struct Stream<S> {
+pub struct Stream<S> {
     frames: Framed<ReadHalf<S>, Codec>,
     feedback: Feedback,
     asks: Asks,
@@ -23,7 +23,7 @@ pub(crate) struct Stream<S> {
 
 /// What comes in.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Event {
+pub enum Event {
     /// A message of the output plugin.
     Message(Bytes),
     /// All that was committed before this place has been sent, if no transaction is being sent.
@@ -39,7 +39,7 @@ impl<S: AsyncRead + Unpin> Stream<S> {
     }
 
     /// What comes next. Can be dropped at any time and called again.
-    pub(crate) async fn next(&mut self) -> Result<Event, Error> {
+    pub async fn next(&mut self) -> Result<Event, Error> {
         loop {
             let message = self.frames.next().await.ok_or(Error::Closed)??;
             if let Some(event) = self.take(message)? {
@@ -49,17 +49,17 @@ impl<S: AsyncRead + Unpin> Stream<S> {
     }
 
     /// What has come already, if anything has.
-    pub(crate) fn try_next(&mut self) -> Option<Result<Event, Error>> {
+    pub fn try_next(&mut self) -> Option<Result<Event, Error>> {
         self.next().now_or_never()
     }
 
     /// What the server was last told to be safe, as it changes.
-    pub(crate) fn acked(&self) -> watch::Receiver<Lsn> {
+    pub fn acked(&self) -> watch::Receiver<Lsn> {
         self.feedback.acked()
     }
 
     /// Tells the server a last time what is safe, and ends the stream in good order.
-    pub(crate) async fn close(mut self) -> Result<(), Error> {
+    pub async fn close(mut self) -> Result<(), Error> {
         self.feedback.farewell().await?;
         // Closing a socket with unread input would make the kernel drop what we have just written.
         // After our CopyDone the server sends its own and waits for another command.

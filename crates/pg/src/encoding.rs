@@ -12,9 +12,9 @@ use tokio_postgres::Client;
 use tokio_postgres::error::Error;
 
 /// The encoding of a database that does not say what its bytes mean.
-pub(crate) const SQL_ASCII: &str = "SQL_ASCII";
+pub const SQL_ASCII: &str = "SQL_ASCII";
 /// The encoding that needs no conversion.
-pub(crate) const UTF8: &str = "UTF8";
+pub const UTF8: &str = "UTF8";
 
 /// The encoding of a database.
 #[derive(Default)]
@@ -26,7 +26,7 @@ pub struct Encoding {
 
 impl Encoding {
     /// That of the database of this session; `last`, if it is still the same.
-    pub(crate) async fn of(client: &Client, last: &Arc<Self>) -> Result<Arc<Self>, Error> {
+    pub async fn of(client: &Client, last: &Arc<Self>) -> Result<Arc<Self>, Error> {
         let name = client.query_one("select current_setting('server_encoding')", &[]).await?;
         let name: String = name.try_get(0)?;
         if name == last.name {
@@ -40,7 +40,7 @@ impl Encoding {
     }
 
     /// The bytes as text; `None` if the encoding does not define them.
-    pub(crate) fn decode<'a>(&self, bytes: &'a [u8]) -> Option<Cow<'a, str>> {
+    pub fn decode<'a>(&self, bytes: &'a [u8]) -> Option<Cow<'a, str>> {
         match &self.codes {
             Some(codes) if !bytes.is_ascii() => codes.decode(bytes).map(Cow::Owned),
             _ => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
@@ -48,12 +48,12 @@ impl Encoding {
     }
 
     /// Whether [`decode`](Self::decode) refuses what is not UTF-8.
-    pub(crate) const fn is_utf8(&self) -> bool {
+    pub const fn is_utf8(&self) -> bool {
         self.codes.is_none()
     }
 
     /// A character that is the last in the order of bytes.
-    pub(crate) fn last_character(&self) -> &'static [u8] {
+    pub fn last_character(&self) -> &'static [u8] {
         match self.name.as_str() {
             "" | UTF8 => "\u{10ffff}".as_bytes(),
             // Two bytes are a character of all of them.

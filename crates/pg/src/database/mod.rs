@@ -64,14 +64,17 @@ impl ConnectError {
 }
 
 /// An ordinary connection, where it is, and how it ends.
-pub(crate) struct Connected {
-    pub(crate) client: Client,
-    pub(crate) endpoint: Endpoint,
-    pub(crate) ended: Ended,
+pub struct Connected {
+    /// For statements.
+    pub client: Client,
+    /// Which of the hosts answered.
+    pub endpoint: Endpoint,
+    /// Ends when the connection does.
+    pub ended: Ended,
 }
 
 /// Ends with the connection: with the server's code, if the server said why.
-pub(crate) type Ended = tokio::task::JoinHandle<Option<String>>;
+pub type Ended = tokio::task::JoinHandle<Option<String>>;
 
 /// Why one attempt failed.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +117,7 @@ impl Failure {
 }
 
 /// What an error of an ordinary connection asks for.
-pub(crate) fn retry_of(error: &tokio_postgres::Error) -> Retry {
+pub fn retry_of(error: &tokio_postgres::Error) -> Retry {
     use std::error::Error as _;
     let io = |error: &std::io::Error| match error.kind() {
         // How `postgres-protocol` says that SCRAM failed or that a message made no sense.
@@ -153,7 +156,7 @@ impl Database {
     }
 
     /// As [`connect`](Self::connect), and says at which of the hosts it was, and how it ended.
-    pub(crate) async fn connect_watched(&self, session: Session) -> Result<Connected, ConnectError> {
+    pub async fn connect_watched(&self, session: Session) -> Result<Connected, ConnectError> {
         self.0.warn();
         let mut last = None;
         for endpoint in &self.0.endpoints {
@@ -259,7 +262,8 @@ impl Database {
         self.0.password(endpoint)
     }
 
-    pub(crate) fn describe_at(&self, endpoint: &Endpoint) -> String {
+    /// The database at one of the hosts, for people: without the password.
+    pub fn describe_at(&self, endpoint: &Endpoint) -> String {
         format!("postgres://{}@{endpoint}/{}", self.user(), self.dbname())
     }
 

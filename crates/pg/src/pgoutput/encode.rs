@@ -16,16 +16,16 @@ fn string(text: &str, out: &mut Vec<u8>) {
     out.push(0);
 }
 
-fn instant(at: fhir::Instant, out: &mut Vec<u8>) {
-    out.extend_from_slice(&at.to_postgres().to_be_bytes());
+fn timestamp(at: crate::Timestamp, out: &mut Vec<u8>) {
+    out.extend_from_slice(&at.0.to_be_bytes());
 }
 
-fn lsn(at: feed::Lsn, out: &mut Vec<u8>) {
+fn lsn(at: crate::Lsn, out: &mut Vec<u8>) {
     out.extend_from_slice(&at.get().to_be_bytes());
 }
 
 /// Whether a name of the message was not UTF-8 in the bytes that it was decoded from.
-pub(crate) fn has_replaced(message: &Message<'_>) -> bool {
+pub fn has_replaced(message: &Message<'_>) -> bool {
     let replaced = |name: &str| name.contains(char::REPLACEMENT_CHARACTER);
     match message {
         Message::Origin(origin) => replaced(&origin.name),
@@ -40,7 +40,7 @@ pub(crate) fn has_replaced(message: &Message<'_>) -> bool {
 }
 
 /// A tuple in bytes.
-pub(crate) fn tuple(columns: &[Column<'_>]) -> Vec<u8> {
+pub fn tuple(columns: &[Column<'_>]) -> Vec<u8> {
     let mut out = count16(columns.len()).to_be_bytes().to_vec();
     for column in columns {
         let (kind, value) = match column {
@@ -64,26 +64,25 @@ fn put_tuple(kind: u8, value: &Tuple<'_>, out: &mut Vec<u8>) {
 }
 
 /// The bytes of an insert.
-#[cfg(test)]
-pub(crate) fn insert(relation_id: u32, columns: &[Column<'_>]) -> Vec<u8> {
+pub fn insert(relation_id: u32, columns: &[Column<'_>]) -> Vec<u8> {
     [b"I".as_slice(), &relation_id.to_be_bytes(), b"N", &tuple(columns)].concat()
 }
 
 /// The bytes of a message.
-pub(crate) fn encode(message: &Message<'_>) -> Vec<u8> {
+pub fn encode(message: &Message<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     match message {
         Message::Begin(begin) => {
             out.push(b'B');
             lsn(begin.commit_lsn, &mut out);
-            instant(begin.commit_time, &mut out);
+            timestamp(begin.commit_time, &mut out);
             out.extend_from_slice(&begin.xid.to_be_bytes());
         }
         Message::Commit(commit) => {
             out.extend_from_slice(&[b'C', commit.flags]);
             lsn(commit.commit_lsn, &mut out);
             lsn(commit.end_lsn, &mut out);
-            instant(commit.commit_time, &mut out);
+            timestamp(commit.commit_time, &mut out);
         }
         Message::Origin(origin) => {
             out.push(b'O');

@@ -16,10 +16,10 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use connection::{Connection, Start, System, Timeline, quoted};
-pub(crate) use error::Error;
-pub(crate) use startup::{Channel, connect};
-pub(crate) use stream::{Event, Stream};
+pub use connection::{Connection, Start, System, Timeline, quoted};
+pub use error::Error;
+pub use startup::{Channel, connect};
+pub use stream::{Event, Stream};
 
 /// What we call ourselves to the server.
-pub(crate) const APPLICATION_NAME: &str = "fhir-tail";
+pub const APPLICATION_NAME: &str = "fhir-tail";

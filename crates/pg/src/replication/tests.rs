@@ -3,8 +3,8 @@
 use super::connection::Start;
 use super::login::{Login, login};
 use super::*;
+use crate::Lsn;
 use bytes::{Buf, BufMut, BytesMut};
-use feed::Lsn;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::watch;

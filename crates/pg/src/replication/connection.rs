@@ -5,10 +5,10 @@ use super::error::{Error, ServerError};
 use super::feedback::Feedback;
 use super::login::{receive, send};
 use super::stream::Stream;
+use crate::Lsn;
 use crate::database::session;
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
-use feed::Lsn;
 use futures_util::StreamExt;
 use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::codec::{Framed, FramedParts};
 
 /// A replication connection that takes commands.
-pub(crate) struct Connection<S> {
+pub struct Connection<S> {
     framed: Framed<S, Codec>,
     server: Server,
 }
@@ -34,32 +34,36 @@ pub(super) struct Server {
 
 /// The answer to `IDENTIFY_SYSTEM`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct System {
+pub struct System {
     /// The cluster's identifier, the same for its standbys and restored copies.
-    pub(crate) id: u64,
+    pub id: u64,
     /// The timeline of what is being written.
-    pub(crate) timeline: u32,
+    pub timeline: u32,
     /// What is on the server's disk.
-    pub(crate) flushed: Lsn,
+    pub flushed: Lsn,
 }
 
 /// An ancestor in a timeline's history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Timeline {
-    pub(crate) id: u32,
+pub struct Timeline {
+    /// Its number.
+    pub id: u32,
     /// Where the next one branched off.
-    pub(crate) switch_point: Lsn,
+    pub switch_point: Lsn,
 }
 
 /// How the stream is to be started.
-pub(crate) struct Start<'a> {
-    pub(crate) slot: &'a str,
-    pub(crate) publication: &'a str,
-    pub(crate) from: Lsn,
+pub struct Start<'a> {
+    /// The replication slot.
+    pub slot: &'a str,
+    /// The publication whose tables are sent.
+    pub publication: &'a str,
+    /// Where to begin; the server goes no further back than the slot has confirmed.
+    pub from: Lsn,
     /// The longest time between two status updates.
-    pub(crate) status_interval: Duration,
+    pub status_interval: Duration,
     /// What is safe in the journal.
-    pub(crate) durable: watch::Receiver<Lsn>,
+    pub durable: watch::Receiver<Lsn>,
 }
 
 type Row = Vec<Option<String>>;
@@ -82,12 +86,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// The server's process that serves us.
-    pub(crate) const fn pid(&self) -> i32 {
+    pub const fn pid(&self) -> i32 {
         self.server.pid
     }
 
     /// Which cluster this is, and where it stands.
-    pub(crate) async fn identify_system(&mut self) -> Result<System, Error> {
+    pub async fn identify_system(&mut self) -> Result<System, Error> {
         let rows = self.query("IDENTIFY_SYSTEM").await?;
         let field = |index: usize| rows.first().and_then(|row| row.get(index)?.as_deref());
         let system = || {
@@ -101,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// The ancestors of a timeline, oldest first.
-    pub(crate) async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<Timeline>, Error> {
+    pub async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<Timeline>, Error> {
         let rows = self.query(&format!("TIMELINE_HISTORY {timeline}")).await?;
         let content = rows.first().and_then(|row| row.get(1)?.as_deref());
         content.map(history).ok_or(Error::Protocol("an answer to TIMELINE_HISTORY that is none"))
@@ -109,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Makes a slot and returns where it begins. Waits for every transaction that is open in the cluster.
     /// `failover`: standbys keep a copy of it (from PostgreSQL 17 on).
-    pub(crate) async fn create_slot(&mut self, slot: &str, failover: bool) -> Result<Lsn, Error> {
+    pub async fn create_slot(&mut self, slot: &str, failover: bool) -> Result<Lsn, Error> {
         // The form without parentheses is what PostgreSQL 14 knows; the later ones take it too.
         let options = if failover { "(SNAPSHOT 'nothing', FAILOVER)" } else { "NOEXPORT_SNAPSHOT" };
         let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", quoted(slot));
@@ -120,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Drops a slot.
-    pub(crate) async fn drop_slot(&mut self, slot: &str) -> Result<(), Error> {
+    pub async fn drop_slot(&mut self, slot: &str) -> Result<(), Error> {
         self.query(&format!("DROP_REPLICATION_SLOT {}", quoted(slot))).await.map(drop)
     }
 
@@ -141,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     /// Starts the stream. What is durable is told to the server from now on.
-    pub(crate) async fn start(mut self, start: Start<'_>) -> Result<Stream<S>, Error> {
+    pub async fn start(mut self, start: Start<'_>) -> Result<Stream<S>, Error> {
         // The names are a list of identifiers in a string literal.
         let names = quoted(start.publication).replace('\'', "''");
         let command = format!(
@@ -172,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
 }
 
 /// An identifier as the replication grammar and SQL quote it.
-pub(crate) fn quoted(identifier: &str) -> String {
+pub fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 

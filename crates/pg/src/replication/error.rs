@@ -10,40 +10,57 @@ use std::io;
 
 /// The replication connection failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
+    /// No connection could be opened.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// It was open, and reading or writing failed.
     #[error("the replication connection was lost")]
     Io(#[source] io::Error),
+    /// It could not be encrypted.
     #[error("the TLS handshake with {server} failed")]
     Tls {
+        /// Where the server is.
         server: String,
+        /// What the handshake says.
         #[source]
         source: io::Error,
     },
+    /// The server does not encrypt, and it must.
     #[error("{server} offers no TLS, and sslmode asks for it")]
-    NoTls { server: String },
+    NoTls {
+        /// Where the server is.
+        server: String,
+    },
+    /// The server did not answer in time.
     #[error("no replication connection within {0:?}")]
     Timeout(std::time::Duration),
+    /// The server ended it.
     #[error("the server closed the replication connection")]
     Closed,
+    /// The server answered with an error.
     #[error("the server refused: {0}")]
     Server(ServerError),
+    /// What answers is a connection pooler, which cannot replicate.
     #[error("{}", pooler::ADVICE)]
     Pooler,
+    /// The server asks for what was not given, or is not known here.
     #[error("cannot log in: {0}")]
     Login(&'static str),
+    /// What came is not of the protocol.
     #[error("the server said what it should not: {0}")]
     Protocol(&'static str),
+    /// A message of the output plugin is not one.
     #[error("the stream of changes cannot be read")]
     Decode(#[from] DecodeError),
+    /// The server asked for the end of the stream.
     #[error("the server is shutting down")]
     ShuttingDown,
 }
 
 /// An ErrorResponse. Its detail is left out: it may quote data.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct ServerError {
+pub struct ServerError {
     pub(crate) sql_state: String,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
@@ -79,7 +96,7 @@ impl fmt::Display for ServerError {
 
 impl Error {
     /// The server's own code, if it was the server that refused.
-    pub(crate) fn sql_state(&self) -> Option<&str> {
+    pub fn sql_state(&self) -> Option<&str> {
         match self {
             Self::Server(error) => Some(&error.sql_state),
             Self::Connect(error) => error.sql_state(),
@@ -88,7 +105,7 @@ impl Error {
     }
 
     /// Whether and when to try again.
-    pub(crate) fn retry(&self) -> Retry {
+    pub fn retry(&self) -> Retry {
         match self {
             Self::Connect(error) => error.retry(),
             Self::Io(_) | Self::Timeout(_) | Self::Closed | Self::ShuttingDown => Retry::Backoff,
