@@ -1,8 +1,8 @@
 //! The replication connection: our own client, on `postgres-protocol` and a codec.
 //!
-//! `tokio-postgres` has no CopyBoth. [`startup`] opens the socket, encrypts it and logs in; a [`Connection`] takes
+//! `tokio-postgres` has no CopyBoth. [`connect`] opens the socket, encrypts it and logs in; a [`Connection`] takes
 //! commands; [`Connection::start`] turns it into a [`Stream`] of the log, with a task of its own that
-//! tells the server what is safe ([`feedback`]).
+//! tells the server what is safe (`feedback.rs`).
 
 mod codec;
 mod connection;
