@@ -5,7 +5,7 @@
 //! the joining point, up to which it reads the journal, and beyond which the channel has everything.
 
 use crate::feed::Shared;
-use crate::group::{AsOf, NoMembers};
+use crate::group::{AsOf, NoMembers, PatientSet};
 use crate::hub::{Chunk, Head, Joined, Next};
 use crate::journal::{Durable, JournalError};
 use crate::judge::Judge;
@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct Lost {
     pub(crate) since: Instant,
     pub(crate) run: u64,
-    /// Of the last thing it got: coming back with it is the same reset.
+    /// Of the last thing it got.
     pub(crate) id: EventId,
     /// Nothing shows that what it has is of this history.
     pub(crate) forked: bool,
@@ -324,6 +324,13 @@ impl<'a> Follow<'a> {
             }
             Phase::Moving { .. } | Phase::Fading { .. } => {
                 judge.send = Arc::new(judge.send.and(&members.patients));
+                // What a client of a `_since` has may be of somebody who was a member since then, for a while.
+                let came = members.patients.without(&judge.had);
+                if came.len() > 0 {
+                    let mut had = PatientSet::clone(&judge.had);
+                    had.add(came.iter());
+                    judge.had = Arc::new(had);
+                }
                 judge.groups = Arc::new(judge.groups.union(&members.groups).cloned().collect());
                 judge.has_periods |= members.next.is_some();
             }

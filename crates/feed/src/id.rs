@@ -23,6 +23,12 @@ pub struct EventId(pub(crate) Place);
 pub(crate) enum Place {
     /// At the beginning of its request.
     Beginning,
+    /// It was told `reset-all`, and nothing since: all of it follows. Else a client that is always cut off there would be told so
+    /// for ever.
+    Anew {
+        /// Of the request's filter.
+        filter: u32,
+    },
     /// In the feed, past a position.
     Live {
         run: u64,
@@ -73,16 +79,10 @@ pub(crate) struct Replaying {
 
 impl Replaying {
     /// Before all rows of a Group's members.
-    pub(crate) fn beginning(
-        run: u64,
-        since: Option<Instant>,
-        mark: Mark,
-        filter: u32,
-        group: GroupPages,
-    ) -> Self {
+    pub(crate) fn beginning(run: u64, mark: Mark, filter: u32, group: GroupPages) -> Self {
         let resource_type = ResourceType::PATIENT;
         let cursor = Cursor { kind: Kind::Upsert, resource_type, stamp: Instant::MIN, id: "".into() };
-        Self { run, since, mark, filter, group: Some(Box::new(group)), cursor }
+        Self { run, since: None, mark, filter, group: Some(Box::new(group)), cursor }
     }
 }
 
@@ -124,6 +124,7 @@ pub struct InvalidEventId;
 
 // The first half of a tag is the version of the form.
 const BEGINNING: u8 = 0x10;
+const ANEW: u8 = 0x20;
 const LIVE: u8 = 0x21;
 const SPLIT: u8 = 0x22;
 const REPLAY: u8 = 0x23;
@@ -155,7 +156,7 @@ impl EventId {
     /// The run that gave it out.
     pub(crate) const fn run(&self) -> Option<u64> {
         match &self.0 {
-            Place::Beginning => None,
+            Place::Beginning | Place::Anew { .. } => None,
             Place::Live { run, .. } | Place::Split { run, .. } => Some(*run),
             Place::Replay(place) => Some(place.run),
             Place::Changing { run, .. } => Some(*run),
@@ -170,6 +171,10 @@ impl EventId {
         let mut bytes = Vec::with_capacity(48);
         match &self.0 {
             Place::Beginning => bytes.push(BEGINNING),
+            Place::Anew { filter } => {
+                bytes.push(ANEW);
+                bytes.extend_from_slice(&filter.to_be_bytes());
+            }
             Place::Live { run, scope, anchor, w } => {
                 bytes.push(if scope.is_some() { LIVE_IN_SCOPE } else { LIVE });
                 put_u64(*run, &mut bytes);
@@ -418,6 +423,7 @@ impl Fields<'_> {
         let [tag] = self.take()?;
         let place = match tag {
             BEGINNING => Place::Beginning,
+            ANEW => Place::Anew { filter: self.take().map(u32::from_be_bytes)? },
             LIVE | LIVE_IN_SCOPE => Place::Live {
                 run: self.u64()?,
                 scope: self.scope(tag == LIVE_IN_SCOPE)?,

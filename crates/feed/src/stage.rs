@@ -146,6 +146,7 @@ fn place_of(id: &EventId) -> Option<(fhir::Instant, Box<str>)> {
     match &id.0 {
         Place::Replay(place) => Some((place.cursor.stamp, place.cursor.id.clone())),
         Place::Beginning
+        | Place::Anew { .. }
         | Place::Live { .. }
         | Place::Split { .. }
         | Place::Changing { .. }

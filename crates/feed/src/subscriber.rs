@@ -159,6 +159,7 @@ impl Subscriber {
             || self.filter.is_scoped()
             || id.run().is_some_and(|of| self.shared.forked(of));
         let notice = if all { Notice::ResetAll { reason } } else { Notice::Reset { reason } };
+        let id = if all { EventId(Place::Anew { filter: self.filter.hash32() }) } else { id };
         self.out.send(Item::Notice(notice), id.clone()).await;
         Ok(Step::Replay { since: if all { None } else { since }, id, reset: Some(run) })
     }
@@ -219,7 +220,10 @@ impl Subscriber {
         };
         Ok(match id.0.clone() {
             Place::Beginning => Step::Replay { since, id, reset: None },
-            Place::Changing { .. } | Place::Recent { .. } => {
+            Place::Anew { filter } if filter == self.filter.hash32() => {
+                Step::Replay { since: None, id, reset: None }
+            }
+            Place::Anew { .. } | Place::Changing { .. } | Place::Recent { .. } => {
                 Stale::Foreign(OTHER_FILTER).step(None, since, id)
             }
             Place::Live { scope, .. } | Place::Split { scope, .. } if scope != self.filter.scope_hash32() => {

@@ -87,7 +87,9 @@ async fn begin<F: Subscribe>(
         let Some(open) = api.streams.open(level_name(&request.level), peer) else {
             return refuse(Passing::Full, resume.came_with);
         };
-        let opening = Opening { start: start(&request, &resume, &missing), heartbeat: request.heartbeat };
+        let journal_begins = api.feed.status().journal_begins;
+        let start = start(&request, &resume, &missing, journal_begins);
+        let opening = Opening { start, heartbeat: request.heartbeat };
         let subscriber = api.feed.subscribe(request.filter, resume.begin);
         let body = Body::from_stream(frames(subscriber, opening, open, api.stopping.clone()));
         let mut response = Response::new(body);

@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn ready_is_connected_and_writing_and_not_stopping() {
-        let feed = Status { journal_ok: true, w: Some(Instant::MIN), ..status() };
+        let feed = Status { journal_ok: true, ..status() };
         let source = SourceSnapshot { connected: true, ..SourceSnapshot::default() };
         assert!(readiness(&feed, &source, false).0);
         assert!(!readiness(&feed, &source, true).0);

@@ -3,10 +3,15 @@
 use crate::export::Resume;
 use crate::metrics::now;
 use feed::Begin;
-use fhir::{Compartment, ExportRequest, NoticeCode, Outcome, Patients, ResourceType};
+use fhir::{Compartment, ExportRequest, Instant, NoticeCode, Outcome, Patients, ResourceType};
 
 /// The notice `start`: what was understood, and what was ignored.
-pub(crate) fn start(request: &ExportRequest, resume: &Resume, missing: &Patients) -> String {
+pub(crate) fn start(
+    request: &ExportRequest,
+    resume: &Resume,
+    missing: &Patients,
+    journal_begins: Instant,
+) -> String {
     let filter = &request.filter;
     let types = if filter.types == fhir::TypeSet::all() {
         "every resource type".to_owned()
@@ -15,6 +20,7 @@ pub(crate) fn start(request: &ExportRequest, resume: &Resume, missing: &Patients
     } else {
         request.filter.types.iter().map(ResourceType::as_str).collect::<Vec<_>>().join(", ")
     };
+    let of_group = matches!(filter.compartment, Compartment::Group { .. });
     let from = match (&resume.begin, request.since) {
         (Begin::After { id: Some(_), .. }, _) if resume.has_position() => {
             "continues after the event whose id the client gave".to_owned()
@@ -24,13 +30,19 @@ pub(crate) fn start(request: &ExportRequest, resume: &Resume, missing: &Patients
         }
         (_, None) => "the current state, then every change as it commits".to_owned(),
         // Somebody may have come to be a member after that instant.
-        (_, Some(since)) if matches!(filter.compartment, Compartment::Group { .. }) => {
+        (_, Some(since)) if of_group && journal_begins > since => {
             format!(
-                "the current state, whatever its age, deletions after {since}, then every change as it commits"
+                "it is not known any more who was a member at _since ({since}): reset-all, the current state, then every change as \
+                 it commits"
             )
         }
         (_, Some(since)) if since > now() => {
             format!("_since ({since}) is ahead of the clock: no current state, only what commits from now on")
+        }
+        (_, Some(since)) if of_group => {
+            format!(
+                "every change after {since}, what left since too, and all of who joined since, then every change as it commits"
+            )
         }
         (_, Some(since)) => {
             format!("what changed after {since}, deletions too, then every change as it commits")

@@ -31,6 +31,15 @@ impl From<SourceError> for NoMembers {
     }
 }
 
+/// Members from one position to another.
+#[derive(Default)]
+pub(crate) struct Span {
+    /// Those who are members at every position.
+    pub(crate) throughout: PatientSet,
+    /// Those who are members at one position at least.
+    pub(crate) ever: PatientSet,
+}
+
 /// Asks for the members of one Group.
 pub(crate) struct AsOf<'a> {
     pub(crate) shared: &'a Arc<Shared>,
@@ -106,17 +115,19 @@ impl AsOf<'_> {
         Ok(contents.into_iter().find_map(|(_, content)| content))
     }
 
-    /// Those who are members at every position from one to another, both included.
-    pub(crate) async fn throughout(&self, from: Position, to: Position) -> Result<PatientSet, NoMembers> {
+    /// Who is a member from one position to another, both included.
+    pub(crate) async fn span(&self, from: Position, to: Position) -> Result<Span, NoMembers> {
         let mut members = self.members(from).await?;
-        let mut all = PatientSet::clone(&members.patients);
+        let all = PatientSet::clone(&members.patients);
+        let mut span = Span { ever: all.clone(), throughout: all };
         let mut at = from;
         while let Some(next) = self.next_change(&members, at, to).await? {
             members = self.members(next).await?;
-            all = all.and(&members.patients);
+            span.throughout = span.throughout.and(&members.patients);
+            span.ever.add(members.patients.iter());
             at = next;
         }
-        Ok(all)
+        Ok(span)
     }
 
     /// The first change of one of the Groups, or of the time if that matters, after a position, up to another.

@@ -1,24 +1,26 @@
 //! One subscriber of a Group: its members' resources, then their changes, and what a change of members means.
 
-use super::as_of::{AsOf, NoMembers};
-use super::members::{Members, PatientSet};
+use super::as_of::{AsOf, NoMembers, Span};
+use super::members::Members;
 use super::transition::{Change, Transition};
 use crate::follow::{Ended, Follow, Trust};
 use crate::id::{GroupPages, MembersChange, Place, Replaying};
+use crate::journal::{Durable, JournalError};
 use crate::judge::{ByMembers, Judge};
 use crate::read::{Ids, Phase};
-use crate::replay::{PURGED, Replay, persist};
+use crate::replay::{Replay, persist};
 use crate::subscriber::{Standing, Subscriber};
 use crate::{Anchor, Begin, EventId, Item, Lsn, Mark, Notice, Position, SourceError};
 use fhir::{Compartment, Instant, Patients};
 use std::sync::Arc;
 
+const NOT_KNOWN: &str = "it is not known any more who was a member at the request's _since";
 const CAME_BACK: &str = "the Group was deleted, or could not be followed, and is there again";
 
 /// What a subscriber does next.
 enum Step {
     /// Sends all that belongs to the members, from the beginning of the request or of a reset.
-    Begin { since: Option<Instant>, id: EventId, reset: bool },
+    Begin { since: Option<Instant>, id: EventId },
     /// Sends what the change of members means.
     Transition(Change),
     /// Follows the feed.
@@ -78,14 +80,14 @@ impl<'a> GroupStream<'a> {
 
     async fn step(&mut self, step: Step) -> Result<Step, Stop> {
         match step {
-            Step::Begin { since, id, reset } => Box::pin(self.begin(since, id, reset)).await,
+            Step::Begin { since, id } => Box::pin(self.begin(since, id)).await,
             Step::Transition(change) => Box::pin(self.transition(change)).await,
             // Who follows keeps this future, perhaps for days.
             Step::Follow(from, phase) => self.follow(from, phase).await,
             Step::Reset { id, reason } => {
-                self.subscriber.tell_reset(None, id.clone(), reason, true).await?;
+                self.subscriber.tell_reset(None, id, reason, true).await?;
                 self.live = false;
-                Ok(Step::Begin { since: None, id, reset: true })
+                Ok(Step::Begin { since: None, id: self.anew() })
             }
         }
     }
@@ -117,9 +119,9 @@ impl<'a> GroupStream<'a> {
         self.as_of().members(at.position).await.map_err(|why| Self::unknown(why, id))
     }
 
-    async fn throughout(&self, from: Anchor, to: Anchor, id: &EventId) -> Result<PatientSet, Stop> {
-        let all = self.as_of().throughout(from.position, to.position).await;
-        all.map_err(|why| Self::unknown(why, id))
+    async fn span(&self, from: Anchor, to: Anchor, id: &EventId) -> Result<Span, Stop> {
+        let span = self.as_of().span(from.position, to.position).await;
+        span.map_err(|why| Self::unknown(why, id))
     }
 
     /// What an id is still good for.
@@ -127,7 +129,7 @@ impl<'a> GroupStream<'a> {
         let subscriber = self.subscriber;
         subscriber.ids_known().await;
         let (id, since) = match *begin {
-            Begin::Since(since) => return Ok(Step::Begin { since, id: EventId::beginning(), reset: false }),
+            Begin::Since(since) => return Ok(Step::Begin { since, id: EventId::beginning() }),
             Begin::After { id: Some(id), since } => (id, since),
             Begin::After { id: None, .. } => {
                 return Err(Stop::Reset(
@@ -140,7 +142,8 @@ impl<'a> GroupStream<'a> {
             standing.map_err(|why| Stop::Reset(id.clone().into(), why))
         };
         match id.0.clone() {
-            Place::Beginning => Ok(Step::Begin { since, id, reset: false }),
+            Place::Beginning => Ok(Step::Begin { since, id }),
+            Place::Anew { .. } if id == self.anew() => Ok(Step::Begin { since: None, id }),
             Place::Live { run, scope, anchor, w } if scope == self.scope() => {
                 let standing = admitted(subscriber.standing(run, (anchor, w)).await?)?;
                 Ok(Step::Follow(standing, Phase::Plain))
@@ -154,17 +157,31 @@ impl<'a> GroupStream<'a> {
                 };
                 Ok(Step::Follow(standing, phase))
             }
+            Place::Split { run, scope, anchor, mark, w } if scope == self.scope() => {
+                let standing = admitted(subscriber.standing(run, (anchor, w)).await?)?;
+                Ok(Step::Follow(standing, Phase::Split(mark)))
+            }
             Place::Replay(pages) => Ok(Step::Transition(self.resumed(pages, None, id).await?)),
             Place::Recent { pages, at } => Ok(Step::Transition(self.resumed(*pages, Some(at), id).await?)),
-            Place::Live { .. } | Place::Split { .. } | Place::Changing { .. } | Place::Old { .. } => Err(
-                Stop::Reset(id.into(), "the event id belongs to another request, or to an earlier release"),
-            ),
+            Place::Anew { .. }
+            | Place::Live { .. }
+            | Place::Split { .. }
+            | Place::Changing { .. }
+            | Place::Old { .. } => Err(Stop::Reset(
+                id.into(),
+                "the event id belongs to another request, or to an earlier release",
+            )),
         }
     }
 
     fn replay(&self) -> Replay<'_> {
         let Subscriber { shared, filter, out } = self.subscriber;
         Replay { shared, filter, out }
+    }
+
+    /// The id of a client that was told `reset-all`, and nothing since.
+    fn anew(&self) -> EventId {
+        EventId(Place::Anew { filter: self.subscriber.filter.hash32() })
     }
 
     fn scope(&self) -> Option<u32> {
@@ -174,7 +191,8 @@ impl<'a> GroupStream<'a> {
     /// A transition that was cut off.
     async fn resumed(&self, pages: Replaying, at: Option<Position>, id: EventId) -> Result<Change, Stop> {
         let subscriber = self.subscriber;
-        let group = pages.group.as_deref().filter(|_| self.scope() == Some(pages.filter));
+        let group =
+            pages.group.as_deref().filter(|_| self.scope() == Some(pages.filter) && pages.since.is_none());
         let Some(&GroupPages { to, .. }) = group else {
             return Err(Stop::Reset(id.into(), "the event id belongs to another request"));
         };
@@ -192,7 +210,7 @@ impl<'a> GroupStream<'a> {
     }
 
     /// Rule 8: everybody joins, at a place that the feed has passed after a mark was taken.
-    async fn begin(&self, since: Option<Instant>, id: EventId, reset: bool) -> Result<Step, Stop> {
+    async fn begin(&self, since: Option<Instant>, id: EventId) -> Result<Step, Stop> {
         let subscriber = self.subscriber;
         let source = subscriber.shared.source(&subscriber.out).await;
         persist(&subscriber.out, || source.knows_patients()).await?;
@@ -203,19 +221,56 @@ impl<'a> GroupStream<'a> {
         let (run, sample) = self.replay().first_mark(&*source).await?;
         let mark = sample.mark;
         if !subscriber.shared.paged(&subscriber.out, run, mark.l).await {
-            return Ok(Step::Begin { since, id, reset });
+            return Ok(Step::Begin { since, id });
         }
-        if let (Some(since), Some(purged)) = (since, sample.tombstones_purged)
-            && since < purged
-        {
-            return Err(Stop::Reset(id.into(), PURGED));
+        if let Some(since) = since {
+            return match self.known(since, run, mark).await? {
+                Some(known) => Ok(Step::Follow(known, Phase::Split(Mark { w: since, l: mark.l }))),
+                None => Err(Stop::Reset(id.into(), NOT_KNOWN)),
+            };
         }
         let Some(to) = self.head_at(run, mark.l).await else {
-            return Ok(Step::Begin { since, id, reset });
+            return Ok(Step::Begin { since, id });
         };
         let group = GroupPages { from: None, to, leaving: false, batch: 0 };
-        let pages = Replaying::beginning(run, since, mark, subscriber.filter.hash32(), group);
+        let pages = Replaying::beginning(run, mark, subscriber.filter.hash32(), group);
         Ok(Step::Transition(Change { pages, resumed: false, recent_after: None, trust: Trust::Verified, id }))
+    }
+
+    /// Rule 23: a place before all that was stamped after an instant, if it can be told who was a member there.
+    async fn known(&self, since: Instant, run: u64, mark: Mark) -> Result<Option<Standing>, Stop> {
+        let shared = &self.subscriber.shared;
+        // The head first: what is appended while the journal is searched lies beyond it.
+        let Durable { head, run: current, .. } = *shared.durable.borrow();
+        let journal = shared.journal.clone();
+        // The state after the search: it says what is dropped before it is.
+        let searched = tokio::task::spawn_blocking(move || {
+            let found = journal.seek(Mark { w: since, l: Lsn::MAX })?;
+            Ok::<_, JournalError>((found, journal.load()?))
+        });
+        let last = match searched.await {
+            Ok(Ok((found, Some(state))))
+                if state.run == current && current == run && state.floor.stamp <= since =>
+            {
+                found.unwrap_or(head)
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the journal cannot be searched");
+                return Ok(None);
+            }
+            _ => return Ok(None),
+        };
+        match self.as_of().members(last.position).await {
+            // The time as of that place may be an earlier one than that instant, at which others were members.
+            Ok(members) if members.next.is_some_and(|next| next <= since) => Ok(None),
+            Ok(_) => {
+                let (trust, w) = (Trust::Verified, since.min(mark.w));
+                Ok(Some(Standing { run, last, trust, w, split: None }))
+            }
+            // There was no such Group, or that is not known: whoever is a member now may have come since.
+            Err(NoMembers::Gone(_) | NoMembers::NotKept(_)) => Ok(None),
+            Err(NoMembers::Source(error)) => Err(Stop::End(error)),
+        }
     }
 
     /// The head when the feed has passed a place in the log; `None` if another run has begun.
@@ -237,11 +292,9 @@ impl<'a> GroupStream<'a> {
             return Err(Stop::Reset(change.id.into(), "the event id belongs to another request"));
         };
         let id = change.id.clone();
-        let (old, stay) = match from {
-            None => (None, PatientSet::default()),
-            Some(from) => {
-                (Some(self.members(from, &id).await?.patients), self.throughout(from, to, &id).await?)
-            }
+        let (old, Span { throughout: stay, ever }) = match from {
+            None => Default::default(),
+            Some(from) => (self.members(from, &id).await?.patients, self.span(from, to, &id).await?),
         };
         let new = self.members(to, &id).await?;
         let group = match from {
@@ -249,13 +302,14 @@ impl<'a> GroupStream<'a> {
             Some(_) => None,
         };
         let join = new.patients.without(&stay);
-        let leave = old.map(|old| old.without(&stay)).unwrap_or_default();
+        let leave = ever.without(&stay);
         // Rather than millions of removals.
         if leave.len() > stay.len() && from.is_some() {
             return Err(Stop::Reset(id.into(), "most members of the Group have left"));
         }
         let (run, mark, trust) = (change.pages.run, change.pages.mark, change.trust);
-        let (joined, left) = (join.len(), leave.len());
+        let (joined, left) = (join.len(), old.without(&stay).len());
+        let fades = leave.len() > 0;
         let transition = Transition {
             subscriber,
             change,
@@ -270,7 +324,7 @@ impl<'a> GroupStream<'a> {
         let standing = Standing { run, last: to, trust, w: mark.w, split: None };
         let mut phase = Phase::Plain;
         if let Some(from) = from {
-            if left > 0 {
+            if fades {
                 // After the lists were read: a change beyond `to` may have replaced what should have been in them.
                 let until = subscriber.shared.sample(&subscriber.out).await?.mark.l;
                 phase = Phase::Fading { from, to, until };
@@ -317,8 +371,8 @@ impl<'a> GroupStream<'a> {
         let until = match phase {
             Phase::Plain | Phase::Split(_) => None,
             Phase::Moving { from } => {
-                judge.send = Arc::new(self.throughout(from, last, &id).await?);
-                judge.had = self.members(from, &id).await?.patients;
+                let Span { throughout, ever } = self.span(from, last, &id).await?;
+                (judge.send, judge.had) = (Arc::new(throughout), Arc::new(ever));
                 // After the change, so that all that was stamped before it is on the tables' side.
                 let source = subscriber.shared.source(&subscriber.out).await;
                 let (_, sample) = self.replay().first_mark(&*source).await?;
@@ -327,10 +381,9 @@ impl<'a> GroupStream<'a> {
                 Some(sample.mark)
             }
             Phase::Fading { from, to, until } => {
-                judge.send = Arc::new(self.throughout(to, last, &id).await?);
-                let mut had = PatientSet::clone(&*self.members(to, &id).await?.patients);
-                had.add(self.members(from, &id).await?.patients.iter());
-                judge.had = Arc::new(had);
+                let Span { throughout, ever: mut had } = self.span(to, last, &id).await?;
+                had.add(self.span(from, to, &id).await?.ever.iter());
+                (judge.send, judge.had) = (Arc::new(throughout), Arc::new(had));
                 Some(Mark { w, l: until })
             }
         };
@@ -350,7 +403,7 @@ impl<'a> GroupStream<'a> {
         match ids.phase {
             Phase::Moving { from } => {
                 let group = GroupPages { from: Some(from), to: last, leaving: true, batch: 0 };
-                let pages = Replaying::beginning(run, None, mark, subscriber.filter.hash32(), group);
+                let pages = Replaying::beginning(run, mark, subscriber.filter.hash32(), group);
                 Ok(Step::Transition(Change {
                     pages,
                     resumed: false,
@@ -362,7 +415,7 @@ impl<'a> GroupStream<'a> {
             Phase::Fading { to, .. } => {
                 let then = self.members(to, &id).await?.patients;
                 let now = self.members(last, &id).await?.patients;
-                let same = now == then && self.throughout(to, last, &id).await? == *then;
+                let same = now == then && self.span(to, last, &id).await?.throughout == *then;
                 Ok(Step::Follow(standing, if same { Phase::Plain } else { Phase::Moving { from: to } }))
             }
             Phase::Plain | Phase::Split(_) => Ok(Step::Follow(standing, Phase::Plain)),

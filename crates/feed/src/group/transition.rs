@@ -10,7 +10,7 @@ use crate::id::{Cursor, GroupPages, Place, Replaying};
 use crate::large::LargeFrame;
 use crate::pace::Pace;
 use crate::read::READ_BYTES;
-use crate::replay::{PURGED, persist, sorted_types};
+use crate::replay::{persist, sorted_types};
 use crate::stage::Stage;
 use crate::subscriber::Subscriber;
 use crate::{Anchor, EventId, Frames, Item, Kind, PageRequest, Position, Scope, Source, SourceError, Tally};
@@ -74,12 +74,6 @@ impl Transition<'_> {
                 passed = self.itself(to, passed).await?;
             }
             passed = self.pages(&source, &recent, passed).await?;
-        }
-        if let Some(since) = change.pages.since {
-            let purged = persist(out, || source.tombstones_purged()).await?;
-            if purged.is_some_and(|purged| since < purged) {
-                return Ok(Err(PURGED));
-            }
         }
         match self.recent(&recent, &sets, to, passed).await? {
             Ok(last) => passed = last,
@@ -202,11 +196,8 @@ impl Transition<'_> {
                     .batch(source, recent, batch, mentions.as_ref(), &mut cursor, &mut pace, passed)
                     .await?;
                 // The place lay in this batch, in a type that nobody has any rows of now.
-                cursor = cursor.filter(|cursor| cursor.kind == Kind::Deletion);
+                cursor = None;
             }
-        }
-        if change.pages.since.is_some() {
-            passed = self.deletions(source, recent, cursor, &mut pace, passed).await?;
         }
         Ok(passed)
     }
@@ -224,9 +215,6 @@ impl Transition<'_> {
         mut passed: EventId,
     ) -> Result<EventId, SourceError> {
         let Self { subscriber, change, .. } = self;
-        if cursor.as_ref().is_some_and(|at| at.kind == Kind::Deletion) {
-            return Ok(passed);
-        }
         let types = subscriber.filter.types;
         let present = persist(&subscriber.out, || source.present(None, types, mentions.cloned())).await?;
         for resource_type in sorted_types(&subscriber.filter) {
@@ -252,47 +240,6 @@ impl Transition<'_> {
                 bytes: pace.bytes(),
             };
             passed = self.stage(source, request, (leaving, batch), pace, passed).await?;
-        }
-        Ok(passed)
-    }
-
-    /// Deletions since the request's instant, for who begins.
-    async fn deletions(
-        &self,
-        source: &Arc<dyn Source>,
-        recent: &Arc<Recent>,
-        mut cursor: Option<Cursor>,
-        pace: &mut Pace,
-        mut passed: EventId,
-    ) -> Result<EventId, SourceError> {
-        let Self { subscriber, change, join, .. } = self;
-        let (since, types) = (change.pages.since, subscriber.filter.types);
-        let present = persist(&subscriber.out, || source.present(since, types, None)).await?;
-        let mut order = sorted_types(&subscriber.filter);
-        order.reverse();
-        for resource_type in order {
-            let after = match &cursor {
-                Some(at) if at.resource_type == resource_type => cursor.take().map(|at| (at.stamp, at.id)),
-                Some(_) => continue,
-                None => None,
-            };
-            if !present.contains(&(Kind::Deletion, resource_type)) {
-                continue;
-            }
-            let (recent, join) = (recent.clone(), join.clone());
-            let wants =
-                move |id: &str, patients: &Patients| join.has_any(patients) && !recent.has(resource_type, id);
-            let request = PageRequest {
-                resource_type,
-                kind: Kind::Deletion,
-                scope: Some(Scope { mentions: None, wants: Arc::new(wants) }),
-                since,
-                until: change.pages.mark.w,
-                after,
-                expected: None,
-                bytes: pace.bytes(),
-            };
-            passed = self.stage(source, request, (false, 0), pace, passed).await?;
         }
         Ok(passed)
     }

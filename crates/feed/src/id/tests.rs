@@ -59,6 +59,7 @@ fn place() -> impl Strategy<Value = Place> {
     );
     prop_oneof![
         Just(Place::Beginning),
+        any::<u32>().prop_map(|filter| Place::Anew { filter }),
         (any::<(u64, Option<u32>)>(), anchor(), instant())
             .prop_map(|((run, scope), anchor, w)| Place::Live { run, scope, anchor, w }),
         (any::<(u64, Option<u32>)>(), anchor(), mark(), instant())

@@ -256,3 +256,95 @@ async fn groups_that_are_nested_in_one_are_asked_for_together() {
     }
     assert_eq!(marks[0], marks[1]);
 }
+
+/// A change of a Group from members to members.
+fn members_change(lsn: u64, stamp: i64, before: &[&str], after: &[&str]) -> Change {
+    Change { group_before: Some(group(before)), ..change(lsn, stamp, ResourceType::GROUP, group(after)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn since_brings_who_joined_whole_and_of_the_others_what_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    feed.set_source(Arc::new(Ahead::default()));
+    let r2 = change(1_100, 1_200, ResourceType::PATIENT, r#"{"resourceType":"Patient","id":"r2"}"#.into());
+    let r2 = Change {
+        patients: Patients::from_ids(["a"]),
+        before: Before::Patients(Patients::from_ids(["a"])),
+        ..r2
+    };
+    publish(&mut publisher, Some(r2), 1_110).await;
+    publish(&mut publisher, Some(members_change(1_300, 1_300, &["a"], &["a", "c"])), 1_310).await;
+    publish(&mut publisher, None, 2_000).await;
+    let joined = Notice::Members { joined: 1, left: 0 };
+    for (since, changed, whole) in [(1_150, true, true), (1_250, false, true), (1_350, false, false)] {
+        let mut stream = subscribe(&feed, Begin::Since(Some(instant(since))));
+        let (mut text, mut notice) = heard(&mut stream).await;
+        if whole {
+            assert_eq!(notice, joined, "{since}: {text}");
+            let more;
+            (more, notice) = heard(&mut stream).await;
+            text.push_str(&more);
+        }
+        assert!(matches!(notice, Notice::Live { .. }), "{since}: {notice:?}");
+        assert_eq!(["r1", "r2", "r3"].map(|id| names(&text, id)), [false, changed, whole], "{since}: {text}");
+    }
+    // From before the journal.
+    let mut stream = subscribe(&feed, Begin::Since(Some(instant(50))));
+    assert!(matches!(heard(&mut stream).await.1, Notice::ResetAll { reason } if reason.contains("_since")));
+    let (text, notice) = heard(&mut stream).await;
+    assert!(matches!(notice, Notice::Live { .. }));
+    assert!(["r1", "r2", "r3"].iter().all(|id| names(&text, id)), "{text}");
+}
+
+/// With the instant of a safe time a client may have what was sent before it was told of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn since_takes_back_what_is_of_somebody_who_came_and_went() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    feed.set_source(Arc::new(Ahead::default()));
+    publish(&mut publisher, Some(members_change(1_200, 1_200, &["a"], &["a", "c"])), 1_210).await;
+    publish(&mut publisher, Some(members_change(1_300, 1_300, &["a", "c"], &["a"])), 1_310).await;
+    publish(&mut publisher, None, 2_000).await;
+    let mut stream = subscribe(&feed, Begin::Since(Some(instant(1_150))));
+    let (text, notice) = heard(&mut stream).await;
+    assert_eq!(notice, Notice::Members { joined: 0, left: 0 });
+    assert!(text.contains("out-of-scope") && text.contains("Patient/r3\""), "{text}");
+    assert!(!["r1", "r2"].iter().any(|id| names(&text, id)), "{text}");
+    // The same after it was cut off there: until the feed has passed the end of the log as of then.
+    let mut resumed = subscribe(&feed, Begin::After { id: Some(stream.id()), since: None });
+    publish(&mut publisher, None, 3_100).await;
+    for stream in [&mut stream, &mut resumed] {
+        let (text, notice) = heard(stream).await;
+        assert!(matches!(notice, Notice::Live { .. }) && text.is_empty(), "{text}");
+    }
+}
+
+/// Cut off again and again with the notice it would be told so for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_told_to_drop_everything_is_told_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    feed.set_source(Arc::new(Ahead::default()));
+    publish(&mut publisher, None, 2_000).await;
+    let since = Some(instant(50));
+    let patients = [ResourceType::PATIENT].into_iter().collect();
+    let of_one = fhir::Compartment::Patients(Patients::from_ids(["a"]));
+    for filter in [Filter::of_group(patients, "g", None), Filter::of_patients(patients, of_one)] {
+        let begin = |id| Begin::After { id, since };
+        let mut stream = feed.subscribe(filter.clone(), begin(None));
+        assert!(matches!(heard(&mut stream).await.1, Notice::ResetAll { .. }));
+        let id = stream.id();
+        for _ in 0..2 {
+            // All of it, not only what is younger than the request's `_since`.
+            let mut resumed = feed.subscribe(filter.clone(), begin(Some(id.clone())));
+            let (text, notice) = heard(&mut resumed).await;
+            assert!(matches!(notice, Notice::Live { .. }), "{notice:?}");
+            assert!(names(&text, "r1"), "{text}");
+        }
+        // Of another request it says nothing.
+        let all_types = Filter::of_group(TypeSet::all(), "g", None);
+        let mut other = feed.subscribe(all_types, begin(Some(id)));
+        assert!(matches!(heard(&mut other).await.1, Notice::ResetAll { .. }));
+    }
+}

@@ -148,6 +148,11 @@ async fn history(seed: u64, of_members: bool) {
         }
     }
 
+    for reader in &mut readers {
+        if random.u8(..3) == 0 {
+            reader.cut(&database, &mut random);
+        }
+    }
     database.0.lock().unwrap().write_last(&mut random);
     while !database.0.lock().unwrap().all_decoded() {
         let batch = database.0.lock().unwrap().decode(&mut random);

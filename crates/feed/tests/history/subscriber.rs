@@ -17,6 +17,14 @@ pub(crate) struct Reader {
     heard: BTreeMap<Key, (u64, bool)>,
     /// What was heard since `live`, in order.
     live: Option<Vec<u64>>,
+    /// The last `transactionTime`.
+    told: Option<Instant>,
+    /// It came back with that, so that it hears again of what it had heard since: the versions that it has heard now.
+    again: Option<BTreeMap<Key, (u64, bool)>>,
+    /// So often it was told to drop what does not come again, since nobody knew who was a member then.
+    pub(crate) unknown: usize,
+    /// So often it came back with a `_since`.
+    pub(crate) by_since: usize,
     name: usize,
 }
 
@@ -43,7 +51,19 @@ impl Reader {
             since,
             heard,
             live: None,
+            told: None,
+            again: None,
+            unknown: 0,
+            by_since: 0,
             name,
+        }
+    }
+
+    /// It comes back with the last `transactionTime` instead of its id.
+    pub(crate) fn forget_id(&mut self) {
+        if let (true, Some(told)) = (self.is_group(), self.told) {
+            (self.since, self.last_id, self.again) = (Some(told), None, Some(BTreeMap::new()));
+            (self.live, self.by_since) = (None, self.by_since + 1);
         }
     }
 
@@ -74,6 +94,9 @@ impl Reader {
             }
             self.subscription = None;
         }
+        if random.bool() {
+            self.forget_id();
+        }
     }
 
     async fn frame(&mut self, feed: &Feed, database: &Database, patience: Duration) -> bool {
@@ -102,16 +125,22 @@ impl Reader {
                 | Notice::Fresh { transaction_time }),
             ) => {
                 self.last_id = Some(subscription.id().to_string());
+                self.told = Some(transaction_time);
                 if matches!(notice, Notice::Live { .. }) {
                     self.live.get_or_insert_default();
                 }
                 self.has_all(transaction_time, database);
             }
             Item::Notice(Notice::Members { .. }) => self.last_id = Some(subscription.id().to_string()),
-            // Rather than many removals.
-            Item::Notice(Notice::ResetAll { reason }) if reason.starts_with("most members") => {
+            Item::Notice(Notice::ResetAll { reason })
+                // Rather than many removals.
+                if reason.starts_with("most members")
+                    || (reason.starts_with("it is not known any more who") && self.again.is_some()) =>
+            {
+                self.unknown += usize::from(!reason.starts_with("most members"));
                 self.last_id = Some(subscription.id().to_string());
                 self.heard.values_mut().for_each(|heard| *heard = (0, false));
+                self.again = self.again.take().map(|_| BTreeMap::new());
             }
             Item::Notice(notice) => panic!("reader {}: {notice:?} without a reason", self.name),
             Item::Waiting(_) => {}
@@ -196,7 +225,10 @@ impl Reader {
         let (key, heard) = parse(data);
         assert!(self.filter.matches(key.0), "{key:?} was not asked for");
         let there = event != "Bundle";
-        let before = self.heard.get(&key).copied();
+        let before = match &self.again {
+            None => self.heard.get(&key).copied(),
+            Some(again) => again.get(&key).copied(),
+        };
         let number = match heard {
             Heard::Left(_) => before.map_or(0, |(number, _)| number),
             Heard::Version { number, .. } => number,
@@ -221,6 +253,9 @@ impl Reader {
             );
         }
         self.heard.insert(key, (number, there));
+        if let Some(again) = &mut self.again {
+            again.insert(key, (number, there));
+        }
     }
 
     /// Reads until what was heard is what the tables have of the Group's members.
