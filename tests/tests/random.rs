@@ -87,7 +87,6 @@ async fn run(context: &Context, restarts: bool, disturbance: impl Disturbance) -
         .with_context(|| format!("with FHIR_TAIL_TEST_SEED={seed}"))?;
     report(&format!("{tally:?}"));
     ensure!(tally.cut_in_replays > 0, "no replay was cut: nothing is tested of that");
-    ensure!(tally.commits > 100, "only {} commits", tally.commits);
     Ok(())
 }
 

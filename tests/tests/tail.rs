@@ -126,7 +126,7 @@ async fn run(context: &Context, mut random: Rng) -> Result<()> {
     let writers = Writers::start(&site.cluster.config("postgres"), random.u64(..), &load);
     let end = Instant::now() + Duration::from_secs(seconds()?.unwrap_or(12));
     let mut kills = tail.starts;
-    while Instant::now() < end {
+    while Instant::now() < end || kills <= 10 {
         sleep(Duration::from_millis(random.u64(1..400))).await;
         ensure!(tail.runs(), "it has ended: {}", tail.log()?);
         match random.u8(0..12) {
@@ -149,6 +149,7 @@ async fn run(context: &Context, mut random: Rng) -> Result<()> {
             }
         }
     }
+    writers.reach(300).await?;
     writers.stop().await?;
     site.put("Patient", END).await?;
     let lines = written(&mut tail, &output, END).await?;
@@ -169,8 +170,7 @@ async fn run(context: &Context, mut random: Rng) -> Result<()> {
     ensure!(first == wanted, "{} of {} were replayed", first.len(), wanted.len());
     let wanted: Vec<What> = history.entries.iter().map(line).collect();
     same(rest, &wanted)?;
-    ensure!(wanted.len() > 300, "only {} changes", wanted.len());
-    ensure!(kills > 10, "only {kills} kills");
+    ensure!(wanted.len() >= 300, "only {} changes", wanted.len());
     ensure!(files(&output)?.len() > 3, "nothing was rotated");
     let log = tail.log()?;
     // Not any word "reset": connections are reset, too.
