@@ -84,6 +84,17 @@ pub enum Bug {
     /// An id between a change of the Group and its transition does not say it.
     MovingForgetsFrom,
 
+    /// A resource that no longer matches a filter is passed over, as if it had never matched.
+    LeavesFilterSilently,
+    /// The rows of who joins are sent whether they match the filter or not.
+    JoinersUnfiltered,
+    /// A `_since` goes on before the first resource that is younger, whatever has changed of the Group before that.
+    SinceIgnoresGroups,
+    /// A `_since` goes on although the journal has dropped what is younger.
+    SinceBeforeJournal,
+    /// With a `_since` only who was a member then is taken back, not who came and went afterwards.
+    CameAndWentIsKept,
+
     /// An id has no hash of its transaction, or it is not looked at.
     IdWithoutTransaction,
     /// An id ahead of the feed is waited for, and not compared when the feed passes its place.

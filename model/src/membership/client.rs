@@ -26,6 +26,8 @@ pub struct Client {
     stale: Option<[bool; RESOURCES]>,
     /// What its last event id says.
     pub id: Place,
+    /// The safe time that it was told last.
+    pub told: Option<Stamp>,
     /// The first thing that went wrong.
     pub violation: Option<Violation>,
 }
@@ -37,6 +39,7 @@ impl Client {
             heard: [None; RESOURCES],
             stale: None,
             id: Place::Start,
+            told: None,
             violation: None,
         }
     }
@@ -67,7 +70,13 @@ impl Client {
         self.heard = [None; RESOURCES];
     }
 
-    pub(super) fn live(&mut self) {
+    /// It comes back with the safe time that it was told, and may hear again what it has heard since.
+    pub(super) const fn forget_id(&mut self) {
+        self.heard = [None; RESOURCES];
+    }
+
+    pub(super) fn live(&mut self, safe_time: Option<Stamp>) {
+        self.told = safe_time;
         for (key, stale) in self.stale.take().unwrap_or_default().into_iter().enumerate() {
             if stale {
                 self.holds[key] = None;

@@ -3,7 +3,7 @@
 //! A few transactions, each of one write, are tried in every order, as are their commits, their becoming visible to others, the
 //! feed's reading of the log, retention, lost connections, and each row and entry that the subscriber takes. What is left out:
 //!
-//! - Clocks that step, crashes, `_since`: the [`history`](crate::history) model has them, and a watermark is here what it proves of one.
+//! - Clocks that step, crashes: the [`history`](crate::history) model has them, and a watermark is here what it proves of one.
 //! - The way from the log to the feed, and the hub: the [`delivery`](crate::delivery) model has them.
 //! - Periods of members: a period that begins or ends is an entry of the log, like a change of a Group.
 
@@ -40,8 +40,12 @@ pub struct Membership {
     pub first: [Option<Patients>; KEYS],
     /// What is written, in any order.
     pub writes: Vec<Write>,
+    /// What a resource has to be, besides somebody's, to be in scope: bits that no patient has.
+    pub matching: Patients,
     /// How often the connection is lost.
     pub cuts: u8,
+    /// How often a client that was cut off comes back with the safe time that it was told, instead of its id.
+    pub since: u8,
     /// How often the journal drops what it may.
     pub purges: u8,
     /// How often a watermark is sampled without a stream that asks.
@@ -71,6 +75,10 @@ pub enum Reached {
     LiveSent,
     /// A resource left by its own change, or was deleted.
     LeftScope,
+    /// A resource left by a change after which it is still a member's.
+    LeftFilter,
+    /// A client came back with a safe time, and was told what it missed.
+    CameBackSince,
     /// A client was reset.
     Reset,
     /// A transition was resumed.
@@ -91,6 +99,7 @@ pub struct State {
     /// `None`: not connected.
     stream: Option<Place>,
     cuts: u8,
+    since: u8,
     purges: u8,
     samples: u8,
 }
@@ -116,6 +125,8 @@ pub enum Step {
     Cut,
     /// The client connects, with its last id.
     Connect,
+    /// The client connects, with the safe time that it was told last.
+    ConnectSince,
 }
 
 impl Membership {
@@ -148,6 +159,7 @@ impl Model for Membership {
             client: Client::new(),
             stream: Some(Place::Start),
             cuts: self.cuts,
+            since: self.since,
             purges: self.purges,
             samples: self.samples,
         }]
@@ -173,7 +185,12 @@ impl Model for Membership {
             steps.push(Step::Sample);
         }
         match state.stream {
-            None => steps.push(Step::Connect),
+            None => {
+                steps.push(Step::Connect);
+                if state.since > 0 && state.client.told.is_some() {
+                    steps.push(Step::ConnectSince);
+                }
+            }
             Some(_) => {
                 steps.push(Step::Stream);
                 if state.cuts > 0 {
@@ -224,6 +241,13 @@ impl Model for Membership {
                     }
                     _ => {}
                 }
+            }
+            Step::ConnectSince => {
+                next.since -= 1;
+                let since = next.client.told?;
+                next.client.forget_id();
+                let mut stream = Stream { model: self, world: &mut next.world, client: &mut next.client };
+                next.stream = Some(stream.since(since));
             }
         }
         Some(next)

@@ -24,7 +24,7 @@ impl Stream<'_> {
                 *stamp <= pages.watermark.safe_time
                     && pages.since.is_none_or(|since| *stamp > since)
                     && pages.after.is_none_or(|after| after < (*stamp, *key))
-                    && patients & asked != 0
+                    && self.is_in(*patients, asked)
             })
             .min();
         match next {
@@ -55,7 +55,7 @@ impl Stream<'_> {
             .find(|place| watermark.leaves_to_feed(*place, &log[*place]))
             .unwrap_or(log.len());
         let following = Following { cutover: Some(watermark), ..Following::at(position) };
-        self.client.live();
+        self.live(watermark.safe_time);
         self.client.id = Place::Following(following);
         Place::Following(following)
     }

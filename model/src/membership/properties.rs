@@ -16,7 +16,8 @@ pub(super) fn all(membership: &Membership) -> Vec<Property<Membership>> {
     let always = [
         Property::always(EXACT_AT_REST, |model: &Membership, state: &State| {
             let members = model.true_members(&state.world, state.world.log.len());
-            !state.is_told() || state.client.holds == subscriber::expected(&state.world, members)
+            !state.is_told()
+                || state.client.holds == subscriber::expected(&state.world, model.matching, members)
         }),
         Property::always(NEVER_TWICE, |_, state: &State| state.client.violation != Some(Violation::Twice)),
         Property::always(NEVER_BACKWARDS, |_, state: &State| {
@@ -53,6 +54,8 @@ impl Reached {
             PagingResumed => "a transition was resumed",
             MovingResumed => "resumed with the members of an earlier position",
             DecodedUnseen => "the feed had a commit that nobody could see",
+            LeftFilter => "a resource left the filter and stayed a member's",
+            CameBackSince => "a client came back with `_since`",
             Finished => "everything was written and told",
         }
     }

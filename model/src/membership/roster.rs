@@ -61,6 +61,16 @@ impl World {
         changes.into_iter().try_fold(ends, |all, place| Ok(all & self.members(place + 1, bug)?))
     }
 
+    /// Who is a member at one position at least, from one to another.
+    pub(super) fn ever(&self, from: Position, to: Position, bug: Option<Bug>) -> Result<Patients, Wait> {
+        let first = self.members(from, bug)?;
+        if bug == Some(Bug::CameAndWentIsKept) {
+            return Ok(first);
+        }
+        let changes = (from..to).filter(|place| self.log[*place].is_group());
+        changes.into_iter().try_fold(first, |all, place| Ok(all | self.members(place + 1, bug)?))
+    }
+
     /// Who is a member by the whole history, without a rule.
     pub(super) fn true_members(&self, first: &[Option<Patients>; KEYS], position: Position) -> Patients {
         let content = |key: usize| {

@@ -6,6 +6,8 @@ use crate::{Bug, Coverage};
 
 const ANN: Patients = 1;
 const BOB: Patients = 2;
+/// What a filter asks for, besides.
+const FINAL: Patients = 4;
 /// The Group that is asked for.
 const GROUP: usize = RESOURCES;
 /// One that is nested in it.
@@ -65,6 +67,40 @@ pub fn all() -> Vec<Membership> {
             reached: &[Reached::Joined, Reached::Reset, Reached::LeaverRemoved],
             ..plain()
         },
+        Membership {
+            name: "a filter that resources leave and come to",
+            cuts: 1,
+            purges: 1,
+            reached: &[Reached::HandedOver, Reached::LeftFilter, Reached::LiveSent, Reached::Reset],
+            ..filtered()
+        },
+        Membership {
+            name: "a filter, and one joins",
+            cuts: 1,
+            reached: &[Reached::Joined, Reached::LeftFilter, Reached::RecentSent, Reached::PagingResumed],
+            ..joins_filtered()
+        },
+        Membership {
+            name: "a filter, and one leaves",
+            matching: FINAL,
+            first: [Some(ANN | FINAL), Some(ANN | BOB), Some(ANN | BOB), Some(0)],
+            writes: vec![write(GROUP, BOB), write(0, ANN), write(1, ANN | BOB | FINAL)],
+            cuts: 1,
+            reached: &[Reached::LeaverRemoved, Reached::LeftFilter, Reached::Faded],
+            ..plain()
+        },
+        Membership {
+            name: "one joins while a client with `_since` is away",
+            purges: 1,
+            reached: &[Reached::CameBackSince, Reached::Joined, Reached::LiveSent, Reached::Reset],
+            ..since()
+        },
+        Membership {
+            name: "one comes and goes, with `_since`",
+            reached: &[Reached::CameBackSince, Reached::LeaverRemoved, Reached::MovingResumed],
+            cuts: 2,
+            ..came_and_went()
+        },
     ]
     .into_iter()
     .map(|mut scenario| {
@@ -106,6 +142,13 @@ pub fn mistakes() -> Vec<(&'static str, Membership)> {
         (Bug::FadingFromBefore, leaves(), EXACT_AT_REST),
         (Bug::PagingForgetsFrom, Membership { cuts: 1, ..leaves() }, EXACT_AT_REST),
         (Bug::MovingForgetsFrom, Membership { cuts: 1, ..leaves() }, EXACT_AT_REST),
+        (Bug::NoBeforeImage, filtered(), EXACT_AT_REST),
+        (Bug::LeavesFilterSilently, filtered(), EXACT_AT_REST),
+        (Bug::LeavesFilterSilently, joins_filtered(), EXACT_AT_REST),
+        (Bug::JoinersUnfiltered, joins_filtered(), EXACT_AT_REST),
+        (Bug::SinceIgnoresGroups, since(), EXACT_AT_REST),
+        (Bug::SinceBeforeJournal, Membership { purges: 1, ..since() }, EXACT_AT_REST),
+        (Bug::CameAndWentIsKept, came_and_went(), EXACT_AT_REST),
     ]
     .into_iter()
     .map(|(bug, scenario, violated)| (violated, Membership { bug: Some(bug), ..scenario }))
@@ -154,14 +197,59 @@ fn leaves_and_joins() -> Membership {
     }
 }
 
+/// Ann's resources, of which those that are final are asked for: they come to be it, and cease.
+fn filtered() -> Membership {
+    Membership {
+        patients: Some(ANN),
+        matching: FINAL,
+        first: [Some(ANN | FINAL), Some(ANN), Some(0), Some(0)],
+        writes: vec![write(0, ANN), write(1, ANN | FINAL), write(0, ANN | FINAL)],
+        ..plain()
+    }
+}
+
+/// Bob joins Ann, and has what is final and what is not.
+fn joins_filtered() -> Membership {
+    Membership {
+        matching: FINAL,
+        first: [Some(ANN | FINAL), Some(BOB), Some(ANN), Some(0)],
+        writes: vec![write(GROUP, ANN | BOB), write(1, BOB | FINAL), write(0, ANN)],
+        ..plain()
+    }
+}
+
+/// Bob joins Ann, whose resource changes, while a client is away that knows an instant.
+fn since() -> Membership {
+    Membership {
+        first: [Some(ANN), Some(BOB), Some(ANN), Some(0)],
+        writes: vec![write(GROUP, ANN | BOB), write(0, ANN), write(1, ANN)],
+        cuts: 1,
+        since: 1,
+        ..plain()
+    }
+}
+
+/// Bob joins Ann and leaves, and a client that has what was his knows an instant from before that.
+fn came_and_went() -> Membership {
+    Membership {
+        first: [Some(ANN), Some(BOB), Some(ANN), Some(0)],
+        writes: vec![write(0, ANN), write(GROUP, ANN | BOB), write(GROUP, ANN)],
+        cuts: 1,
+        since: 1,
+        ..plain()
+    }
+}
+
 /// Nobody, nothing, and no faults.
 fn plain() -> Membership {
     Membership {
         name: "",
         patients: None,
+        matching: 0,
         first: [None, None, Some(0), Some(0)],
         writes: vec![],
         cuts: 0,
+        since: 0,
         purges: 0,
         samples: 0,
         bug: None,

@@ -139,6 +139,40 @@ impl Stream<'_> {
         self.world.throughout(from, to, self.model.bug)
     }
 
+    fn ever(&self, from: Position, to: Position) -> Result<Patients, Wait> {
+        match self.model.patients {
+            Some(patients) => Ok(patients),
+            None => self.world.ever(from, to, self.model.bug),
+        }
+    }
+
+    /// Whether a content is one of these patients', and what was asked for.
+    pub(super) const fn is_in(&self, content: Patients, of: Patients) -> bool {
+        is_in(content, self.model.matching, of)
+    }
+
+    /// Where a client goes on that has what was stamped at or before a safe time: before the first entry that is younger, of
+    /// which it is not sent what it has.
+    pub(super) fn since(&mut self, since: Stamp) -> Place {
+        let (floor, decoded) = (self.world.floor, self.world.decoded);
+        if since < self.world.floor_stamp && !self.has(Bug::SinceBeforeJournal) {
+            return self.reset();
+        }
+        let counts =
+            |entry: &Entry| entry.stamp > since && !(entry.is_group() && self.has(Bug::SinceIgnoresGroups));
+        let younger = (floor..decoded).find(|place| counts(&self.world.log[*place]));
+        // The fence is taken now.
+        let cutover = Some(Watermark { safe_time: since, fence: self.world.log.len() });
+        self.model.reach(Reached::CameBackSince);
+        Place::Following(Following { cutover, ..Following::at(younger.unwrap_or(decoded)) })
+    }
+
+    /// `live`, and the safe time that comes with it.
+    pub(super) fn live(&mut self, safe_time: Stamp) {
+        // Only who may come back with it keeps it: otherwise it would only multiply the states.
+        self.client.live(Some(safe_time).filter(|_| self.model.since > 0));
+    }
+
     pub(super) const fn lost(&self, oldest: Position) -> bool {
         oldest < self.world.floor
     }
@@ -181,11 +215,11 @@ impl Stream<'_> {
 
     fn transition(&self, paging: &Paging) -> Result<Transition, Wait> {
         let new = self.members(paging.at)?;
-        let (old, stay) = match paging.from {
+        let (ever, stay) = match paging.from {
             None => (0, 0),
-            Some(from) => (self.members(from)?, self.throughout(from, paging.at)?),
+            Some(from) => (self.ever(from, paging.at)?, self.throughout(from, paging.at)?),
         };
-        Ok(Transition { join: new & !stay, leave: old & !stay, stay })
+        Ok(Transition { join: new & !stay, leave: ever & !stay, stay })
     }
 
     /// The last entry of each resource, of those that the pages leave to the feed and that concern joiners or leavers.
@@ -218,7 +252,7 @@ impl Stream<'_> {
             Cursor::Leavers(after) => Ok(match self.leaver(&paging, &transition, &recent, after) {
                 Some((key, content)) => {
                     let cursor = Cursor::Leavers(Some(key));
-                    if content & transition.stay == 0 {
+                    if !self.is_in(content, transition.stay) {
                         self.model.reach(Reached::LeaverRemoved);
                         self.removal(key, id(cursor));
                     }
@@ -229,7 +263,7 @@ impl Stream<'_> {
             Cursor::Joiners(after) => Ok(match self.joiner(&paging, &transition, after) {
                 Some((key, stamp, content)) => {
                     let cursor = Cursor::Joiners(Some((stamp, key)));
-                    let stays = content & transition.stay != 0 && !self.has(Bug::StayersAgain);
+                    let stays = self.is_in(content, transition.stay) && !self.has(Bug::StayersAgain);
                     if !stays && (recent[key].is_none() || self.has(Bug::RowsAndRecent)) {
                         self.resource(key, stamp, content, paging.at, id(cursor));
                     }
@@ -243,8 +277,8 @@ impl Stream<'_> {
                 let cursor = Cursor::Recent(place + 1);
                 let Entry { key, stamp, new, .. } = self.world.log[place];
                 if let Some(content) = new
-                    && content & transition.join != 0
-                    && content & transition.stay == 0
+                    && self.is_in(content, transition.join)
+                    && !self.is_in(content, transition.stay)
                 {
                     self.model.reach(Reached::RecentSent);
                     self.resource(key, stamp, content, paging.at, id(cursor));
@@ -270,7 +304,7 @@ impl Stream<'_> {
                 Some(place) => self.world.log[place].new,
                 None => row.map(|row| row.patients),
             };
-            content.filter(|content| content & transition.leave != 0).map(|content| (key, content))
+            content.filter(|content| self.is_in(*content, transition.leave)).map(|content| (key, content))
         })
     }
 
@@ -285,7 +319,8 @@ impl Stream<'_> {
         rows.filter_map(|(key, row)| row.map(|row| (key, row.stamp, row.patients)))
             .filter(|(key, stamp, content)| {
                 *stamp <= paging.watermark.safe_time
-                    && content & transition.join != 0
+                    && (self.is_in(*content, transition.join)
+                        || (self.has(Bug::JoinersUnfiltered) && content & transition.join != 0))
                     && after.is_none_or(|after| after < (*stamp, *key))
             })
             .min_by_key(|(key, stamp, _)| (*stamp, *key))
@@ -303,7 +338,7 @@ impl Stream<'_> {
         if paging.from.is_some() && transition.join != 0 {
             self.model.reach(Reached::Joined);
         }
-        self.client.live();
+        self.live(paging.watermark.safe_time);
         self.client.id = Place::Following(following);
         Place::Following(following)
     }
@@ -344,7 +379,7 @@ impl Stream<'_> {
             if position >= watermark.fence {
                 return Ok(Following { cutover: None, ..following });
             }
-            if !watermark.leaves_to_feed(position, &entry) {
+            if !watermark.leaves_to_feed(position, &entry) && !entry.is_group() {
                 return Ok(next);
             }
         }
@@ -354,15 +389,15 @@ impl Stream<'_> {
         if self.has(Bug::SilencedLate) {
             send = self.members(since)?;
         }
-        let mut keep = self.members(since)?;
+        let mut keep = self.ever(since, position)?;
         if let (Some((at, _)), Some(from)) = (fading, from) {
-            keep = self.members(at)? | self.members(from)?;
+            keep = self.ever(at, position)? | self.ever(from, at)?;
         }
         let mut next = Following { position: position + 1, ..following };
         if entry.is_group() && from.is_none() && fading.is_none() {
             // The members change from here on.
             if self.members(position + 1)? != keep {
-                next.from = Some(position);
+                (next.from, next.cutover) = (Some(position), None);
             }
         }
         let mut told = Following { watermark: None, ..next };
@@ -376,19 +411,23 @@ impl Stream<'_> {
         if entry.is_group() {
             // A position.
             self.client.id = id;
-        } else if entry.new.is_some_and(|content| content & send != 0) {
+        } else if entry.new.is_some_and(|content| self.is_in(content, send)) {
             self.model.reach(Reached::LiveSent);
             self.resource(entry.key, entry.stamp, entry.new.unwrap_or(0), position + 1, id);
         } else if let Some(old) = entry.old {
             let deleted = entry.new.is_none();
             let told_of = if self.has(Bug::NoBeforeImage) {
-                deleted && old & send != 0
+                deleted && self.is_in(old, send)
             } else if self.has(Bug::LeaversDeletionsSilenced) {
-                old & keep != 0 && old & send != 0
+                self.is_in(old, keep) && self.is_in(old, send)
             } else {
-                old & keep != 0
+                self.is_in(old, keep)
             };
-            if told_of {
+            let still = entry.new.is_some_and(|content| content & send != 0);
+            if told_of && !(still && self.has(Bug::LeavesFilterSilently)) {
+                if still {
+                    self.model.reach(Reached::LeftFilter);
+                }
                 self.model.reach(Reached::LeftScope);
                 self.removal(entry.key, id);
             }
@@ -397,11 +436,15 @@ impl Stream<'_> {
     }
 }
 
+const fn is_in(content: Patients, matching: Patients, of: Patients) -> bool {
+    content & of != 0 && content & matching == matching
+}
+
 /// What a client holds when everything was told.
-pub(super) fn expected(world: &World, members: Patients) -> [Option<Stamp>; RESOURCES] {
+pub(super) fn expected(world: &World, matching: Patients, members: Patients) -> [Option<Stamp>; RESOURCES] {
     let mut expected = [None; RESOURCES];
     for (key, row) in world.table[..RESOURCES].iter().enumerate() {
-        expected[key] = row.filter(|row| row.patients & members != 0).map(|row| row.stamp);
+        expected[key] = row.filter(|row| is_in(row.patients, matching, members)).map(|row| row.stamp);
     }
     expected
 }
