@@ -152,6 +152,26 @@ impl Pages {
         .await
     }
 
+    /// About how many rows of these types there are, as the planner estimates.
+    pub(crate) async fn estimates(&self, types: TypeSet) -> Result<Vec<(ResourceType, u64)>, SourceError> {
+        self.attempt(Purpose::ByType, |connection| async move {
+            let failed = |error: tokio_postgres::Error| pool::failure(&error);
+            let rows = connection.client.query(query::ESTIMATES, &[]).await.map_err(failed)?;
+            let mut estimates = Vec::new();
+            for row in rows {
+                let (name, total): (&str, i64) =
+                    (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+                if let (Ok(of), Ok(total)) = (name.parse(), u64::try_from(total))
+                    && types.contains(of)
+                {
+                    estimates.push((of, total));
+                }
+            }
+            Ok(estimates)
+        })
+        .await
+    }
+
     /// The types with rows that mention one of these patients, and those with tombstones, stamped after `since`.
     pub(crate) async fn present_of(
         &self,

@@ -97,6 +97,11 @@ impl Source for Tables {
         Box::pin(self.marks.confirm())
     }
 
+    fn estimates(&self, types: TypeSet) -> Answer<'_, Vec<(ResourceType, u64)>> {
+        // Nothing depends on it: a refusal is no reason to suspect anything.
+        Box::pin(self.pages.estimates(types))
+    }
+
     fn present(
         &self,
         since: Option<Instant>,

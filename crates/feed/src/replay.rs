@@ -8,7 +8,7 @@ use crate::journal::PastRun;
 use crate::pace::Pace;
 use crate::stage::Stage;
 use crate::subscription::Out;
-use crate::{EventId, Kind, Mark, PageRequest, Sample, Scope, Source, SourceError};
+use crate::{EventId, Item, Kind, Mark, Notice, PageRequest, Sample, Scope, Source, SourceError};
 use fhir::{Compartment, Filter, Instant, ResourceType};
 use std::future::Future;
 use std::sync::Arc;
@@ -184,6 +184,7 @@ impl Replay<'_> {
         let mentions = scope.as_ref().and_then(|scope| scope.mentions.clone());
         let present =
             persist(self.out, || source.present(round.since, self.filter.types, mentions.clone())).await?;
+        self.tell_estimates(&**source, round, &passed).await;
         for (kind, resource_type) in round.stages(self.filter) {
             let mut after = None;
             match &cursor {
@@ -211,6 +212,21 @@ impl Replay<'_> {
             passed = stage.run(request, &mut pace, passed).await?;
         }
         Ok(passed)
+    }
+}
+
+impl Replay<'_> {
+    /// Says about how much there is, before the first page. What changed since an instant, or belongs to some patients, nobody
+    /// has an estimate of. Without one the replay is as good.
+    async fn tell_estimates(&self, source: &dyn Source, round: Round, id: &EventId) {
+        if round.since.is_some() || self.filter.is_scoped() {
+            return;
+        }
+        match source.estimates(self.filter.types).await {
+            Ok(totals) if totals.is_empty() => {}
+            Ok(totals) => self.out.send(Item::Notice(Notice::Estimated { totals }), id.clone()).await,
+            Err(error) => tracing::debug!(%error, "no estimates"),
+        }
     }
 }
 

@@ -37,6 +37,11 @@ pub enum Notice {
         /// As of `Live`, as it is now.
         transaction_time: Instant,
     },
+    /// The current state follows, or the rest of it.
+    Estimated {
+        /// About how many resources of each type it is, as a whole.
+        totals: Vec<(ResourceType, u64)>,
+    },
     /// What was sent is old: the database is away, or the feed is behind its log.
     Stale {
         /// As of `Live`: what is younger may be missing.

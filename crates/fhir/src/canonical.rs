@@ -18,3 +18,7 @@ pub const EXPORT_OPERATION: &str = ours!("OperationDefinition/export");
 
 /// The extension of `issue[0]` of the notice `live`: the instant to use as the next `_since`.
 pub const TRANSACTION_TIME: &str = ours!("StructureDefinition/transaction-time");
+
+/// The extension of `issue[0]` of the notice `position` that comes with the first page of a replay, one for each type: within it
+/// `type` is the resource type, and `total` about how many resources of it there are.
+pub const ESTIMATED_TOTAL: &str = ours!("StructureDefinition/estimated-total");

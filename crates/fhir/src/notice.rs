@@ -9,7 +9,7 @@ pub enum NoticeCode {
     Start,
     /// The replay has ended: from now on changes come as they commit.
     Live,
-    /// Nothing was sent for a while: how far the stream is.
+    /// How far the stream is: nothing was sent for a while, or a replay begins and it can be said how much it is about.
     Position,
     /// What was sent is old: the database is away, or the service is behind its log.
     Stale,
@@ -124,6 +124,18 @@ mod tests {
                 r#""system":"https://fhir-tail.dev/CodeSystem/notice","code":"live"}]},"diagnostics":"the replay has ended; changes follow as they commit"}]}"#
             )
         );
+    }
+
+    #[test]
+    fn estimates_stand_beside_their_types() {
+        let issue = Issue::notice(NoticeCode::Position, "about");
+        let issue = issue.with_estimated_total(crate::ResourceType::PATIENT, 3_000_000_000);
+        let json = Outcome::new(issue).to_json();
+        let extension = concat!(
+            r#""extension":[{"url":"https://fhir-tail.dev/StructureDefinition/estimated-total","#,
+            r#""extension":[{"url":"type","valueCode":"Patient"},{"url":"total","valueDecimal":3000000000}]}]"#
+        );
+        assert!(json.contains(extension), "{json}");
     }
 
     #[test]

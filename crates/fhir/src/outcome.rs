@@ -4,7 +4,7 @@
 //! <https://hl7.org/fhir/R4/operationoutcome.html>
 
 use crate::line_breaks::escape_line_breaks;
-use crate::{Instant, NoticeCode, canonical};
+use crate::{Instant, NoticeCode, ResourceType, canonical};
 use serde::Serialize;
 
 /// How bad it is: <https://hl7.org/fhir/R4/valueset-issue-severity.html>.
@@ -86,8 +86,22 @@ pub struct Issue {
 #[derive(Clone, PartialEq, Debug, Serialize)]
 struct Extension {
     url: &'static str,
+    #[serde(flatten)]
+    value: Value,
+}
+
+/// What an extension says.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+enum Value {
     #[serde(rename = "valueInstant")]
-    value: String,
+    Instant(String),
+    #[serde(rename = "valueCode")]
+    Code(&'static str),
+    /// There is no larger whole number in R4 than 2,147,483,647.
+    #[serde(rename = "valueDecimal")]
+    Decimal(u64),
+    #[serde(rename = "extension")]
+    Parts([Box<Extension>; 2]),
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -136,7 +150,16 @@ impl Issue {
 
     /// Adds the instant to use as the next `_since`.
     pub fn with_transaction_time(mut self, at: Instant) -> Self {
-        self.extension.push(Extension { url: canonical::TRANSACTION_TIME, value: at.to_fhir() });
+        let value = Value::Instant(at.to_fhir());
+        self.extension.push(Extension { url: canonical::TRANSACTION_TIME, value });
+        self
+    }
+
+    /// Adds about how many resources of a type there are.
+    pub fn with_estimated_total(mut self, resource_type: ResourceType, total: u64) -> Self {
+        let parts = [("type", Value::Code(resource_type.as_str())), ("total", Value::Decimal(total))];
+        let value = Value::Parts(parts.map(|(url, value)| Box::new(Extension { url, value })));
+        self.extension.push(Extension { url: canonical::ESTIMATED_TOTAL, value });
         self
     }
 

@@ -15,6 +15,13 @@ pub(crate) fn of(notice: &Notice) -> Told {
             *transaction_time,
             "nothing for this request; its position has moved on",
         ),
+        Notice::Estimated { totals } => {
+            let all = totals.iter().fold(0_u64, |all, (_, total)| all.saturating_add(*total));
+            let text = format!("the current state follows: about {all} resources, as the database estimates");
+            let issue = Issue::notice(NoticeCode::Position, text);
+            let estimate = |issue: Issue, &(of, total): &(_, u64)| issue.with_estimated_total(of, total);
+            (NoticeCode::Position, Outcome::new(totals.iter().fold(issue, estimate)))
+        }
         Notice::Stale { transaction_time } => as_of(
             NoticeCode::Stale,
             *transaction_time,
