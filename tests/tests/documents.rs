@@ -31,8 +31,9 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 const OPERATIONS: &str = "docs/operations.md";
+pub(crate) const TAIL: &str = "docs/tail.md";
 const FIELD: &str = "docs/field.md";
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "docs/database.md",
     "docs/design.md",
@@ -41,6 +42,7 @@ const DOCUMENTS: [&str; 8] = [
     "docs/http.md",
     "docs/membership.md",
     OPERATIONS,
+    TAIL,
 ];
 const ALERTS: &str = "monitoring/alerts.yml";
 const DASHBOARD: &str = "monitoring/grafana/dashboard.json";

@@ -43,8 +43,11 @@ mod stale;
 mod stalled;
 mod standby;
 mod tail;
+mod tail_again;
 mod tail_answers;
 mod tail_download;
+mod tail_envelope;
+mod tail_progress;
 mod transactions;
 mod wire;
 
@@ -77,6 +80,9 @@ fn main() -> std::process::ExitCode {
             load::cases(),
             tail::cases(),
             tail_download::cases(),
+            tail_again::cases(),
+            tail_envelope::cases(),
+            tail_progress::cases(),
             tail_answers::cases(),
             check::cases(),
             facts::cases(),

@@ -25,14 +25,14 @@ fn patient(id: &str, client: Client) -> Subscribe {
     Subscribe { path: format!("/fhir/Patient/{id}/$export"), ..Subscribe::all(client) }
 }
 
-async fn note(site: &Site, id: &str, whose: &str) -> Result<()> {
+pub(crate) async fn note(site: &Site, id: &str, whose: &str) -> Result<()> {
     let sql = format!(
         r#"select fhir.put('Basic', '{id}', '{{"resourceType":"Basic","subject":{{"reference":"Patient/{whose}"}}}}')"#
     );
     Ok(site.sql.batch_execute(&sql).await?)
 }
 
-async fn put_group(site: &Site, id: &str, members: &[&str]) -> Result<()> {
+pub(crate) async fn put_group(site: &Site, id: &str, members: &[&str]) -> Result<()> {
     let member = |reference: &&str| format!(r#"{{"entity":{{"reference":"{reference}"}}}}"#);
     let members = members.iter().map(member).collect::<Vec<_>>().join(",");
     let sql = format!(
@@ -244,7 +244,7 @@ async fn a_download_of_a_group(context: Context) -> Result<()> {
 const PATIENTS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 /// What the tables have of a Group's members.
-async fn in_tables(site: &Site) -> Result<BTreeMap<String, i64>> {
+pub(crate) async fn in_tables(site: &Site) -> Result<BTreeMap<String, i64>> {
     let sql = "with recursive tree(id) as (select 'g' union
             select split_part(m #>> '{entity,reference}', '/', 2) from tree join fhir.resource r
                 on r.resource_type = 'Group' and r.id = tree.id, json_array_elements(r.content -> 'member') m

@@ -15,13 +15,13 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// What a download holds: of each type the resources with their versions, and what is deleted.
-struct Download {
-    resources: BTreeMap<Key, i64>,
-    deleted: BTreeMap<Key, i64>,
+pub(crate) struct Download {
+    pub(crate) resources: BTreeMap<Key, i64>,
+    pub(crate) deleted: BTreeMap<Key, i64>,
 }
 
 impl Download {
-    fn read(output: &Path) -> Result<Self> {
+    pub(crate) fn read(output: &Path) -> Result<Self> {
         let mut download = Self { resources: BTreeMap::new(), deleted: BTreeMap::new() };
         for (name, lines) in files(output)? {
             for what in lines {
@@ -44,7 +44,7 @@ impl Download {
     }
 }
 
-fn download_to(output: &Path) -> Vec<String> {
+pub(crate) fn download_to(output: &Path) -> Vec<String> {
     let output = output.display().to_string();
     ["--output", &output, "--until-live", "--sync-interval", "0ms"].map(str::to_owned).to_vec()
 }
@@ -87,11 +87,13 @@ async fn a_download_is_the_table(context: Context) -> Result<()> {
     for (key, stamp) in download.deleted {
         ensure!(table.tombstones.get(&key) == Some(&stamp), "{key} was not deleted then");
     }
-    // Once more: nothing is left to do, and it says so.
+    let said = std::fs::read_to_string(context.directory().join("tail.out"))?;
+    ensure!(said.contains("is complete as of 20") && said.contains("--since 20"), "{said}");
+    // Once more: nothing has changed, and it says so.
     tail.start()?;
     completes(&mut tail).await?;
     let said = std::fs::read_to_string(context.directory().join("tail.out"))?;
-    ensure!(said.contains("is complete as of 20") && said.contains("--since 20"), "{said}");
+    ensure!(said.lines().last().is_some_and(|last| last.contains(": nothing has changed;")), "{said}");
     Ok(())
 }
 

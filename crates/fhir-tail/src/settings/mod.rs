@@ -16,7 +16,7 @@ pub(crate) use age::Age;
 pub(crate) use byte_size::ByteSize;
 pub(crate) use layers::{Environment, Origin, Problem};
 pub(crate) use options::{CommonOptions, FollowOptions, ServeOptions};
-pub(crate) use values::LogFormat;
+pub(crate) use values::{LogFormat, address};
 
 use cdc::check::Retention;
 use cdc::layout::OnBadRow;

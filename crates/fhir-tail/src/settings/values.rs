@@ -40,7 +40,8 @@ impl fmt::Display for LogFormat {
     }
 }
 
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+/// An address with a port, in digits.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     // No other name is looked up: what a resolver answers must not decide who can reach the service.
     let numeric = match text.strip_prefix("localhost:") {

@@ -28,6 +28,11 @@ pub(super) struct Batch {
 impl Batch {
     /// Adds a line to the file of this name.
     pub(super) fn append(&mut self, name: &str, data: &[u8]) {
+        self.append_with(name, |lines| lines.extend_from_slice(data));
+    }
+
+    /// Adds the line that this writes.
+    pub(super) fn append_with(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
         // Lines of a type mostly come together.
         let index = match self.parts.iter().rposition(|part| part.name == name) {
             Some(index) => index,
@@ -38,13 +43,15 @@ impl Batch {
         };
         let lines = &mut self.parts[index].lines;
         let start = lines.len();
-        lines.extend_from_slice(data);
+        write(lines);
         // In JSON a line break can stand between tokens alone, where a blank is as good.
-        for at in memchr::memchr2_iter(b'\n', b'\r', data) {
-            lines[start + at] = b' ';
+        let mut from = start;
+        while let Some(at) = memchr::memchr2(b'\n', b'\r', &lines[from..]) {
+            lines[from + at] = b' ';
+            from += at + 1;
         }
         lines.push(b'\n');
-        self.bytes += data.len() + 1;
+        self.bytes += lines.len() - start;
         self.count += 1;
     }
 

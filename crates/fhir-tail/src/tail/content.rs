@@ -3,7 +3,8 @@
 //! Nearly all are resources, whose type the event's name says: their data is not looked at. Only in a Bundle or
 //! an OperationOutcome is looked for an `id`, which tells a stored one from a deletion or a notice.
 
-use fhir::canonical::{NOTICE_CODES, TRANSACTION_TIME};
+use fhir::Instant;
+use fhir::canonical::{DELETION_CODES, ESTIMATED_TOTAL, NOTICE_CODES, TRANSACTION_TIME};
 use serde::Deserialize;
 
 /// What an event holds.
@@ -24,6 +25,8 @@ pub(super) struct Deletion {
     pub(super) resource_type: String,
     /// Its id.
     pub(super) id: String,
+    /// It is still there, and does not belong to what was asked for any more.
+    pub(super) out_of_scope: bool,
 }
 
 /// A notice: an OperationOutcome that was not stored.
@@ -50,6 +53,8 @@ pub(super) enum Code {
     Fresh,
     /// The stream ends, and may be taken up again.
     End,
+    /// About so many resources are the current state, all types together.
+    Estimated(u64),
     /// Nothing is to be done.
     Other,
 }
@@ -65,24 +70,40 @@ pub(super) enum NotUnderstood {
     NotADeletion,
     #[error("an OperationOutcome without an id cannot be read")]
     NotANotice,
+    #[error("a notice is larger than {} KiB", LARGEST_NOTICE >> 10)]
+    LargeNotice,
+    #[error("a resource has no id")]
+    NoResourceId,
+    #[error("a resource is no JSON")]
+    NotJson,
 }
+
+/// What we make is small; what is read of it takes many times its size.
+const LARGEST_NOTICE: usize = 1 << 20;
+/// As much is shown of what a notice says.
+const SHOWN: usize = 2_000;
 
 impl Content {
     /// Looks at an event.
     pub(super) fn of(name: &str, data: &[u8]) -> Result<Self, NotUnderstood> {
-        // It will be the name of a file.
-        if !(name.starts_with(|first: char| first.is_ascii_uppercase())
-            && name.len() <= 64
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric()))
-        {
+        if !is_type(name) {
             return Err(NotUnderstood::NotAType);
         }
         match name {
-            "Bundle" if fhir::stored_id(data).is_none() => Deletion::of(data).map(Self::Deletion),
-            "OperationOutcome" if fhir::stored_id(data).is_none() => Notice::of(data).map(Self::Notice),
+            "Bundle" | "OperationOutcome" if fhir::stored_id(data).is_some() => Ok(Self::Resource),
+            "Bundle" | "OperationOutcome" if data.len() > LARGEST_NOTICE => Err(NotUnderstood::LargeNotice),
+            "Bundle" => Deletion::of(data).map(Self::Deletion),
+            "OperationOutcome" => Notice::of(data).map(Self::Notice),
             _ => Ok(Self::Resource),
         }
     }
+}
+
+/// Whether this may be the name of a type, and so of a file.
+fn is_type(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_uppercase())
+        && name.len() <= 64
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 impl Deletion {
@@ -90,7 +111,14 @@ impl Deletion {
     pub(super) fn of(data: &[u8]) -> Result<Self, NotUnderstood> {
         #[derive(Deserialize)]
         struct Bundle {
+            #[serde(default)]
+            meta: Meta,
             entry: [Entry; 1],
+        }
+        #[derive(Deserialize, Default)]
+        struct Meta {
+            #[serde(default)]
+            tag: Vec<Coding>,
         }
         #[derive(Deserialize)]
         struct Entry {
@@ -102,11 +130,15 @@ impl Deletion {
             url: String,
         }
         let read = || {
-            let Bundle { entry: [Entry { request }] } = serde_json::from_slice(data).ok()?;
+            let Bundle { meta, entry: [Entry { request }] } = serde_json::from_slice(data).ok()?;
             let (resource_type, id) = request.url.split_once('/')?;
-            let fine = request.method == "DELETE" && fhir::is_id(id);
-            let named = !resource_type.is_empty() && resource_type.bytes().all(|b| b.is_ascii_alphanumeric());
-            (fine && named).then(|| Self { resource_type: resource_type.to_owned(), id: id.to_owned() })
+            let fine = request.method == "DELETE" && fhir::is_id(id) && is_type(resource_type);
+            let leaves = |tag: &Coding| tag.system == DELETION_CODES && tag.code == "out-of-scope";
+            fine.then(|| Self {
+                resource_type: resource_type.to_owned(),
+                id: id.to_owned(),
+                out_of_scope: meta.tag.iter().any(leaves),
+            })
         };
         read().ok_or(NotUnderstood::NotADeletion)
     }
@@ -151,12 +183,27 @@ struct Extension {
     url: String,
     #[serde(rename = "valueInstant")]
     instant: Option<String>,
+    #[serde(rename = "valueDecimal")]
+    decimal: Option<f64>,
+    #[serde(default)]
+    extension: Vec<Extension>,
 }
 
 impl Issue {
     fn transaction_time(&self) -> Option<String> {
         let time = self.extension.iter().find(|extension| extension.url == TRANSACTION_TIME);
-        time.and_then(|extension| extension.instant.clone())
+        // It is kept, shown, and made a part of names.
+        time.and_then(|extension| extension.instant.clone()).filter(|time| time.parse::<Instant>().is_ok())
+    }
+
+    /// How many resources there are about, all types together; `None`: that is not said.
+    fn estimated(&self) -> Option<u64> {
+        let of_types = self.extension.iter().filter(|extension| extension.url == ESTIMATED_TOTAL);
+        let totals = of_types.flat_map(|extension| &extension.extension).filter(|part| part.url == "total");
+        // Whatever is said: below 0 it is 0, and above what fits it is that.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let totals = totals.filter_map(|part| part.decimal).map(|total| total as u64);
+        totals.reduce(u64::saturating_add)
     }
 }
 
@@ -168,7 +215,12 @@ impl Outcome {
             false => issue.diagnostics.clone(),
         };
         let said: Vec<String> = self.issue.iter().map(said).filter(|text| !text.is_empty()).collect();
-        said.join("; ")
+        let mut said = said.join("; ");
+        if let Some((end, _)) = said.char_indices().nth(SHOWN) {
+            said.truncate(end);
+            said.push('…');
+        }
+        said
     }
 }
 
@@ -183,6 +235,7 @@ impl Notice {
             Some(("live", issue)) => Code::Live(issue.transaction_time()),
             Some(("stale", issue)) => Code::Stale(issue.transaction_time()),
             Some(("fresh", _)) => Code::Fresh,
+            Some(("position", issue)) => issue.estimated().map_or(Code::Other, Code::Estimated),
             Some(("reset", _)) => Code::Reset,
             Some(("reset-all", _)) => Code::ResetAll,
             Some(("end" | "shutdown" | "transient" | "throttled", _)) => Code::End,
@@ -209,7 +262,7 @@ pub(super) fn diagnostics(outcome: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fhir::{Columns, Instant, Issue, IssueType, NoticeCode, Outcome, ResourceType};
+    use fhir::{Columns, Issue, IssueType, NoticeCode, Outcome, ResourceType};
 
     fn notice(outcome: &Outcome) -> Notice {
         match Content::of("OperationOutcome", outcome.to_json().as_bytes()) {
@@ -239,6 +292,42 @@ mod tests {
         }
         let live = notice(&Outcome::live(Instant::from_unix_micros(1)));
         assert_eq!(live.code, Code::Live(Some("1970-01-01T00:00:00.000001Z".to_owned())));
+        let forged = Outcome::live(Instant::from_unix_micros(1)).to_json().replace("1970", "\\u001b[2J");
+        let Ok(Content::Notice(forged)) = Content::of("OperationOutcome", forged.as_bytes()) else {
+            panic!()
+        };
+        assert_eq!(forged.code, Code::Live(None));
+    }
+
+    #[test]
+    fn estimates_are_added_up() {
+        let issue = Issue::notice(NoticeCode::Position, "much");
+        assert_eq!(notice(&Outcome::new(issue.clone())).code, Code::Other);
+        let types = [(ResourceType::PATIENT, 3), (ResourceType::BUNDLE, 1 << 40)];
+        let issue = types.into_iter().fold(issue, |issue, (of, total)| issue.with_estimated_total(of, total));
+        assert_eq!(notice(&Outcome::new(issue)).code, Code::Estimated((1 << 40) + 3));
+        // Whatever a stranger says.
+        for (total, expected) in [("-5", 0), ("1e300", u64::MAX), ("0.5", 0)] {
+            let text = format!(
+                r#"{{"issue":[{{"details":{{"coding":[{{"system":"{NOTICE_CODES}","code":"position"}}]}},
+                "extension":[{{"url":"{ESTIMATED_TOTAL}","extension":[{{"url":"total","valueDecimal":{total}}},
+                {{"url":"total","valueDecimal":0}}]}}]}}]}}"#
+            );
+            let Ok(Content::Notice(notice)) = Content::of("OperationOutcome", text.as_bytes()) else {
+                panic!("{text}")
+            };
+            assert_eq!(notice.code, Code::Estimated(expected), "{total}");
+        }
+    }
+
+    #[test]
+    fn a_notice_without_bounds_is_not_read() {
+        let text = format!(r#"{{"issue":[{}]}}"#, vec!["{}"; 500_000].join(","));
+        for name in ["OperationOutcome", "Bundle"] {
+            assert_eq!(Content::of(name, text.as_bytes()), Err(NotUnderstood::LargeNotice));
+        }
+        let long = notice(&Outcome::notice(NoticeCode::Stale, "\u{e9}".repeat(9_000)));
+        assert_eq!(long.text.chars().count(), SHOWN + 1);
     }
 
     #[test]
@@ -271,8 +360,14 @@ mod tests {
         };
         let mut bundle = Vec::new();
         fhir::write_deletion(&columns, &mut bundle).unwrap();
-        let gone = Deletion { resource_type: "Patient".to_owned(), id: "a-1".to_owned() };
-        assert_eq!(Content::of("Bundle", &bundle), Ok(Content::Deletion(gone)));
+        let gone =
+            Deletion { resource_type: "Patient".to_owned(), id: "a-1".to_owned(), out_of_scope: false };
+        assert_eq!(Content::of("Bundle", &bundle), Ok(Content::Deletion(gone.clone())));
+        bundle.clear();
+        fhir::write_out_of_scope(columns.resource_type, columns.id, columns.last_updated, &mut bundle)
+            .unwrap();
+        let left = Deletion { out_of_scope: true, ..gone };
+        assert_eq!(Content::of("Bundle", &bundle), Ok(Content::Deletion(left)));
         for other in [
             r#"{"entry":[]}"#,
             r#"{"entry":[{"request":{"method":"PUT","url":"Patient/1"}}]}"#,

@@ -12,6 +12,8 @@ mod batch;
 mod connection;
 mod content;
 mod events;
+mod line;
+mod metrics;
 mod options;
 mod output;
 mod pause;
@@ -30,12 +32,14 @@ use crate::signals::Signals;
 use anyhow::{Context as _, bail};
 use batch::Batch;
 use connection::Connector;
+use metrics::Metrics;
 use options::{Destination, Subscription};
 use output::Output;
 use pause::Pause;
 use progress::Progress;
-use state::{Position, Stage, StateFile, Written};
+use state::{Position, Run, Stage, State, StateFile, Written};
 use std::path::Path;
+use std::sync::Arc;
 use subscriber::Subscriber;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -48,10 +52,15 @@ pub(crate) async fn run(options: TailOptions) -> anyhow::Result<()> {
     if let Some(directory) = subscription.destination.directory() {
         make_all(directory, 0o700).with_context(|| format!("cannot make {}", directory.display()))?;
     }
+    // Also where the position is kept elsewhere.
+    let _folder = match (subscription.destination.directory(), &subscription.state) {
+        (Some(directory), Some(state)) => state::lock_folder(directory, state)?,
+        _ => None,
+    };
     let (file, state) = match &subscription.state {
         Some(path) => {
-            let (file, state) = StateFile::open(path, &subscription.target.name())?;
-            (Some(file), state)
+            let (file, state) = StateFile::open(path, &subscription.target.name(), subscription.form)?;
+            (Some(file), state.map(State::next_run))
         }
         None => (None, None),
     };
@@ -59,6 +68,11 @@ pub(crate) async fn run(options: TailOptions) -> anyhow::Result<()> {
         Some(state) => (state.position, Some(state.written)),
         None => (Position::default(), None),
     };
+    let metrics = Arc::new(Metrics::new().context("cannot prepare the metrics")?);
+    if let Some(address) = subscription.metrics {
+        let at = metrics::serve(Arc::clone(&metrics), address).await?;
+        tracing::info!("metrics are at http://{at}/metrics");
+    }
     let destination = subscription.destination.clone();
     let saved = match (&destination, written) {
         // All was received before.
@@ -69,7 +83,7 @@ pub(crate) async fn run(options: TailOptions) -> anyhow::Result<()> {
         }
         (_, written) => {
             let output = Output::open(&destination, written)?;
-            follow(subscription, file, position, output, &mut signals).await?
+            follow(subscription, file, position, output, metrics, &mut signals).await?
         }
     };
     if let Destination::Download { directory } = destination {
@@ -91,20 +105,25 @@ async fn follow(
     file: Option<StateFile>,
     position: Position,
     output: Output,
+    metrics: Arc<Metrics>,
     signals: &mut Signals,
 ) -> anyhow::Result<Saved> {
+    let within = output.within();
     let (outbox, inbox) = mpsc::channel(1);
     let sync_interval = subscription.sync_interval;
     let writer = Writer { output, file, position: position.clone(), sync_interval };
     let runtime = Handle::current();
     let writing = tokio::task::spawn_blocking(move || writer.run(&runtime, inbox));
+    let progress = Progress::new(subscription.destination == Destination::Stdout, metrics);
+    progress.resumes(&position, &within);
     let mut subscriber = Subscriber {
         silence: subscription.target.silence(),
         connector: Connector::new(subscription.target, subscription.credentials)?,
         by_type: matches!(subscription.destination, Destination::Download { .. }),
+        form: subscription.form,
         until_live: subscription.until_live,
         position,
-        progress: Progress::new(subscription.destination == Destination::Stdout),
+        progress,
         outbox,
         batch: Batch::default(),
         pause: Pause::default(),
@@ -132,20 +151,34 @@ async fn follow(
 /// Leaves of a download what counts, each file in its place.
 fn complete(directory: &Path, saved: Saved) -> anyhow::Result<String> {
     let Saved { file, position, written } = saved;
-    let Written::Download { stage, bytes } = written else { bail!("this is no download") };
+    let Written::Download { run, stage, bytes } = written else { bail!("this is no download") };
     let reached = |stage| match &file {
-        Some(file) => file.save(&position, Written::Download { stage, bytes: bytes.clone() }),
+        Some(file) => file.save(&position, Written::Download { run, stage, bytes: bytes.clone() }),
         None => Ok(()),
     };
+    let since = position.live.as_ref().and_then(|live| live.transaction_time.as_deref());
     if stage == Stage::Receiving {
         settle::settle(directory)?;
         reached(Stage::Placing)?;
     }
     if stage != Stage::Complete {
-        settle::place(directory)?;
+        settle::place(directory, run, since)?;
         reached(Stage::Complete)?;
     }
-    let since = position.live.and_then(|live| live.transaction_time);
-    let of = since.map(|since| format!(" as of {since}: what changes later comes with --since {since}"));
-    Ok(format!("{} is complete{}", directory.display(), of.unwrap_or_default()))
+    let of = since.map(|since| format!(" as of {since}")).unwrap_or_default();
+    let folder = settle::folder(directory, run, since);
+    let (shown, whole) = (folder.display(), directory.display());
+    let said = match run {
+        Run::FIRST => format!("{whole} is complete{of}"),
+        _ if !folder.is_dir() => format!("{whole} is complete{of}: nothing has changed"),
+        Run { all: false, .. } => format!("{whole} is complete{of}: {shown} has what changed"),
+        Run { all: true, .. } => {
+            format!(
+                "{whole} is complete{of}: {shown} has everything, and what came before it does not count any more"
+            )
+        }
+    };
+    let later =
+        since.map(|since| format!("; what changes later comes with the next run, or with --since {since}"));
+    Ok(said + &later.unwrap_or_default())
 }

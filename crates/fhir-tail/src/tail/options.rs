@@ -1,8 +1,11 @@
 //! The options of `fhir-tail tail`, as they were typed and as they are meant.
 
+use super::line::Form;
+use super::state::IN_FOLDER;
 use super::target::{Asked, Target};
-use crate::settings::{Age, ByteSize, InvalidSettings, Origin, Problem};
+use crate::settings::{self, Age, ByteSize, InvalidSettings, Origin, Problem};
 use reqwest::header::{HeaderName, HeaderValue};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,7 +37,12 @@ pub(crate) struct TailOptions {
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 
-    /// End when the current state has been written; in a folder that is a bulk download, a file per type
+    /// Write each line as {"seq", "op", "type", "id", "resource"}: to be merged into a table in the order of seq
+    #[arg(long)]
+    envelope: bool,
+
+    /// End when the current state has been written; in a folder that is a bulk download, a file per type, and again: what
+    /// has changed since
     #[arg(long)]
     until_live: bool,
 
@@ -49,6 +57,10 @@ pub(crate) struct TailOptions {
     /// How often to make sure that what was written is on disk; 0ms: after each write
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = interval)]
     sync_interval: Duration,
+
+    /// Show metrics for Prometheus at this address, or at this port of this machine
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
 
     /// A header for each request, as 'Name: value'; may be repeated
     #[arg(long = "header", value_name = "HEADER")]
@@ -70,8 +82,13 @@ position is saved once the files are on disk, and at the next start they are cut
 Files but the newest are complete and may be taken away. To standard output (with --state) an event comes at least \
 once: after kill -9 or a crash, what was written in the last moment is written again.
 
+With --envelope each line is {\"seq\": 1, \"op\": \"upsert\", \"type\": \"Patient\", \"id\": \"p1\", \"resource\": {…}}. seq rises by one \
+with each line, also over kill -9. op is upsert, delete, remove (it no longer belongs to what was asked for), or \
+reset-all and live, which have no type and no id: what has not come again between them is gone.
+
 With --until-live and --output the folder holds Patient.ndjson, … and deleted.ndjson, as of Bulk Data: a line for \
-each resource in its newest version, no resource in both; they appear when all is there.
+each resource in its newest version, no resource in both; they appear when all is there. The same command again \
+adds a folder 000002-<time> with what has changed since, and so on; one whose name ends with -all has everything.
 What --until-live brings is complete as of the time that the service says with live. If the service's own data is old \
 by then (its database is away, for instance), that is said, and the end is in order: what is missing was stamped later.
 
@@ -80,6 +97,7 @@ It waits for a service that is away and ends with 1 if it is refused, with 2 if 
 Examples:
   fhir-tail tail http://127.0.0.1:8080/fhir | jq -c '[.resourceType, .id]'
   fhir-tail tail http://127.0.0.1:8080/fhir --type Observation,Condition --output changes
+  fhir-tail tail http://127.0.0.1:8080/fhir --output changes --envelope --metrics 9464
   fhir-tail tail http://127.0.0.1:8080/fhir --until-live --output export
   fhir-tail tail http://127.0.0.1:8080/fhir --group payer --type Patient,MeasureReport,DetectedIssue --output gaps
   fhir-tail tail 'https://fhir.example/fhir/$export?_type=Patient' --state position.json \\
@@ -112,10 +130,13 @@ pub(super) struct Subscription {
     pub(super) target: Target,
     pub(super) credentials: Credentials,
     pub(super) destination: Destination,
+    pub(super) form: Form,
     pub(super) until_live: bool,
     /// Where the position is kept, if it is.
     pub(super) state: Option<PathBuf>,
     pub(super) sync_interval: Duration,
+    /// Where metrics are shown, if they are.
+    pub(super) metrics: Option<SocketAddr>,
 }
 
 const ROTATE_BYTES: ByteSize = ByteSize(1 << 30);
@@ -145,6 +166,17 @@ impl Subscription {
                 wrong("rotate-bytes", "0 is no size for a file".to_owned());
             }
         }
+        if options.envelope && options.until_live && options.output.is_some() {
+            wrong(
+                "envelope",
+                "a download has each resource once and no order: leave --until-live or --output out"
+                    .to_owned(),
+            );
+        }
+        let metrics = options
+            .metrics
+            .as_deref()
+            .and_then(|text| metrics_address(text).map_err(|message| wrong("metrics", message)).ok());
         let asked = Asked {
             types: &options.types,
             since: options.since.as_deref(),
@@ -162,15 +194,17 @@ impl Subscription {
             Some(directory) => Destination::Sequence { directory, rotate_bytes },
         };
         let state =
-            options.state.or_else(|| destination.directory().map(|directory| directory.join("state.json")));
+            options.state.or_else(|| destination.directory().map(|directory| directory.join(IN_FOLDER)));
         match target {
             Ok(target) if problems.is_empty() => Ok(Self {
                 target,
                 credentials: Credentials { headers, bearer_token_file: options.bearer_token_file },
                 destination,
+                form: if options.envelope { Form::Envelope } else { Form::Plain },
                 until_live: options.until_live,
                 state,
                 sync_interval: options.sync_interval,
+                metrics,
             }),
             _ => Err(InvalidSettings(problems)),
         }
@@ -195,6 +229,14 @@ fn interval(text: &str) -> Result<Duration, String> {
             .map(Duration::from_millis)
             .map_err(|_| format!("'{text}' is no time: write 200ms or 1s")),
         None => text.parse::<Age>().map(Age::as_duration).map_err(|error| error.to_string()),
+    }
+}
+
+/// An address, or a port of this machine.
+fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    match text.trim().parse() {
+        Ok(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+        Err(_) => settings::address(text),
     }
 }
 
@@ -263,6 +305,33 @@ mod tests {
             assert!(message.contains(part), "{part}: {message}");
         }
         assert!(!message.contains("secret") && !message.contains("sec\u{1}"), "{message}");
+    }
+
+    #[test]
+    fn metrics_are_for_this_machine_unless_it_is_said() {
+        for (text, expected) in [
+            ("9464", "127.0.0.1:9464"),
+            ("0", "127.0.0.1:0"),
+            ("localhost:1", "127.0.0.1:1"),
+            ("0.0.0.0:9464", "0.0.0.0:9464"),
+            ("[::1]:9464", "[::1]:9464"),
+        ] {
+            let address = subscription(&["--metrics", text]).ok().unwrap().metrics;
+            assert_eq!(address.unwrap().to_string(), expected);
+        }
+        for text in ["", "70000", "example.org:9464", "127.0.0.1"] {
+            let message = subscription(&["--metrics", text]).err().unwrap().to_string();
+            assert!(message.contains("--metrics"), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn envelopes_have_an_order() {
+        assert_eq!(subscription(&["--envelope", "--output", "d"]).ok().unwrap().form, Form::Envelope);
+        assert_eq!(subscription(&["--envelope", "--until-live"]).ok().unwrap().form, Form::Envelope);
+        let refusal =
+            subscription(&["--envelope", "--until-live", "--output", "d"]).err().unwrap().to_string();
+        assert!(refusal.contains("--envelope") && refusal.contains("--until-live"), "{refusal}");
     }
 
     #[test]

@@ -2,14 +2,15 @@
 //!
 //! While a download runs, a resource may come again in a newer version, or be deleted, or made anew. [`settle`] writes
 //! for each type, where it must, the lines that count: of each resource the last, and the deletions among these to the
-//! file of what is deleted. [`place`] then moves all to where they belong. Both can be done again after they were
-//! interrupted.
+//! file of what is deleted. [`place`] then moves all to where they belong: what the first run brought into the folder, what a
+//! later one brought into a folder of its own in that. Both can be done again after they were interrupted.
 //!
 //! Eight bytes of memory are needed for each resource of a type, and more for those alone that came more than once.
 
 use super::content::{Deletion, NotUnderstood};
 use super::output::{extension_of, partial};
-use crate::data_dir::sync_directory;
+use super::state::Run;
+use crate::data_dir::{parent, sync_directory};
 use anyhow::Context as _;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
@@ -36,23 +37,74 @@ pub(super) fn settle(directory: &Path) -> anyhow::Result<()> {
     sync_directory(&partial).with_context(|| format!("cannot write to {}", partial.display()))
 }
 
-/// Moves what is settled to where it belongs.
-pub(super) fn place(directory: &Path) -> anyhow::Result<()> {
+/// Moves what is settled to where it belongs. `as_of`: the time that the run is complete as of.
+pub(super) fn place(directory: &Path, run: Run, as_of: Option<&str>) -> anyhow::Result<()> {
     let partial = partial(directory);
+    let to = folder(directory, run, as_of);
     if partial.is_dir() {
-        move_all(&partial, directory)
-            .with_context(|| format!("cannot move the files to {}", directory.display()))?;
+        let moved = if to == directory { move_all(&partial, directory) } else { move_as_one(&partial, &to) };
+        moved.with_context(|| format!("cannot move the files to {}", to.display()))?;
     }
     Ok(())
+}
+
+/// Where the files of a run are in the end. Names of folders sort by the number of the run.
+pub(super) fn folder(directory: &Path, run: Run, as_of: Option<&str>) -> PathBuf {
+    if run.number == Run::FIRST.number {
+        return directory.to_owned();
+    }
+    let mut name = format!("{:06}", run.number);
+    // Whatever else the service says is no part of a path.
+    if let Some(as_of) = as_of.and_then(|as_of| as_of.parse::<fhir::Instant>().ok()) {
+        name.push('-');
+        name.extend(as_of.to_fhir().chars().filter(|c| !matches!(c, '-' | ':')));
+    }
+    if run.all {
+        name.push_str("-all");
+    }
+    directory.join(name)
+}
+
+/// Whether a folder of a later run may have this name.
+pub(super) fn is_folder(name: &str) -> bool {
+    let (number, rest) = name.split_at_checked(6).unwrap_or_default();
+    !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+        && (rest.is_empty() || rest.starts_with('-'))
+}
+
+/// Of a later run all files appear at once. If nothing has changed there is no folder.
+fn move_as_one(partial: &Path, to: &Path) -> anyhow::Result<()> {
+    take_settled(partial)?;
+    let mut some = false;
+    for file in files(partial, "ndjson")? {
+        if std::fs::metadata(&file)?.len() == 0 {
+            std::fs::remove_file(&file)?;
+        } else {
+            some = true;
+        }
+    }
+    sync_directory(partial)?;
+    if some {
+        std::fs::rename(partial, to)?;
+    } else {
+        std::fs::remove_dir(partial)?;
+    }
+    Ok(sync_directory(parent(to))?)
+}
+
+/// What is settled takes the place of what it was made from.
+fn take_settled(partial: &Path) -> anyhow::Result<()> {
+    for settled in files(partial, SETTLED)? {
+        std::fs::rename(&settled, settled.with_extension("ndjson"))?;
+    }
+    Ok(sync_directory(partial)?)
 }
 
 /// First what is settled takes the place of what it was made from, at once for each file; then all are moved. Were
 /// it done in one step, a file that was moved already could be followed by the one that it was made from.
 fn move_all(partial: &Path, directory: &Path) -> anyhow::Result<()> {
-    for settled in files(partial, SETTLED)? {
-        std::fs::rename(&settled, settled.with_extension("ndjson"))?;
-    }
-    sync_directory(partial)?;
+    take_settled(partial)?;
     for file in files(partial, "ndjson")? {
         if std::fs::metadata(&file)?.len() == 0 {
             std::fs::remove_file(&file)?;
@@ -257,8 +309,8 @@ mod tests {
             if again {
                 settle(home.path()).unwrap();
             }
-            place(home.path()).unwrap();
-            place(home.path()).unwrap();
+            place(home.path(), Run::FIRST, None).unwrap();
+            place(home.path(), Run::FIRST, None).unwrap();
             prop_assert_eq!(read(home.path()), expected(&changes));
         }
 
@@ -280,9 +332,47 @@ mod tests {
                     }
                 }
             }
-            place(home.path()).unwrap();
+            place(home.path(), Run::FIRST, None).unwrap();
             prop_assert_eq!(read(home.path()), expected(&changes));
         }
+    }
+
+    proptest! {
+        /// A later run has a folder of its own, at once and once, wherever the first attempt was interrupted.
+        #[test]
+        fn a_later_run_has_its_own_folder(
+            changes in prop::collection::vec((0..2_usize, 0..6_u8, prop::bool::weighted(0.3)), 0..25),
+            renames in 0..4_usize,
+            all in any::<bool>(),
+        ) {
+            let home = download(&changes);
+            let run = Run { number: 12, all };
+            settle(home.path()).unwrap();
+            let settled = files(&partial(home.path()), SETTLED).unwrap();
+            settled.iter().take(renames).for_each(|path| std::fs::rename(path, path.with_extension("ndjson")).unwrap());
+            let as_of = Some("2026-11-30T23:16:28.5+01:00");
+            place(home.path(), run, as_of).unwrap();
+            place(home.path(), run, as_of).unwrap();
+            let to = folder(home.path(), run, as_of);
+            let name = to.file_name().unwrap().to_str().unwrap();
+            prop_assert!(is_folder(name));
+            prop_assert_eq!(name, if all { "000012-20261130T221628.500000Z-all" } else { "000012-20261130T221628.500000Z" });
+            if expected(&changes).is_empty() {
+                prop_assert!(read(home.path()).is_empty());
+            } else {
+                prop_assert_eq!(read(&to), expected(&changes));
+                prop_assert_eq!(read(home.path()).len(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_no_part_of_a_path() {
+        let run = Run { number: 2, all: false };
+        for as_of in [None, Some("../../x"), Some(""), Some("2026")] {
+            assert_eq!(folder(Path::new("d"), run, as_of), Path::new("d/000002"));
+        }
+        assert_eq!(folder(Path::new("d"), Run::FIRST, Some("2026-11-30T22:16:28Z")), Path::new("d"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! It is replaced as a whole after the files are on disk. So whatever happens, it describes files that
 //! exist; what they hold beyond it comes again, and is cut off first.
 
+use super::line::Form;
 use crate::data_dir;
 use crate::settings::{InvalidSettings, Origin, Problem};
 use anyhow::{Context as _, bail};
@@ -13,6 +14,8 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+/// Its name in the folder of what is written, unless another was given.
+pub(super) const IN_FOLDER: &str = "state.json";
 /// The only format there is.
 const VERSION: u32 = 1;
 
@@ -23,8 +26,23 @@ pub(super) struct State {
     version: u32,
     /// What is followed, without a password.
     url: String,
+    /// How its lines are written.
+    #[serde(default, skip_serializing_if = "Form::is_plain")]
+    form: Form,
     pub(super) position: Position,
     pub(super) written: Written,
+}
+
+impl State {
+    /// A download that is complete is followed by one of what has changed since.
+    pub(super) fn next_run(mut self) -> Self {
+        if let Written::Download { run, stage: stage @ Stage::Complete, bytes } = &mut self.written {
+            (*run, *stage) = (run.next(), Stage::Receiving);
+            bytes.clear();
+            self.position.live = None;
+        }
+        self
+    }
 }
 
 /// How far a stream was followed.
@@ -40,6 +58,18 @@ pub(super) struct Position {
     /// The last notice `live`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) live: Option<Live>,
+    /// How many lines were written: the `seq` of the last one of an envelope.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) lines: u64,
+    /// How many of them before the current state began to come, the last time that it did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) replay_from: u64,
+}
+
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A notice `live`.
@@ -63,9 +93,37 @@ pub(super) enum Written {
     },
     /// How much of each type's file, and how far the download is.
     Download {
+        #[serde(default)]
+        run: Run,
         stage: Stage,
         bytes: BTreeMap<String, u64>,
     },
+}
+
+/// One run of a download into a folder. The first brings everything, a later one what has changed since the one before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Run {
+    /// From 1.
+    pub(super) number: u64,
+    /// It has everything: what the runs before it brought does not count any more.
+    pub(super) all: bool,
+}
+
+impl Run {
+    pub(super) const FIRST: Self = Self { number: 1, all: true };
+
+    /// The one that comes after it.
+    pub(super) fn next(self) -> Self {
+        Self { number: self.number.saturating_add(1), all: false }
+    }
+}
+
+/// Releases that knew one run only did not say which.
+impl Default for Run {
+    fn default() -> Self {
+        Self::FIRST
+    }
 }
 
 /// How far a download is.
@@ -85,25 +143,28 @@ pub(super) enum Stage {
 pub(super) struct StateFile {
     path: PathBuf,
     url: String,
+    form: Form,
     // Released by the kernel when it is closed, however we end.
     _lock: File,
 }
 
 impl StateFile {
-    /// Locks it, and reads it if it is there. `url` is what is followed: a state of something else is refused.
-    pub(super) fn open(path: &Path, url: &str) -> anyhow::Result<(Self, Option<State>)> {
+    /// Locks it, and reads it if it is there. `url` is what is followed: a state of something else, or of lines of another
+    /// form, is refused.
+    pub(super) fn open(path: &Path, url: &str, form: Form) -> anyhow::Result<(Self, Option<State>)> {
         let lock = lock(path)?;
         let state = match std::fs::read(path) {
-            Ok(text) => Some(read(path, url, &text)?),
+            Ok(text) => Some(read(path, url, form, &text)?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        Ok((Self { path: path.to_owned(), url: url.to_owned(), _lock: lock }, state))
+        Ok((Self { path: path.to_owned(), url: url.to_owned(), form, _lock: lock }, state))
     }
 
     /// Replaces it. What it describes must be on disk.
     pub(super) fn save(&self, position: &Position, written: Written) -> anyhow::Result<()> {
-        let state = State { version: VERSION, url: self.url.clone(), position: position.clone(), written };
+        let (url, form) = (self.url.clone(), self.form);
+        let state = State { version: VERSION, url, form, position: position.clone(), written };
         let text = serde_json::to_string_pretty(&state)?;
         self.replace(text.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))
     }
@@ -119,13 +180,18 @@ impl StateFile {
     }
 }
 
-fn read(path: &Path, url: &str, text: &[u8]) -> anyhow::Result<State> {
+fn read(path: &Path, url: &str, form: Form, text: &[u8]) -> anyhow::Result<State> {
     let state: State = serde_json::from_slice(text).with_context(|| {
         format!(
             "{} is no state file of this version: name another, or remove it to begin anew",
             path.display()
         )
     })?;
+    if let Written::Download { bytes, .. } = &state.written
+        && let Some(name) = bytes.keys().find(|name| !name.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    {
+        bail!("{} names a file '{name}', which none of ours is called: bring it back", path.display());
+    }
     if state.version != VERSION {
         bail!("{} has version {}, and this program knows {VERSION}", path.display(), state.version);
     }
@@ -138,6 +204,17 @@ fn read(path: &Path, url: &str, text: &[u8]) -> anyhow::Result<State> {
         );
         return Err(InvalidSettings(vec![Problem { origin: Origin::Flag("state"), message }]).into());
     }
+    if state.form != form {
+        let message = format!(
+            "{} belongs to lines that are {}: follow as it was begun, or name another --state or --output",
+            path.display(),
+            match state.form {
+                Form::Plain => "the resources themselves (no --envelope)",
+                Form::Envelope => "envelopes (--envelope)",
+            }
+        );
+        return Err(InvalidSettings(vec![Problem { origin: Origin::Flag("envelope"), message }]).into());
+    }
     Ok(state)
 }
 
@@ -145,6 +222,15 @@ fn beside(path: &Path, extension: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(extension);
     PathBuf::from(name)
+}
+
+/// Keeps others out of a folder for as long as the file is open. `None`: the state file is there, and does so by itself.
+pub(super) fn lock_folder(directory: &Path, state: &Path) -> anyhow::Result<Option<File>> {
+    let usual = directory.join(IN_FOLDER);
+    // Both folders are there, or are said not to be by what follows.
+    let folder = |path: &Path| std::fs::canonicalize(data_dir::parent(path)).ok();
+    let same = state.file_name() == usual.file_name() && folder(state) == folder(&usual);
+    if same { Ok(None) } else { lock(&usual).map(Some) }
 }
 
 /// The state file itself is replaced again and again, so a file beside it is locked.
@@ -183,19 +269,25 @@ mod tests {
                 Position {
                     live: Some(Live { transaction_time: Some("t".into()) }),
                     resetting: true,
+                    lines: 9,
+                    replay_from: 4,
                     ..position("b")
                 },
-                Written::Download { stage: Stage::Placing, bytes: [("Patient".to_owned(), 5)].into() },
+                Written::Download {
+                    run: Run { number: 3, all: false },
+                    stage: Stage::Placing,
+                    bytes: [("Patient".to_owned(), 5)].into(),
+                },
             ),
         ];
-        let (file, none) = StateFile::open(&path, "http://h/$export").unwrap();
+        let (file, none) = StateFile::open(&path, "http://h/$export", Form::Plain).unwrap();
         assert_eq!(none, None);
         drop(file);
         for (position, written) in states {
-            let (file, _) = StateFile::open(&path, "http://h/$export").unwrap();
+            let (file, _) = StateFile::open(&path, "http://h/$export", Form::Plain).unwrap();
             file.save(&position, written.clone()).unwrap();
             drop(file);
-            let (_, state) = StateFile::open(&path, "http://h/$export").unwrap();
+            let (_, state) = StateFile::open(&path, "http://h/$export", Form::Plain).unwrap();
             let state = state.unwrap();
             assert_eq!((state.position, state.written), (position, written));
         }
@@ -205,15 +297,79 @@ mod tests {
     fn another_url_and_another_process_are_refused() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("state.json");
-        let (file, _) = StateFile::open(&path, "http://h/a").unwrap();
+        let (file, _) = StateFile::open(&path, "http://h/a", Form::Plain).unwrap();
         file.save(&position("a"), Written::Stdout).unwrap();
-        let refusal = format!("{:#}", StateFile::open(&path, "http://h/a").unwrap_err());
+        let refusal = format!("{:#}", StateFile::open(&path, "http://h/a", Form::Plain).unwrap_err());
         assert!(refusal.contains("is locked") && refusal.contains("--state"), "{refusal}");
         drop(file);
-        let refusal = StateFile::open(&path, "http://h/b").unwrap_err();
+        let refusal = StateFile::open(&path, "http://h/b", Form::Plain).unwrap_err();
         assert!(refusal.is::<InvalidSettings>());
         let refusal = refusal.to_string();
         assert!(refusal.contains("belongs to http://h/a, and this is http://h/b"), "{refusal}");
+    }
+
+    #[test]
+    fn a_state_of_an_earlier_release_is_read() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("state.json");
+        let text = r#"{"version":1,"url":"u","position":{"lastEventId":"a","live":{"transactionTime":"t"}},
+            "written":{"download":{"stage":"complete","bytes":{"Patient":7}}}}"#;
+        std::fs::write(&path, text).unwrap();
+        let (_, state) = StateFile::open(&path, "u", Form::Plain).unwrap();
+        let State { position, written, .. } = state.unwrap();
+        assert_eq!((position.last_event_id.as_deref(), position.lines), (Some("a"), 0));
+        let bytes = [("Patient".to_owned(), 7)].into();
+        assert_eq!(written, Written::Download { run: Run::FIRST, stage: Stage::Complete, bytes });
+    }
+
+    #[test]
+    fn what_is_complete_is_followed_by_the_next_run() {
+        let live = Some(Live { transaction_time: Some("t".into()) });
+        let state = |stage| State {
+            version: VERSION,
+            url: "u".to_owned(),
+            form: Form::Plain,
+            position: Position { live: live.clone(), ..position("a") },
+            written: Written::Download { run: Run::FIRST, stage, bytes: [("Patient".to_owned(), 5)].into() },
+        };
+        for stage in [Stage::Receiving, Stage::Placing] {
+            assert_eq!(state(stage).next_run(), state(stage));
+        }
+        let next = state(Stage::Complete).next_run();
+        assert_eq!(next.position, position("a"));
+        let run = Run { number: 2, all: false };
+        assert_eq!(next.written, Written::Download { run, stage: Stage::Receiving, bytes: BTreeMap::new() });
+    }
+
+    #[test]
+    fn lines_of_another_form_are_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("state.json");
+        for (begun, then) in [(Form::Plain, Form::Envelope), (Form::Envelope, Form::Plain)] {
+            let (file, _) = StateFile::open(&path, "u", begun).unwrap();
+            file.save(&position("a"), Written::Stdout).unwrap();
+            drop(file);
+            let refusal = StateFile::open(&path, "u", then).unwrap_err();
+            assert!(refusal.is::<InvalidSettings>());
+            assert!(refusal.to_string().contains("as it was begun"), "{refusal}");
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_folder_is_for_one_wherever_the_position_is() {
+        let home = tempfile::tempdir().unwrap();
+        let (directory, elsewhere) = (home.path().join("d"), home.path().join("position.json"));
+        std::fs::create_dir(&directory).unwrap();
+        let usual = directory.join("..").join("d").join(IN_FOLDER);
+        let (file, _) = StateFile::open(&usual, "u", Form::Plain).unwrap();
+        assert!(lock_folder(&directory, &usual).unwrap().is_none());
+        let refusal = format!("{:#}", lock_folder(&directory, &elsewhere).unwrap_err());
+        assert!(refusal.contains("another fhir-tail"), "{refusal}");
+        drop(file);
+        let locked = lock_folder(&directory, &elsewhere).unwrap();
+        assert!(locked.is_some() && lock_folder(&directory, &home.path().join("other")).is_err());
+        assert!(StateFile::open(&usual, "u", Form::Plain).is_err());
     }
 
     #[test]
@@ -223,10 +379,13 @@ mod tests {
         for text in ["", "{}", "[1]", r#"{"version":1,"url":"u","position":{},"written":"stdout","more":1}"#]
         {
             std::fs::write(&path, text).unwrap();
-            let refusal = format!("{:#}", StateFile::open(&path, "u").unwrap_err());
+            let refusal = format!("{:#}", StateFile::open(&path, "u", Form::Plain).unwrap_err());
             assert!(refusal.contains("is no state file"), "{text}: {refusal}");
         }
+        let outside = r#"{"version":1,"url":"u","position":{},"written":{"download":{"stage":"receiving","bytes":{"../x":1}}}}"#;
+        std::fs::write(&path, outside).unwrap();
+        assert!(StateFile::open(&path, "u", Form::Plain).unwrap_err().to_string().contains("'../x'"));
         std::fs::write(&path, r#"{"version":2,"url":"u","position":{},"written":"stdout"}"#).unwrap();
-        assert!(StateFile::open(&path, "u").unwrap_err().to_string().contains("has version 2"));
+        assert!(StateFile::open(&path, "u", Form::Plain).unwrap_err().to_string().contains("has version 2"));
     }
 }

@@ -4,8 +4,9 @@ use super::batch::Batch;
 use super::connection::{self, Answer, Connector};
 use super::content::{Code, Content, NotUnderstood, Notice};
 use super::events::{Event, Parser, TooLarge};
+use super::line::{Form, Op};
 use super::pause::Pause;
-use super::progress::{Phase, Progress};
+use super::progress::{Kind, Phase, Progress};
 use super::state::{Live, Position};
 use anyhow::bail;
 use reqwest::Response;
@@ -22,6 +23,7 @@ pub(super) struct Subscriber {
     pub(super) silence: Duration,
     /// A file per type: lines are told apart by it, and a `reset-all` begins the files anew.
     pub(super) by_type: bool,
+    pub(super) form: Form,
     pub(super) until_live: bool,
     pub(super) position: Position,
     pub(super) progress: Progress,
@@ -67,6 +69,7 @@ impl Subscriber {
                 return Ok(());
             }
             let wait = self.pause.next(wait);
+            self.progress.lost();
             self.progress.log(|| tracing::warn!(%why, again_in = ?wait, "no stream"));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -99,9 +102,8 @@ impl Subscriber {
                 Ok(None) => return Ok(Ended::Lost("the stream ended".to_owned())),
                 Err(why) => return Ok(Ended::Lost(why)),
             };
-            let before = self.batch.count;
             let flow = parser.push(&bytes, |event| self.take(event))?;
-            self.progress.received(self.batch.count.saturating_sub(before), bytes.len());
+            self.progress.received(bytes.len());
             if let Some(retry) = parser.retry() {
                 self.pause.asked_for(retry);
             }
@@ -117,20 +119,26 @@ impl Subscriber {
             Ok(content) => content,
             Err(why) => return ControlFlow::Break(Ended::Broken(why)),
         };
+        let op = match (self.form, &content) {
+            (Form::Plain, _) | (_, Content::Notice(_)) => None,
+            (Form::Envelope, Content::Deletion(deletion)) => Some(deletion.into()),
+            (Form::Envelope, Content::Resource) => match Op::upsert(event.name, event.data) {
+                Ok(op) => Some(op),
+                Err(why) => return ControlFlow::Break(Ended::Broken(why)),
+            },
+        };
         // In place: this is done for each event.
         let id = self.position.last_event_id.get_or_insert_default();
         id.clear();
         id.push_str(event.id);
-        let flow = match content {
+        let flow = match &content {
             Content::Resource => {
-                self.batch.append(if self.by_type { event.name } else { "" }, event.data);
-                self.pause.worked();
-                ControlFlow::Continue(())
+                self.write(event.name, event.data, op);
+                self.change(Kind::Upsert)
             }
             Content::Deletion(deletion) => {
-                self.batch.append(if self.by_type { &deletion.resource_type } else { "" }, event.data);
-                self.pause.worked();
-                ControlFlow::Continue(())
+                self.write(&deletion.resource_type, event.data, op);
+                self.change(if deletion.out_of_scope { Kind::Remove } else { Kind::Delete })
             }
             Content::Notice(notice) => self.notice(notice, event.data),
         };
@@ -138,50 +146,74 @@ impl Subscriber {
         flow
     }
 
-    fn notice(&mut self, notice: Notice, data: &[u8]) -> ControlFlow<Ended> {
-        let text = notice.text;
-        match notice.code {
+    /// Adds a line: what came, or its envelope.
+    fn write(&mut self, resource_type: &str, data: &[u8], op: Option<Op<'_>>) {
+        self.position.lines = self.position.lines.saturating_add(1);
+        let seq = self.position.lines;
+        let name = if self.by_type { resource_type } else { "" };
+        match op {
+            Some(op) => self.batch.append_with(name, |line| op.write(seq, line)),
+            None => self.batch.append(name, data),
+        }
+    }
+
+    fn change(&mut self, kind: Kind) -> ControlFlow<Ended> {
+        self.progress.counts(kind);
+        self.pause.worked();
+        ControlFlow::Continue(())
+    }
+
+    /// What is to be written of a notice.
+    fn write_notice(&mut self, data: &[u8], op: Op<'_>) {
+        self.write("", data, (self.form == Form::Envelope).then_some(op));
+    }
+
+    fn notice(&mut self, notice: &Notice, data: &[u8]) -> ControlFlow<Ended> {
+        let text = &notice.text;
+        match &notice.code {
             Code::Live(transaction_time) => {
                 self.pause.worked();
-                self.progress.enters(Phase::Live);
+                self.progress.is_live();
                 // Who was told to drop what does not come again must know when.
                 if std::mem::take(&mut self.position.resetting) {
-                    self.batch.append("", data);
+                    self.write_notice(data, Op::Live);
                 }
-                self.position.live = Some(Live { transaction_time });
+                self.position.live = Some(Live { transaction_time: transaction_time.clone() });
                 if self.until_live {
                     return ControlFlow::Break(Ended::Complete);
                 }
             }
             Code::Reset => {
-                self.progress.enters(Phase::Replaying);
+                self.progress.resets("reset");
                 self.progress.log(|| tracing::warn!("reset: {text}"));
+                self.position.replay_from = self.position.lines;
             }
             Code::ResetAll => {
-                self.progress.enters(Phase::Replaying);
+                self.progress.resets("reset-all");
                 self.progress.log(|| tracing::warn!("reset-all: {text}"));
                 if self.by_type {
+                    self.position.replay_from = self.position.lines;
                     self.batch.begin_anew(self.position.clone());
                 } else {
                     self.position.resetting = true;
-                    self.batch.append("", data);
+                    self.write_notice(data, Op::ResetAll);
+                    self.position.replay_from = self.position.lines;
                 }
             }
+            Code::Estimated(total) => {
+                self.progress.expects(*total, self.position.lines.saturating_sub(self.position.replay_from));
+            }
             Code::Stale(since) => {
-                self.progress.enters(Phase::Stale);
-                let since = since.unwrap_or_else(|| "an unknown time".to_owned());
+                self.progress.is_stale(since.as_deref());
+                let since = since.as_deref().unwrap_or("an unknown time");
                 self.progress
                     .log(|| tracing::warn!("stale: what changed after {since} may be missing: {text}"));
             }
             Code::Fresh => {
-                self.progress.enters(if self.position.live.is_some() {
-                    Phase::Live
-                } else {
-                    Phase::Replaying
-                });
+                self.progress.is_fresh();
                 self.progress.log(|| tracing::info!("fresh: {text}"));
             }
-            Code::End => return ControlFlow::Break(Ended::Lost(text)),
+            Code::End => return ControlFlow::Break(Ended::Lost(text.clone())),
             Code::Other => {}
         }
         ControlFlow::Continue(())

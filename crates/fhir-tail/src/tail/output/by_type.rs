@@ -5,7 +5,7 @@
 
 use super::appended::{Appended, remove};
 use crate::data_dir::{make_all, sync_directory};
-use crate::tail::state::{Stage, Written};
+use crate::tail::state::{Run, Stage, Written};
 use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 /// The files of a folder.
 #[derive(Debug)]
 pub(crate) struct ByType {
+    run: Run,
     partial: PathBuf,
     files: BTreeMap<String, Appended>,
     forgotten: Vec<PathBuf>,
@@ -32,14 +33,14 @@ pub(crate) fn extension_of(path: &Path) -> Option<&str> {
 
 impl ByType {
     pub(super) fn new(directory: &Path) -> anyhow::Result<Self> {
-        Self::recover(directory, &BTreeMap::new())
+        Self::recover(directory, Run::FIRST, &BTreeMap::new())
     }
 
-    /// As it was when the files had so many bytes.
-    pub(super) fn recover(directory: &Path, bytes: &BTreeMap<String, u64>) -> anyhow::Result<Self> {
+    /// As it was when the files of this run had so many bytes.
+    pub(super) fn recover(directory: &Path, run: Run, bytes: &BTreeMap<String, u64>) -> anyhow::Result<Self> {
         let partial = partial(directory);
         make_all(&partial, 0o700).with_context(|| format!("cannot make {}", partial.display()))?;
-        let mut types = Self { partial, files: BTreeMap::new(), forgotten: Vec::new(), new_name: true };
+        let mut types = Self { run, partial, files: BTreeMap::new(), forgotten: Vec::new(), new_name: true };
         for entry in std::fs::read_dir(&types.partial)? {
             let path = entry?.path();
             let known =
@@ -53,6 +54,10 @@ impl ByType {
             types.files.insert(name.clone(), Appended::recover(types.path(name), *bytes)?);
         }
         Ok(types)
+    }
+
+    pub(super) fn run(&self) -> Run {
+        self.run
     }
 
     pub(super) fn append(&mut self, name: &str, lines: &[u8]) -> anyhow::Result<()> {
@@ -75,10 +80,12 @@ impl ByType {
 
     pub(super) fn written(&self) -> Written {
         let bytes = self.files.iter().map(|(name, file)| (name.clone(), file.bytes())).collect();
-        Written::Download { stage: Stage::Receiving, bytes }
+        Written::Download { run: self.run, stage: Stage::Receiving, bytes }
     }
 
+    /// All comes anew: what earlier runs brought does not count any more, either.
     pub(super) fn forget(&mut self) {
+        self.run.all = true;
         for name in std::mem::take(&mut self.files).into_keys() {
             self.forgotten.push(self.path(&name));
         }
@@ -120,7 +127,7 @@ mod tests {
         types.append("Group", b"3\n").unwrap();
         drop(types);
         std::fs::write(partial(home.path()).join("Patient.settled"), "").unwrap();
-        let mut types = ByType::recover(home.path(), &bytes).unwrap();
+        let mut types = ByType::recover(home.path(), Run::FIRST, &bytes).unwrap();
         assert_eq!(content(home.path()), [("Patient.ndjson".to_owned(), "1\n".to_owned())].into());
         types.append("Group", b"3\n").unwrap();
         types.append("Patient", b"2\n").unwrap();
@@ -131,10 +138,15 @@ mod tests {
     #[test]
     fn what_is_forgotten_is_there_until_it_is_discarded() {
         let home = tempfile::tempdir().unwrap();
-        let mut types = ByType::new(home.path()).unwrap();
+        let later = Run { number: 2, all: false };
+        let mut types = ByType::recover(home.path(), later, &BTreeMap::new()).unwrap();
         types.append("Patient", b"1\n").unwrap();
         types.forget();
-        assert_eq!(types.written(), Written::Download { stage: Stage::Receiving, bytes: BTreeMap::new() });
+        let run = Run { all: true, ..later };
+        assert_eq!(
+            types.written(),
+            Written::Download { run, stage: Stage::Receiving, bytes: BTreeMap::new() }
+        );
         assert_eq!(content(home.path()).len(), 1);
         types.discard().unwrap();
         types.append("Patient", b"2\n").unwrap();

@@ -9,7 +9,8 @@ mod sequence;
 
 use super::batch::Part;
 use super::options::Destination;
-use super::state::Written;
+use super::settle;
+use super::state::{Run, Written};
 use anyhow::{Context as _, bail};
 use by_type::ByType;
 pub(super) use by_type::{extension_of, partial};
@@ -46,8 +47,8 @@ impl Output {
                 must_be_empty(directory)?;
                 ByType::new(directory).map(Self::ByType)
             }
-            (Destination::Download { directory }, Some(Written::Download { bytes, .. })) => {
-                ByType::recover(directory, &bytes).map(Self::ByType)
+            (Destination::Download { directory }, Some(Written::Download { run, bytes, .. })) => {
+                ByType::recover(directory, run, &bytes).map(Self::ByType)
             }
             (_, Some(written)) => bail!(
                 "the state file is that of {}: name another --state, or follow as it was begun",
@@ -96,6 +97,14 @@ impl Output {
         }
     }
 
+    /// What is written until it is live, for people.
+    pub(super) fn within(&self) -> String {
+        match self {
+            Self::ByType(types) if types.run() != Run::FIRST => format!("run {}", types.run().number),
+            _ => "the current state".to_owned(),
+        }
+    }
+
     /// From now on nothing counts as written. What there is stays until [`discard`](Self::discard): the state
     /// file must not speak of what is gone.
     pub(super) fn forget(&mut self) {
@@ -119,7 +128,8 @@ fn must_be_empty(directory: &Path) -> anyhow::Result<()> {
         std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?
     {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "ndjson") {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if extension_of(&path) == Some("ndjson") || settle::is_folder(name) {
             bail!(
                 "{} is there, and no state file tells how it came: empty the folder, or name another --output",
                 path.display()
