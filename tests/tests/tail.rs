@@ -321,6 +321,10 @@ async fn a_state_of_something_else_is_refused(context: Context) -> Result<()> {
     let while_it_runs: (&[&str], i32, &[&str]) =
         (&["--output", &output_text], 1, &["another fhir-tail", "--output"]);
     refused(&context, "running", &base, while_it_runs).await?;
+    let elsewhere = context.directory().join("elsewhere.json").display().to_string();
+    let with_its_own_state: (&[&str], i32, &[&str]) =
+        (&["--output", &output_text, "--until-live", "--state", &elsewhere], 1, &["another fhir-tail"]);
+    refused(&context, "elsewhere", &base, with_its_own_state).await?;
     ensure!(tail.terminate(SOON).await?.success(), "{}", tail.log()?);
     let cases: [(&[&str], i32, &[&str]); 6] = [
         (&["--output", &output_text, "--type", "Patient"], 2, &["belongs to", "_type=Patient", "--state"]),

@@ -10,11 +10,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tests::tail::Tail;
-use tests::{Case, Context, Key, Proxy, Site, Table, Target, cases, micros, seed};
+use tests::{Case, Context, Disk, Key, Proxy, SOON, Site, Table, Target, cases, micros, seed, skip};
 use tokio::time::sleep;
 
 pub(crate) fn cases() -> Vec<Case> {
-    cases![each runs_add_up_to_the_table, once runs_of_a_group_add_up_to_its_members]
+    cases![
+        each runs_add_up_to_the_table,
+        once runs_of_a_group_add_up_to_its_members,
+        once a_full_disk_in_a_later_run_loses_nothing,
+    ]
 }
 
 /// The folders of the later runs, in their order.
@@ -119,7 +123,7 @@ async fn runs_add_up_to_the_table(context: Context) -> Result<()> {
 
     // The journal is lost: the next run has everything, or names all that is gone.
     site.settle().await?;
-    site.server.terminate(tests::SOON).await?;
+    site.server.terminate(SOON).await?;
     std::fs::remove_dir_all(context.directory().join("data"))?;
     site.sql.batch_execute("delete from fhir.resource where id ~ '8$'").await?;
     site.server.start().await?;
@@ -192,5 +196,32 @@ async fn runs_of_a_group_add_up_to_its_members(context: Context) -> Result<()> {
         again.len() == 5 && again.iter().all(|again| !again),
         "what did not change came again: {again:?}"
     );
+    Ok(())
+}
+
+async fn a_full_disk_in_a_later_run_loses_nothing(context: Context) -> Result<()> {
+    let output = context.directory().join("output");
+    let Some(disk) = Disk::mount(&output)? else {
+        return skip("a disk of its own, which only root may mount");
+    };
+    let site = Site::start(&context).await?;
+    fill(&site, 100).await?;
+    let arguments = download_to(&output);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let url = format!("http://{}/fhir", site.server.listening()?);
+    let mut tail = Tail::new(context.directory(), &url, &arguments)?;
+    again(&mut tail).await?;
+    disk.fill()?;
+    site.change("update fhir.resource set content = content").await?;
+    site.change("delete from fhir.resource where id ~ '5$'").await?;
+    tail.start()?;
+    let status = tail.exited(SOON).await?;
+    ensure!(status.code() == Some(1), "{status}");
+    let log = tail.log()?;
+    ensure!(log.contains("No space left on device") && log.contains("output"), "{log}");
+    ensure!(runs(&output)?.iter().all(|run| run.ends_with("partial")), "{:?}", runs(&output)?);
+    disk.free()?;
+    again(&mut tail).await?;
+    ensure!(merged(&output)? == table(&site).await?, "it is not the table: {}", tail.log()?);
     Ok(())
 }

@@ -16,6 +16,8 @@ pub(crate) fn cases() -> Vec<Case> {
         once a_reset_of_all_begins_a_download_anew,
         once what_lasts_ends_it_with_a_reason,
         once a_line_of_ten_megabytes_passes,
+        once what_would_spoil_an_envelope_ends_it,
+        once a_time_of_a_stranger_names_no_folder,
     ]
 }
 
@@ -236,5 +238,106 @@ async fn a_line_of_ten_megabytes_passes(context: Context) -> Result<()> {
     ends(&mut tail, 0).await?;
     let lines = short(&tail.stdout()?);
     ensure!(lines == ["Patient/a 1", "Patient/b 1", "Patient/c 1"], "{lines:?}");
+    Ok(())
+}
+
+/// The lines before it are whole, and the next start goes on after them.
+async fn what_would_spoil_an_envelope_ends_it(context: Context) -> Result<()> {
+    let forged: [(String, &str); 5] = [
+        (frame("x", "Patient", r#"{"resourceType":"Patient"}"#), "a resource has no id"),
+        (frame("x", "Patient", r#"{"id":"a\",\"op\":\"delete"}"#), "a resource has no id"),
+        (
+            frame("x", "Patient", r#"{"id":"a"}} {"seq":7,"op":"delete","type":"Patient","id":"b"}"#),
+            "is no JSON",
+        ),
+        (frame("x", "Patient", r#"{"id":"a","x":"#), "is no JSON"),
+        (
+            frame("x", "OperationOutcome", &format!(r#"{{"issue":[{}]}}"#, "{},".repeat(1 << 19))),
+            "larger than",
+        ),
+    ];
+    for (index, (forged, why)) in forged.into_iter().enumerate() {
+        let within = context.within(&format!("case-{index}"))?;
+        let script = Script::start(vec![
+            stream(&["retry: 1\n".to_owned(), patient("a", 1), deletion("b")]),
+            stream(&[patient("c", 1), forged]),
+            stream(&[patient("c", 1), patient("d", 1)]),
+            status("404 Not Found", "", ""),
+        ])
+        .await?;
+        let output = within.directory().join("output");
+        let more = ["--envelope", "--output", &output.display().to_string()].map(str::to_owned);
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        let mut tail = Tail::new(within.directory(), &script.url(), &more)?;
+        tail.start()?;
+        ends(&mut tail, 1).await?;
+        let log = tail.log()?;
+        ensure!(log.contains("cannot be understood") && log.contains(why), "{why}: {log}");
+        tail.start()?;
+        ends(&mut tail, 1).await?;
+        let text = std::fs::read_to_string(output.join("00000001.ndjson"))?;
+        let ops: Vec<(u64, String, String)> = text
+            .lines()
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line)?;
+                let text = |name: &str| line[name].as_str().map(str::to_owned).context("no text");
+                Ok((line["seq"].as_u64().context("no seq")?, text("op")?, text("id")?))
+            })
+            .collect::<Result<_>>()?;
+        // The line before the forged event may have been written, or comes again.
+        let again = script.requests().await?[2].contains("last-event-id: b-gone");
+        let wanted: &[(u64, &str, &str)] = if again {
+            &[(1, "upsert", "a"), (2, "delete", "b"), (3, "upsert", "c"), (4, "upsert", "d")]
+        } else {
+            &[
+                (1, "upsert", "a"),
+                (2, "delete", "b"),
+                (3, "upsert", "c"),
+                (4, "upsert", "c"),
+                (5, "upsert", "d"),
+            ]
+        };
+        let same =
+            ops.iter().map(|(seq, op, id)| (*seq, op.as_str(), id.as_str())).eq(wanted.iter().copied());
+        ensure!(same, "{ops:?}");
+    }
+    Ok(())
+}
+
+async fn a_time_of_a_stranger_names_no_folder(context: Context) -> Result<()> {
+    let live = |time: &str| {
+        let code = r#""code":"live""#;
+        let extension = format!(
+            r#""extension":[{{"url":"https://fhir-tail.dev/StructureDefinition/transaction-time","valueInstant":"{time}"}}],"severity":"#
+        );
+        let notice = notice("live").replace(r#""severity":"#, &extension);
+        assert!(notice.contains(code));
+        notice
+    };
+    let script = Script::start(vec![
+        stream(&[patient("a", 1), live("2026-01-01T00:00:00Z")]),
+        stream(&[patient("b", 1), live("../../../escaped")]),
+        stream(&[deletion("b"), live("2026-01-01T01:00:00+01:00")]),
+        stream(&[notice("reset-all"), patient("c", 1), notice("live")]),
+    ])
+    .await?;
+    let output = context.directory().join("output");
+    let more = ["--until-live", "--output", &output.display().to_string()].map(str::to_owned);
+    let mut tail = Tail::new(context.directory(), &script.url(), &[&more[0], &more[1], &more[2]])?;
+    for _ in 0..4 {
+        tail.start()?;
+        ends(&mut tail, 0).await?;
+    }
+    let mut folders: Vec<_> = std::fs::read_dir(&output)?
+        .map(|entry| Ok(entry?.path()))
+        .filter(|path| path.as_ref().map_or(true, |path| path.is_dir()))
+        .collect::<Result<_>>()?;
+    folders.sort();
+    let names: Vec<_> = folders.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+    ensure!(names == ["000002", "000003-20260101T000000.000000Z", "000004-all"], "{names:?}");
+    ensure!(short(&files(&folders[0])?["Patient"]) == ["Patient/b 1"], "{names:?}");
+    ensure!(short(&files(&folders[1])?["deleted"]) == ["- Patient/b"], "{names:?}");
+    ensure!(short(&files(&folders[2])?["Patient"]) == ["Patient/c 1"], "{names:?}");
+    ensure!(!tail.log()?.contains("escaped"), "{}", tail.log()?);
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use tests::markdown::Document;
 use tests::tail::{Tail, state};
 use tests::{Case, Context, Proxy, SOON, Site, Target, cases, http, metric, until};
+use tokio::net::TcpStream;
 
 pub(crate) fn cases() -> Vec<Case> {
     cases![
@@ -115,7 +116,7 @@ async fn it_says_how_far_it_is_and_where_it_resumed(context: Context) -> Result<
     .await?;
     ensure!(tail.terminate(SOON).await?.success(), "{}", tail.log()?);
     let log = tail.log()?.replace(',', "");
-    ensure!(log.contains(&format!("resumes within the current state after {lines} lines")), "{log}");
+    ensure!(log.contains(&format!("resumes after line {lines} within the current state")), "{log}");
     let per_cent = lines * 100 / 18_000;
     ensure!(log.contains(&format!("goes on at {per_cent} % of about 18000 resources")), "{log}");
     tail.start()?;
@@ -187,6 +188,13 @@ async fn the_metrics_are_those_of_the_document(context: Context) -> Result<()> {
         .collect();
     ensure!(shown == documented, "{TAIL} has {documented:?}, there are {shown:?}");
     ensure!(http::get(at, "/", "").await?.status == 404);
+    // Connections that ask for nothing keep nobody out for long.
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        idle.push(TcpStream::connect(at).await?);
+    }
+    is("fhir_tail_client_connected", |is| is == 1.0).await?;
+    drop(idle);
     // Its address is taken: said, and the end.
     let within = context.within("taken")?;
     let mut other = Tail::new(within.directory(), &url, &["--metrics", &at.to_string()])?;

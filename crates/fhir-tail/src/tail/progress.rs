@@ -123,13 +123,15 @@ impl Progress {
             self.metrics.is_as_of(time);
         }
         if position.last_event_id.is_some() {
-            let lines = HumanCount(position.lines);
+            // A state of an earlier release does not say how many.
+            let after = match position.lines {
+                0 => String::new(),
+                lines => format!(" after line {}", HumanCount(lines)),
+            };
             match (&position.live, time) {
-                (None, _) => tracing::info!("resumes within {within}, after {lines} lines"),
-                (Some(_), None) => tracing::info!("resumes after {lines} lines"),
-                (Some(_), Some(time)) => {
-                    tracing::info!("resumes after {lines} lines; it was live as of {time}");
-                }
+                (None, _) => tracing::info!("resumes{after}, within {within}"),
+                (Some(_), None) => tracing::info!("resumes{after}"),
+                (Some(_), Some(time)) => tracing::info!("resumes{after}; it was live as of {time}"),
             }
         }
     }
