@@ -10,6 +10,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases![
         each one_patient_and_what_leaves_him,
         each a_group_whose_members_come_and_go,
+        once a_group_that_grows_takes_nothing_back,
         once a_member_for_a_while,
         once a_group_that_is_not_there_any_more,
         once a_download_of_a_group,
@@ -161,6 +162,24 @@ async fn a_group_whose_members_come_and_go(context: Context) -> Result<()> {
     put_group(&site, "payer", &["Patient/cyd"]).await?;
     let anew = |payer: &Reader| payer.noticed("reset-all") && has(payer, &["Basic/n-cyd", "Group/payer"]);
     payer.hear("everything anew", SOON, anew).await?;
+    Ok(())
+}
+
+/// Who comes has left nobody: however many they are, nothing is taken back, and nothing begins anew.
+async fn a_group_that_grows_takes_nothing_back(context: Context) -> Result<()> {
+    let site = Site::start(&context).await?;
+    for id in PATIENTS {
+        site.put("Patient", id).await?;
+    }
+    put_group(&site, "g", &["Patient/a"]).await?;
+    site.ready().await?;
+    let mut reader = site.live(group("g", "_type=Patient")).await?;
+    let all = PATIENTS.map(|id| format!("Patient/{id}"));
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    put_group(&site, "g", &all).await?;
+    reader.hear("who joins", SOON, |reader| has(reader, &all) && reader.noticed("members")).await?;
+    let taken_back = reader.heard.iter().any(|heard| matches!(heard.what, What::Deletion { .. }));
+    ensure!(!taken_back && !reader.noticed("reset-all"), "{}", reader.tail());
     Ok(())
 }
 

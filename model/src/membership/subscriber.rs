@@ -215,11 +215,13 @@ impl Stream<'_> {
 
     fn transition(&self, paging: &Paging) -> Result<Transition, Wait> {
         let new = self.members(paging.at)?;
-        let (ever, stay) = match paging.from {
-            None => (0, 0),
-            Some(from) => (self.ever(from, paging.at)?, self.throughout(from, paging.at)?),
+        let (old, ever, stay) = match paging.from {
+            None => (0, 0, 0),
+            Some(from) => {
+                (self.members(from)?, self.ever(from, paging.at)?, self.throughout(from, paging.at)?)
+            }
         };
-        Ok(Transition { join: new & !stay, leave: ever & !stay, stay })
+        Ok(Transition { join: new & !stay, leave: ever & !stay & !(new & !old), stay })
     }
 
     /// The last entry of each resource, of those that the pages leave to the feed and that concern joiners or leavers.

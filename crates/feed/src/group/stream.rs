@@ -302,7 +302,8 @@ impl<'a> GroupStream<'a> {
             Some(_) => None,
         };
         let join = new.patients.without(&stay);
-        let leave = ever.without(&stay);
+        // Not who has only come: what a client may have of them comes again, and what has changed of it was taken back meanwhile.
+        let leave = ever.without(&stay).without(&new.patients.without(&old));
         // Rather than millions of removals.
         if leave.len() > stay.len() && from.is_some() {
             return Err(Stop::Reset(id.into(), "most members of the Group have left"));
