@@ -178,6 +178,22 @@ impl Cluster {
         Ok(())
     }
 
+    /// A synchronous standby by the name `standby`, as far as commits wait for it: it receives the log and says what it has on disk.
+    /// It is away when this is dropped.
+    pub fn receiver(&self, log: &str) -> Result<Process> {
+        let received = self.socket.join(log);
+        create_owned(&received)?;
+        let mut receiver = self.postgres.command("pg_receivewal");
+        receiver.args(["--synchronous", "--no-loop", "--no-password", "--directory"]).arg(&received);
+        let conninfo = format!(
+            "host={} port={} user=postgres application_name=standby",
+            self.socket.display(),
+            self.port
+        );
+        receiver.arg("--dbname").arg(conninfo);
+        Process::start("pg_receivewal", Signal::SIGKILL, &mut receiver, None, &self.log)
+    }
+
     /// Stops it as `pg_ctl stop -m fast` does: sessions are ended, and walsenders may send what there is.
     pub async fn stop_fast(&mut self) -> Result<()> {
         self.stop(Signal::SIGINT).await

@@ -3,6 +3,7 @@
 //! between them; every test that depends on the version runs against each), `FHIR_TAIL_TEST_SECONDS` and
 //! `FHIR_TAIL_TEST_SEED` for the tests with random writers and readers, `FHIR_TAIL_TEST_KEEP` to keep the folders.
 
+mod accounts;
 mod browser;
 mod chaos;
 mod check;
@@ -58,6 +59,7 @@ fn main() -> std::process::ExitCode {
             wire::cases(),
             replay::cases(),
             members::cases(),
+            accounts::cases(),
             hostile::cases(),
             field::cases(),
             slow::cases(),

@@ -18,7 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-fn group(id: &str, query: &str) -> Subscribe {
+pub(crate) fn group(id: &str, query: &str) -> Subscribe {
     Subscribe { path: format!("/fhir/Group/{id}/$export"), ..Subscribe::with(Client::Raw, query) }
 }
 
@@ -43,7 +43,7 @@ pub(crate) async fn put_group(site: &Site, id: &str, members: &[&str]) -> Result
 }
 
 /// What the client has: the version of each resource that was not taken back.
-fn copy(reader: &Reader) -> BTreeMap<String, i64> {
+pub(crate) fn copy(reader: &Reader) -> BTreeMap<String, i64> {
     let mut copy = BTreeMap::new();
     for heard in &reader.heard {
         match &heard.what {
@@ -346,7 +346,7 @@ async fn random_members_and_crashes(context: Context) -> Result<()> {
 }
 
 /// A version comes once, unless it was taken back; and never an older one.
-fn no_version_twice(reader: &Reader) -> Result<()> {
+pub(crate) fn no_version_twice(reader: &Reader) -> Result<()> {
     let mut held = BTreeMap::new();
     for heard in &reader.heard {
         match &heard.what {
