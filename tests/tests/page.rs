@@ -1,5 +1,5 @@
 //! The page at the root, in real browsers: what it shows, what can be done with it, that it comes back, and that everybody
-//! can use it. What of it needs no browser is tried by Node, in `tests/page`.
+//! can use it. What of it needs no browser is tried by Node, in `crates/dashboard/tests/page`.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ fn axe() -> Result<String, String> {
 }
 
 async fn its_logic(_: Context) -> Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("page");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/dashboard/tests/page");
     let output = tokio::process::Command::new("node")
         .args(["--test", "--test-reporter=tap"])
         .current_dir(folder)

@@ -84,7 +84,8 @@ impl Prepared {
             spare_connections: settings.spare_connections,
             client_timeout: settings.client_timeout.as_duration(),
         })
-        .await?;
+        .await?
+        .with_routes(dashboard::routes());
         let data_dir = data_dir(settings, &server).await?;
         let (embedded, database) = match &settings.database {
             Some(database) => (None, database.clone()),

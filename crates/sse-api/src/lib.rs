@@ -15,7 +15,6 @@ mod listen;
 mod log_limit;
 mod metrics;
 mod notices;
-mod page;
 mod pages;
 mod place;
 mod refusal;

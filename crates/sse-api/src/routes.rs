@@ -7,7 +7,6 @@ use crate::health;
 use crate::host::{BadHost, ForeignHost, Hosts};
 use crate::log_limit::LogLimit;
 use crate::metrics::{self, Metrics};
-use crate::page;
 use crate::pages;
 use crate::place::Place;
 use crate::refusal::{FHIR_JSON, Refusal};
@@ -44,9 +43,10 @@ pub(crate) struct Api<F> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
-/// The routes.
-pub(crate) fn router<F: Subscribe>(api: Arc<Api<F>>) -> Router {
-    page::routes()
+/// The routes, and beside them those of `others`, which the same names and policies protect.
+pub(crate) fn router<F: Subscribe>(api: Arc<Api<F>>, others: Router) -> Router {
+    Router::new()
+        .merge(others.with_state(()))
         .route("/metrics", get(scrape::<F>))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready::<F>))

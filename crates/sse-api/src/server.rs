@@ -106,6 +106,7 @@ pub struct Server {
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
     client_timeout: Duration,
+    others: Router,
 }
 
 /// Listens.
@@ -129,6 +130,7 @@ pub async fn bind(settings: Settings) -> Result<Server, ListenError> {
         connections,
         metrics,
         client_timeout: settings.client_timeout,
+        others: Router::new(),
     })
 }
 
@@ -136,6 +138,13 @@ impl Server {
     /// The addresses that it listens on, in the order of the settings, with the ports that were free.
     pub fn local_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.listeners.iter().map(|(_, address)| *address)
+    }
+
+    /// Serves these routes too. They must not be below `/fhir`, `/health` or `/metrics`.
+    #[must_use]
+    pub fn with_routes(mut self, routes: Router) -> Self {
+        self.others = self.others.merge(routes);
+        self
     }
 
     /// Answers that another process serves, until this is so. `detail`: whom we stand by for, in a sentence for people.
@@ -166,7 +175,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let cut = CancellationToken::new();
         let pressure = feed.pressure();
-        let router = router(Arc::new(Api {
+        let api = Arc::new(Api {
             feed,
             source,
             hosts: self.hosts,
@@ -175,9 +184,9 @@ impl Server {
             stopping: shutdown.clone(),
             started: crate::metrics::now(),
             foreign_hosts: LogLimit::new(FOREIGN_HOST_LOG_EVERY),
-        }));
+        });
         let serving = Serving {
-            service: TowerToHyperService::new(router),
+            service: TowerToHyperService::new(router(api, self.others)),
             client_timeout: self.client_timeout,
             keep_alive: true,
             pressure,

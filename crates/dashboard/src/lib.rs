@@ -1,6 +1,6 @@
 //! The page at the root: its files, which are part of the program, and the headers that keep it to itself.
 //!
-//! It is driven by nothing but the public `$export`. What it shows are patients' names, so nothing but its own scripts
+//! It uses nothing but the public `$export`, as any other client. What it shows are patients' names, so nothing but its own scripts
 //! and styles may run in it, and nothing may be fetched from anywhere else.
 
 use axum::Router;
@@ -62,8 +62,8 @@ fn files() -> impl Iterator<Item = File> {
     std::iter::once(File("/", HTML, include_str!("../page/index.html"))).chain(beside)
 }
 
-/// The routes of the page.
-pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+/// The routes of the page: `/`, and its files below `/page/`.
+pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     files().fold(Router::new(), |router, file| {
         let path = file.0;
         let tag = tag(file.2);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Course, Recent } from "../../crates/sse-api/page/measured.js";
-import { Colours, Rates, SECONDS } from "../../crates/sse-api/page/rates.js";
+import { Course, Recent } from "../../page/measured.js";
+import { Colours, Rates, SECONDS } from "../../page/rates.js";
 
 test("seconds are counted where they belong, and leave after a minute", () => {
   const rates = new Rates();

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { deletionIn, noticeIn, sortable } from "../../crates/sse-api/page/fhir.js";
-import { after, curl, instant, sinceProblem, streamUrl } from "../../crates/sse-api/page/request.js";
+import { deletionIn, noticeIn, sortable } from "../../page/fhir.js";
+import { after, curl, instant, sinceProblem, streamUrl } from "../../page/request.js";
 
 test("the URL says what is in the boxes", () => {
   assert.equal(streamUrl("https://example.org/tail/?x=1#y", [], ""), "https://example.org/tail/fhir/$export");

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { layOut } from "../../crates/sse-api/page/json.js";
+import { layOut } from "../../page/json.js";
 
 const readable = (text) => layOut(text).map((token) => token.text).join("");
 

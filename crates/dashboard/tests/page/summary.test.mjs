@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { summary } from "../../crates/sse-api/page/summary.js";
+import { summary } from "../../page/summary.js";
 
 test("what a resource is about, in one line", () => {
   const concept = (display) => ({ coding: [{ code: "x" }, { display }] });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { BOARD_TYPES, Gaps } from "../../crates/sse-api/page/gaps.js";
+import { BOARD_TYPES, Gaps } from "../../page/gaps.js";
 
 const URL = "http://example.org/Measure/";
 let clock = 0;
