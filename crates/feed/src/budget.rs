@@ -169,6 +169,11 @@ impl Budget {
         reclaimable.all.push(held);
     }
 
+    /// All bytes that there are to lend.
+    pub(crate) fn bytes(&self) -> usize {
+        self.units as usize * UNIT
+    }
+
     /// Bytes lent out.
     pub(crate) fn held(&self) -> u64 {
         ((self.units as usize).saturating_sub(self.free.available_permits()) * UNIT) as u64

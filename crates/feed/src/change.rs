@@ -33,7 +33,7 @@ impl Position {
 
 /// A position, and the hash of the transaction that it is in: together they name a change in one history only. A history that
 /// left this one before the position has another transaction there, or none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Anchor {
     pub(crate) position: Position,
     /// See [`Transaction::hash32`]; 0 at the beginning of an epoch, where there is none.

@@ -4,7 +4,7 @@ use crate::budget::Budget;
 use crate::counted::Counted;
 use crate::framed::Spare;
 use crate::freshness::Freshness;
-use crate::group::{GroupNow, MemberSets, group_now, keep_time};
+use crate::group::{Courses, GroupNow, MemberSets, group_now, keep_time};
 use crate::hub::{Hub, keep_index};
 use crate::journal::{Durable, Journal, PastRuns, Retention, Segments, State, Writer, ended};
 use crate::publisher::Publisher;
@@ -149,6 +149,7 @@ pub(crate) struct Shared {
     pub(crate) framing: Arc<dyn Framing>,
     pub(crate) base_urls: Arc<BaseUrls>,
     pub(crate) member_sets: MemberSets,
+    pub(crate) courses: Courses,
     /// For what comes from the hub and the journal ...
     pub(crate) budget: Budget,
     /// ... and for pages of the tables, so that slow replays keep nobody from following.
@@ -240,6 +241,7 @@ impl Feed {
             framing,
             base_urls: Arc::new(options.base_urls),
             member_sets: MemberSets::default(),
+            courses: Courses::default(),
             budget,
             page_budget,
             durable,

@@ -5,7 +5,7 @@
 //! the joining point, up to which it reads the journal, and beyond which the channel has everything.
 
 use crate::feed::Shared;
-use crate::group::{AsOf, NoMembers, PatientSet};
+use crate::group::{AsOf, NoMembers};
 use crate::hub::{Chunk, Head, Joined, Next};
 use crate::journal::{Durable, JournalError};
 use crate::judge::Judge;
@@ -86,7 +86,7 @@ pub(crate) struct Follow<'a> {
     /// The `complete` that was told last.
     told_complete: Instant,
     /// Whether `stale` was said last, not `fresh`.
-    told_stale: bool,
+    pub(crate) told_stale: bool,
     /// When the next `position` is due.
     quiet: Clock,
 }
@@ -323,14 +323,9 @@ impl<'a> Follow<'a> {
                 judge.has_periods = members.next.is_some();
             }
             Phase::Moving { .. } | Phase::Fading { .. } => {
-                judge.send = Arc::new(judge.send.and(&members.patients));
+                judge.send = judge.send.and(&members.patients);
                 // What a client of a `_since` has may be of somebody who was a member since then, for a while.
-                let came = members.patients.without(&judge.had);
-                if came.len() > 0 {
-                    let mut had = PatientSet::clone(&judge.had);
-                    had.add(came.iter());
-                    judge.had = Arc::new(had);
-                }
+                judge.had = judge.had.or(&members.patients);
                 judge.groups = Arc::new(judge.groups.union(&members.groups).cloned().collect());
                 judge.has_periods |= members.next.is_some();
             }

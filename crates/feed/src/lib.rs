@@ -21,6 +21,7 @@ mod id;
 mod journal;
 mod judge;
 mod large;
+mod look;
 mod pace;
 mod patient_index;
 mod pieces;

@@ -131,7 +131,7 @@ pub struct Page {
 }
 
 /// Why the database did not answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum SourceError {
     /// It is away, starting or stopping: it will come back.
     #[error("the database is not available: {0}")]

@@ -4,8 +4,9 @@ use crate::feed::{Shared, UNWRITABLE};
 use crate::follow::{Ended, Follow, Lost, OTHER_HISTORY, Trust};
 use crate::group::GroupStream;
 use crate::id::{Place, Replaying};
-use crate::journal::{Durable, JournalError, PastRun};
+use crate::journal::{Durable, PastRun};
 use crate::judge::Judge;
+use crate::look::look;
 use crate::read::Phase;
 use crate::replay::{HandOver, Paged, Replay, persist};
 use crate::subscription::Out;
@@ -176,16 +177,13 @@ impl Subscriber {
         let HandOver { run, split: mark, w } = hand_over;
         // The head first: what is appended while the journal is searched lies beyond it.
         let Durable { head, epoch, run: current, .. } = *self.shared.durable.borrow();
-        let journal = self.shared.journal.clone();
         // The state after the search: it says what is dropped before it is.
-        let searched = tokio::task::spawn_blocking(move || {
-            Ok::<_, JournalError>((journal.seek(mark)?, journal.load()?))
-        });
+        let searched = look(&self.shared.journal, move |journal| Ok((journal.seek(mark)?, journal.load()?)));
         let scope = self.filter.scope_hash32();
         let id = EventId(Place::Split { run, scope, anchor: head, mark, w });
         let reset = |reason| Step::Reset { since: Some(w), id, reason, all: self.shared.forked(run) };
         match searched.await {
-            Ok(Ok((found, Some(state))))
+            Ok((found, Some(state)))
                 if (state.epoch, current) == (epoch, run)
                     && state.floor.stamp <= mark.w
                     && state.floor.position.commit_lsn < mark.l =>
@@ -194,15 +192,8 @@ impl Subscriber {
                 let (last, trust) = (found.unwrap_or(head), Trust::Verified);
                 Step::Follow(Standing { run, last, trust, w, split: Some(mark) })
             }
-            Ok(Ok(_)) => reset("what follows the pages is no longer kept"),
-            Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the journal cannot be searched");
-                tokio::time::sleep(crate::follow::RETRY_AFTER).await;
-                reset("the journal cannot be read")
-            }
-            Err(error) if error.is_panic() => reset("the journal cannot be read"),
-            // The runtime ends, and this with it.
-            Err(_) => std::future::pending().await,
+            Ok(_) => reset("what follows the pages is no longer kept"),
+            Err(reason) => reset(reason),
         }
     }
 

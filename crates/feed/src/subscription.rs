@@ -133,47 +133,78 @@ pub enum Item {
 /// One item on its way, with the id of everything up to it; without one it moves nothing.
 type Slot = Arc<Mutex<Option<(Item, Option<EventId>)>>>;
 
-/// The stream of one subscriber. Dropping it costs nobody anything.
-pub struct Subscription {
-    /// The future that makes the items; it only runs while [`next`](Self::next) is awaited.
-    work: Pin<Box<dyn Future<Output = SourceError> + Send>>,
+/// Work that hands items over, one after the other; it only runs while the next is waited for.
+pub(crate) struct Handing<T> {
+    work: Pin<Box<dyn Future<Output = T> + Send>>,
     slot: Slot,
-    id: EventId,
 }
 
-/// The other end of a subscription: takes one item at a time.
+/// What work gives.
+pub(crate) enum Given<T> {
+    /// An item, with the id of everything up to it; without one it moves nothing.
+    Item(Item, Option<EventId>),
+    /// What it ends with.
+    End(T),
+}
+
+/// The other end: takes one item at a time.
 pub(crate) struct Out(Slot);
+
+impl<T> Handing<T> {
+    pub(crate) fn new<F>(work: impl FnOnce(Out) -> F) -> Self
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let slot = Slot::default();
+        Self { work: Box::pin(work(Out(slot.clone()))), slot }
+    }
+
+    /// What comes next. Can be dropped at any await point and called again, until it has ended.
+    pub(crate) async fn next(&mut self) -> Given<T> {
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(end) = self.work.as_mut().poll(context) {
+                return Poll::Ready(Given::End(end));
+            }
+            self.slot.lock().take().map_or(Poll::Pending, |(item, id)| Poll::Ready(Given::Item(item, id)))
+        })
+        .await
+    }
+
+    /// What it ends with: nobody hears the items.
+    pub(crate) async fn end(mut self) -> T {
+        loop {
+            if let Given::End(end) = self.next().await {
+                return end;
+            }
+        }
+    }
+}
+
+/// The stream of one subscriber. Dropping it costs nobody anything.
+pub struct Subscription {
+    items: Handing<SourceError>,
+    id: EventId,
+}
 
 impl Subscription {
     pub(crate) fn new<F>(id: EventId, work: impl FnOnce(Out) -> F) -> Self
     where
         F: Future<Output = SourceError> + Send + 'static,
     {
-        let slot = Arc::new(Mutex::new(None));
-        Self { work: Box::pin(work(Out(slot.clone()))), slot, id }
+        Self { items: Handing::new(work), id }
     }
 
     /// What comes next; `Err` ends the stream. Can be dropped at any await point and called again.
     pub async fn next(&mut self) -> Result<Item, SourceError> {
-        let mut ended = None;
-        let item = std::future::poll_fn(|context| {
-            if let Poll::Ready(error) = self.work.as_mut().poll(context) {
-                ended = Some(error);
-                return Poll::Ready(self.slot.lock().take());
-            }
-            self.slot.lock().take().map_or(Poll::Pending, |item| Poll::Ready(Some(item)))
-        })
-        .await;
-        match (item, ended) {
-            (Some((item, id)), None) => {
+        match self.items.next().await {
+            Given::Item(item, id) => {
                 // Who waits has passed nothing.
                 if let Some(id) = id {
                     self.id = id;
                 }
                 Ok(item)
             }
-            (_, Some(error)) => Err(error),
-            (None, None) => Err(SourceError::Unavailable("the stream has ended".into())),
+            Given::End(error) => Err(error),
         }
     }
 
@@ -197,7 +228,7 @@ impl Out {
     }
 
     /// Puts an item there at once: the future, which every subscriber has room for, holds none.
-    fn put(&self, item: Item, id: Option<EventId>) -> impl Future<Output = ()> {
+    pub(crate) fn put(&self, item: Item, id: Option<EventId>) -> impl Future<Output = ()> {
         *self.0.lock() = Some((item, id));
         // Polled again when it was taken: both ends belong to the same task.
         std::future::poll_fn(|_| if self.0.lock().is_some() { Poll::Pending } else { Poll::Ready(()) })

@@ -4,18 +4,23 @@
 //! replaced; else its row in the table, if the feed has passed a place in the log that was taken after the row was read: then
 //! what is not in the journal has not changed since.
 
-use super::members::{Members, PatientSet, Question};
+use super::members::{Members, Question};
+use super::patient_set::PatientSet;
 use crate::feed::Shared;
 use crate::journal::{GroupBefore, JournalError};
+use crate::look::UNREADABLE;
 use crate::replay::persist;
-use crate::subscription::Out;
+use crate::subscription::{Handing, Out};
 use crate::{Position, SourceError};
 use bytes::Bytes;
 use fhir::{GroupContent, Instant, Patients};
+use futures_util::FutureExt as _;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Why it cannot be told who is a member.
+#[derive(Clone)]
 pub(crate) enum NoMembers {
     /// The Group does not exist, or may not be interpreted: why, for the client.
     Gone(String),
@@ -35,9 +40,9 @@ impl From<SourceError> for NoMembers {
 #[derive(Default)]
 pub(crate) struct Span {
     /// Those who are members at every position.
-    pub(crate) throughout: PatientSet,
+    pub(crate) throughout: Arc<PatientSet>,
     /// Those who are members at one position at least.
-    pub(crate) ever: PatientSet,
+    pub(crate) ever: Arc<PatientSet>,
 }
 
 /// Asks for the members of one Group.
@@ -55,14 +60,49 @@ impl AsOf<'_> {
     pub(crate) async fn members(&self, at: Position) -> Result<Members, NoMembers> {
         let epoch = self.shared.durable.borrow().epoch;
         let question = Question { group: self.id.into(), only: self.only.cloned(), epoch, at };
-        if let Some(known) = self.shared.member_sets.find(&question) {
+        let sets = &self.shared.member_sets;
+        if let Some(known) = sets.find(&question) {
             return Ok(known);
         }
-        let members = self.find(at).await?;
-        if self.shared.durable.borrow().epoch == epoch {
-            self.shared.member_sets.keep(question, &members);
+        // A thousand may ask at once, and a Group may have a hundred thousand members.
+        let answer = sets.found(&question, || {
+            let (shared, id, only) = (self.shared.clone(), Box::<str>::from(self.id), self.only.cloned());
+            let question = question.clone();
+            let work = Handing::new(|out| async move {
+                AsOf { shared: &shared, out: &out, id: &id, only: only.as_ref() }.look(question).await
+            });
+            let task = AbortOnDropHandle::new(tokio::spawn(work.end()));
+            let answer = async move { task.await.unwrap_or(Err(NoMembers::NotKept(UNREADABLE))) };
+            answer.boxed().shared()
+        });
+        answer.await
+    }
+
+    async fn look(&self, question: Question) -> Result<Members, NoMembers> {
+        let sets = &self.shared.member_sets;
+        // Somebody may have found it just now.
+        if let Some(known) = sets.find(&question) {
+            return Ok(known);
+        }
+        let members = match self.unchanged(&question).await? {
+            Some(members) => members,
+            None => self.find(question.at).await?,
+        };
+        if self.shared.durable.borrow().epoch == question.epoch {
+            sets.keep(question, &members);
         }
         Ok(members)
+    }
+
+    /// The members at another position, if they are known and nothing has changed in between.
+    async fn unchanged(&self, question: &Question) -> Result<Option<Members>, NoMembers> {
+        let Some((at, members)) = self.shared.member_sets.near(question) else { return Ok(None) };
+        let (from, to) = (at.min(question.at), at.max(question.at));
+        match self.next_change(&members, from, to).await {
+            Ok(change) => Ok(change.is_none().then_some(members)),
+            Err(NoMembers::NotKept(_)) => Ok(None),
+            Err(why) => Err(why),
+        }
     }
 
     async fn find(&self, at: Position) -> Result<Members, NoMembers> {
@@ -118,13 +158,13 @@ impl AsOf<'_> {
     /// Who is a member from one position to another, both included.
     pub(crate) async fn span(&self, from: Position, to: Position) -> Result<Span, NoMembers> {
         let mut members = self.members(from).await?;
-        let all = PatientSet::clone(&members.patients);
+        let all = members.patients.clone();
         let mut span = Span { ever: all.clone(), throughout: all };
         let mut at = from;
         while let Some(next) = self.next_change(&members, at, to).await? {
             members = self.members(next).await?;
             span.throughout = span.throughout.and(&members.patients);
-            span.ever.add(members.patients.iter());
+            span.ever = span.ever.or(&members.patients);
             at = next;
         }
         Ok(span)
@@ -207,24 +247,16 @@ impl AsOf<'_> {
         back_to: Position,
         look: impl FnOnce(&dyn crate::journal::Journal) -> Result<T, JournalError> + Send + 'static,
     ) -> Result<T, NoMembers> {
-        let journal = self.shared.journal.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            let found = look(&*journal)?;
+        let looked = crate::look::look(&self.shared.journal, move |journal| {
+            let found = look(journal)?;
             // The state after the look: it says what is dropped before it is.
             let kept = journal.load()?.is_some_and(|state| state.floor.position <= back_to);
-            Ok::<_, JournalError>((found, kept))
+            Ok((found, kept))
         });
         match looked.await {
-            Ok(Ok((found, true))) => Ok(found),
-            Ok(Ok((_, false))) => Err(NoMembers::NotKept("what the Group was then is no longer kept")),
-            Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the journal cannot be read");
-                tokio::time::sleep(crate::follow::RETRY_AFTER).await;
-                Err(NoMembers::NotKept("the journal cannot be read"))
-            }
-            Err(error) if error.is_panic() => Err(NoMembers::NotKept("the journal is damaged")),
-            // The runtime ends, and this with it.
-            Err(_) => std::future::pending().await,
+            Ok((found, true)) => Ok(found),
+            Ok((_, false)) => Err(NoMembers::NotKept("what the Group was then is no longer kept")),
+            Err(reason) => Err(NoMembers::NotKept(reason)),
         }
     }
 }

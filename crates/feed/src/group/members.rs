@@ -1,14 +1,15 @@
 //! Who is a member of a Group.
 
+use super::as_of::NoMembers;
+use super::patient_set::PatientSet;
 use crate::Position;
 use fhir::{Instant, Patients};
+use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
-
-/// A set of patients, which may be large.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub(crate) struct PatientSet(HashSet<Box<str>>);
+use std::time::Duration;
+use tokio::time::Instant as Clock;
 
 /// The members of a Group at a position of the feed.
 #[derive(Clone)]
@@ -20,61 +21,27 @@ pub(crate) struct Members {
     pub(crate) next: Option<Instant>,
 }
 
-impl PatientSet {
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(crate) fn contains(&self, id: &str) -> bool {
-        self.0.contains(id)
-    }
-
-    /// The ids, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|id| &**id)
-    }
-
-    /// Whether one of these patients is in it.
-    pub(crate) fn has_any(&self, patients: &Patients) -> bool {
-        patients.iter().any(|id| self.contains(id))
-    }
-
-    /// Those who are in both.
-    pub(crate) fn and(&self, other: &Self) -> Self {
-        Self(self.0.intersection(&other.0).cloned().collect())
-    }
-
-    /// Those who are not in the other.
-    pub(crate) fn without(&self, other: &Self) -> Self {
-        Self(self.0.difference(&other.0).cloned().collect())
-    }
-
-    /// Adds patients.
-    pub(crate) fn add<'a>(&mut self, ids: impl IntoIterator<Item = &'a str>) {
-        self.0.extend(ids.into_iter().map(Box::from));
-    }
-
-    /// The ids, sorted.
-    pub(crate) fn sorted(&self) -> Vec<&str> {
-        let mut ids: Vec<&str> = self.iter().collect();
-        ids.sort_unstable();
-        ids
-    }
-}
-
 /// The sets of members that are in use, by Group: all who follow a Group share them.
 #[derive(Default)]
 pub(crate) struct MemberSets {
     used: Mutex<HashMap<Box<str>, Vec<Used>>>,
     /// The members of some Groups at some positions, newest last: who follows a change of members asks for the same ones again.
     known: Mutex<VecDeque<(Question, Known)>>,
+    /// What is being found. It is given up when nobody waits for it.
+    finding: Mutex<HashMap<Question, WeakShared<Answer>>>,
 }
 
-/// So many answers are kept. Their sets are not, unless they are in use.
+/// So many answers are kept. Their sets are kept for a moment only, unless they are in use.
 const KNOWN: usize = 256;
+/// All who follow a Group ask for the same sets within a moment, and not all of them at once.
+pub(super) const MOMENT: Duration = Duration::from_secs(5);
+
+/// An answer that is being found, by a task of its own: who asked first may be a client that takes nothing for hours.
+pub(super) type Finding = Shared<Answer>;
+type Answer = BoxFuture<'static, Result<Members, NoMembers>>;
 
 /// Whose members are asked for, and when.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Question {
     pub(crate) group: Box<str>,
     pub(crate) only: Option<Patients>,
@@ -85,8 +52,18 @@ pub(crate) struct Question {
 
 struct Known {
     patients: Weak<PatientSet>,
+    /// The same, and since when it is kept.
+    kept: Option<(Clock, Arc<PatientSet>)>,
     groups: Arc<BTreeSet<Box<str>>>,
     next: Option<Instant>,
+}
+
+impl Known {
+    /// The answer, if its set is in use.
+    fn members(&self) -> Option<Members> {
+        let Self { patients, groups, next, .. } = self;
+        Some(Members { patients: patients.upgrade()?, groups: groups.clone(), next: *next })
+    }
 }
 
 /// One that is in use.
@@ -100,20 +77,54 @@ impl MemberSets {
     /// The answer, if it is known and its set is in use.
     pub(crate) fn find(&self, question: &Question) -> Option<Members> {
         let known = self.known.lock();
-        let (_, Known { patients, groups, next }) =
-            known.iter().rev().find(|(asked, _)| asked == question)?;
-        Some(Members { patients: patients.upgrade()?, groups: groups.clone(), next: *next })
+        known.iter().rev().find(|(asked, _)| asked == question)?.1.members()
+    }
+
+    /// What is known of the same Group at another position, as near as there is, and where.
+    pub(crate) fn near(&self, question: &Question) -> Option<(Position, Members)> {
+        let of_same = |asked: &Question| Question { at: question.at, ..asked.clone() } == *question;
+        let known = self.known.lock();
+        let mut same: Vec<_> = known.iter().filter(|(asked, _)| of_same(asked)).collect();
+        same.sort_by_key(|(asked, _)| asked.at);
+        let (before, after) = same.split_at(same.partition_point(|(asked, _)| asked.at <= question.at));
+        let nearest = before.iter().rev().chain(after);
+        nearest.into_iter().find_map(|(asked, known)| Some((asked.at, known.members()?)))
     }
 
     /// Keeps an answer.
     pub(crate) fn keep(&self, question: Question, members: &Members) {
         let Members { patients, groups, next } = members;
-        let answer = Known { patients: Arc::downgrade(patients), groups: groups.clone(), next: *next };
+        let kept = Some((Clock::now(), patients.clone()));
+        let answer = Known { patients: Arc::downgrade(patients), kept, groups: groups.clone(), next: *next };
         let mut known = self.known.lock();
         if known.len() == KNOWN {
             known.pop_front();
         }
         known.push_back((question, answer));
+    }
+
+    /// Lets go of the sets that were kept for a moment.
+    pub(crate) fn forget(&self) {
+        let mut known = self.known.lock();
+        let gone: Vec<_> = known
+            .iter_mut()
+            .filter_map(|(_, known)| known.kept.take_if(|(since, _)| since.elapsed() > MOMENT))
+            .collect();
+        // What nobody uses is freed without the lock.
+        drop(known);
+        drop(gone);
+    }
+
+    /// The answer that is being found, or that is found from now on.
+    pub(super) fn found(&self, question: &Question, find: impl FnOnce() -> Finding) -> Finding {
+        let mut finding = self.finding.lock();
+        if let Some(answer) = finding.get(question).and_then(WeakShared::upgrade) {
+            return answer;
+        }
+        finding.retain(|_, answer| answer.upgrade().is_some());
+        let answer = find();
+        finding.extend(answer.downgrade().map(|answer| (question.clone(), answer)));
+        answer
     }
 
     /// The set that is equal to this one and in use, or this one.

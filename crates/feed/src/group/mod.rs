@@ -1,14 +1,18 @@
 //! Streams of a Group's members, who may change while one listens: see `docs/membership.md`, whose rules have numbers.
 
 mod as_of;
+mod course;
 mod members;
 mod now;
+mod patient_set;
 mod recent;
 mod stream;
 mod transition;
 
 pub(crate) use as_of::{AsOf, NoMembers};
-pub(crate) use members::{MemberSets, Members, PatientSet};
+pub(crate) use course::Courses;
+pub(crate) use members::{MemberSets, Members};
 pub use now::GroupNow;
 pub(crate) use now::{group_now, keep_time};
+pub(crate) use patient_set::PatientSet;
 pub(crate) use stream::GroupStream;

@@ -81,6 +81,7 @@ pub(crate) async fn keep_time(shared: Weak<Shared>) {
     loop {
         looks.tick().await;
         let Some(shared) = shared.upgrade() else { return };
+        shared.member_sets.forget();
         let Some(due) = shared.member_sets.due(now()) else { continue };
         // Who is behind will find the tick that there is.
         let (journal, head) = (shared.journal.clone(), shared.durable.borrow().head.position);

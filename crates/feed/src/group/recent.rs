@@ -1,10 +1,11 @@
 //! What was written lately of those who join and leave: for that the journal, not the table, is the state.
 
-use super::members::PatientSet;
+use super::patient_set::PatientSet;
 use crate::budget::{Budget, Held};
 use crate::feed::Shared;
 use crate::id::{Place, Replaying};
-use crate::journal::{Entry, JournalError};
+use crate::journal::{Entry, Journal, JournalError};
+use crate::look::look;
 use crate::pieces::{PIECE_BYTES, Piece, Pieces};
 use crate::read::READ_BYTES;
 use crate::subscription::Tally;
@@ -15,7 +16,6 @@ use std::sync::Arc;
 
 /// Above so many resources it is better to begin anew.
 const MOST: usize = 1_000_000;
-pub(super) const UNREADABLE: &str = "the journal cannot be read";
 const NOT_KEPT: &str = "what was written before the members changed is no longer kept";
 
 /// Members before and after.
@@ -42,8 +42,7 @@ impl Recent {
         types: TypeSet,
         sets: Sets,
     ) -> Result<Self, &'static str> {
-        let journal = shared.journal.clone();
-        let read = move || {
+        let read = move |journal: &dyn Journal| {
             let Some(start) = journal.seek(mark)?.map(|anchor| anchor.position) else {
                 return Ok(Ok(Self { start: to.position, newest: HashMap::new() }));
             };
@@ -92,7 +91,7 @@ impl Recent {
                 None => Ok(Self { start, newest }),
             })
         };
-        blocking(read).await?
+        look(&shared.journal, read).await?
     }
 
     /// Whether the journal has something newer of a resource than the tables up to the mark.
@@ -149,9 +148,9 @@ pub(super) async fn frames(
     if recent.newest.is_empty() {
         return Ok(RecentFrames::default());
     }
-    let (journal, framing) = (shared.journal.clone(), shared.framing.clone());
+    let framing = shared.framing.clone();
     let (recent, sets, row) = (recent.clone(), sets.clone(), row.clone());
-    blocking(move || {
+    look(&shared.journal, move |journal| {
         let mut read = RecentFrames::default();
         let start = after.max(recent.start);
         let mut gap = false;
@@ -238,22 +237,5 @@ impl RecentFrames {
             Piece { frames: Frames { bytes, tally: Arc::new(tally), open: false }, place: id(row, at) }
         });
         Pieces::new(pieces.collect::<VecDeque<_>>(), budget)
-    }
-}
-
-/// Reads files. An error is a reason to begin anew.
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, JournalError> + Send + 'static,
-) -> Result<T, &'static str> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(Ok(read)) => Ok(read),
-        Ok(Err(error)) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the journal cannot be read");
-            tokio::time::sleep(crate::follow::RETRY_AFTER).await;
-            Err(UNREADABLE)
-        }
-        Err(error) if error.is_panic() => Err(UNREADABLE),
-        // The runtime ends, and this with it.
-        Err(_) => std::future::pending().await,
     }
 }

@@ -1,18 +1,20 @@
 //! One subscriber of a Group: its members' resources, then their changes, and what a change of members means.
 
 use super::as_of::{AsOf, NoMembers, Span};
+use super::course::End;
 use super::members::Members;
 use super::transition::{Change, Transition};
 use crate::follow::{Ended, Follow, Trust};
 use crate::id::{GroupPages, MembersChange, Place, Replaying};
-use crate::journal::{Durable, JournalError};
+use crate::journal::Durable;
 use crate::judge::{ByMembers, Judge};
+use crate::look::look;
 use crate::read::{Ids, Phase};
 use crate::replay::{Replay, persist};
 use crate::subscriber::{Standing, Subscriber};
+use crate::subscription::Given;
 use crate::{Anchor, Begin, EventId, Item, Lsn, Mark, Notice, Position, SourceError};
 use fhir::{Compartment, Instant, Patients};
-use std::sync::Arc;
 
 const NOT_KNOWN: &str = "it is not known any more who was a member at the request's _since";
 const CAME_BACK: &str = "the Group was deleted, or could not be followed, and is there again";
@@ -25,12 +27,15 @@ enum Step {
     Transition(Change),
     /// Follows the feed.
     Follow(Standing, Phase),
+    /// Follows the feed from where the members change, with all who stand there.
+    Share(Standing),
     /// Is told that it cannot go on, and begins again.
     Reset { id: EventId, reason: &'static str },
 }
 
 /// Why a step has no next one.
-enum Stop {
+#[derive(Clone)]
+pub(super) enum Stop {
     /// The stream ends.
     End(SourceError),
     /// It begins again.
@@ -52,6 +57,8 @@ pub(crate) struct GroupStream<'a> {
     only: Option<&'a Patients>,
     /// Whether `live` was said.
     live: bool,
+    /// Whether `stale` was said last, not `fresh`.
+    told_stale: bool,
 }
 
 impl<'a> GroupStream<'a> {
@@ -59,7 +66,7 @@ impl<'a> GroupStream<'a> {
     pub(crate) fn of(subscriber: &'a Subscriber) -> Option<Self> {
         match &subscriber.filter.compartment {
             Compartment::Group { id, only } => {
-                Some(Self { subscriber, id, only: only.as_ref(), live: false })
+                Some(Self { subscriber, id, only: only.as_ref(), live: false, told_stale: false })
             }
             Compartment::Any | Compartment::AnyPatient | Compartment::Patients(_) => None,
         }
@@ -84,11 +91,68 @@ impl<'a> GroupStream<'a> {
             Step::Transition(change) => Box::pin(self.transition(change)).await,
             // Who follows keeps this future, perhaps for days.
             Step::Follow(from, phase) => self.follow(from, phase).await,
+            Step::Share(from) => Box::pin(self.share(from)).await,
             Step::Reset { id, reason } => {
                 self.subscriber.tell_reset(None, id, reason, true).await?;
                 self.live = false;
                 Ok(Step::Begin { since: None, id: self.anew() })
             }
+        }
+    }
+
+    /// From where the members change until that has been told, for all who stand there.
+    pub(super) async fn course(&mut self, (run, last, w): (u64, Anchor, Instant)) -> End {
+        let from = Standing { run, last, trust: Trust::Verified, w, split: None };
+        let mut step = Ok(Step::Follow(from, Phase::Moving { from: last }));
+        loop {
+            step = match step {
+                Ok(Step::Follow(Standing { run, last, w, .. }, Phase::Plain)) => {
+                    return End::Settled { run, last, w };
+                }
+                Ok(next @ (Step::Follow(..) | Step::Transition(_))) => self.step(next).await,
+                Ok(Step::Begin { .. } | Step::Share(_) | Step::Reset { .. }) => return End::Alone,
+                Err(stop) => return End::Stopped(stop),
+            };
+        }
+    }
+
+    /// Passes on what is told of a change of members to all who stand there.
+    async fn share(&mut self, from: Standing) -> Result<Step, Stop> {
+        let Subscriber { shared, filter, out } = self.subscriber;
+        let course = shared.courses.enter(shared, filter, &from);
+        let mut passed = None;
+        for n in 0.. {
+            let given = course.next(n).await;
+            if shared.durable.borrow().run != from.run {
+                break;
+            }
+            match given {
+                Given::Item(Item::Notice(Notice::Stale { .. }), _) if self.told_stale => {}
+                Given::Item(Item::Notice(Notice::Fresh { .. }), _) if !self.told_stale => {}
+                Given::Item(item, id) => {
+                    match &item {
+                        Item::Notice(Notice::Stale { .. }) => self.told_stale = true,
+                        Item::Notice(Notice::Fresh { .. }) => self.told_stale = false,
+                        Item::Notice(_) | Item::Frames(_) | Item::Waiting(_) => {}
+                    }
+                    passed = id.clone().or(passed);
+                    out.put(item, id).await;
+                }
+                Given::End(End::Settled { run, last, w }) => {
+                    let standing = Standing { run, last, trust: Trust::Verified, w, split: None };
+                    return Ok(Step::Follow(standing, Phase::Plain));
+                }
+                Given::End(End::Stopped(stop)) => return Err(stop),
+                Given::End(End::Alone) => break,
+            }
+        }
+        match passed {
+            None => {
+                let phase = Phase::Moving { from: from.last };
+                Ok(Step::Follow(from, phase))
+            }
+            // What the id says is all that is to be known.
+            Some(id) => self.enter(Begin::After { id: Some(id), since: None }.into()).await,
         }
     }
 
@@ -242,21 +306,15 @@ impl<'a> GroupStream<'a> {
         let shared = &self.subscriber.shared;
         // The head first: what is appended while the journal is searched lies beyond it.
         let Durable { head, run: current, .. } = *shared.durable.borrow();
-        let journal = shared.journal.clone();
         // The state after the search: it says what is dropped before it is.
-        let searched = tokio::task::spawn_blocking(move || {
-            let found = journal.seek(Mark { w: since, l: Lsn::MAX })?;
-            Ok::<_, JournalError>((found, journal.load()?))
+        let searched = look(&shared.journal, move |journal| {
+            Ok((journal.seek(Mark { w: since, l: Lsn::MAX })?, journal.load()?))
         });
         let last = match searched.await {
-            Ok(Ok((found, Some(state))))
+            Ok((found, Some(state)))
                 if state.run == current && current == run && state.floor.stamp <= since =>
             {
                 found.unwrap_or(head)
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the journal cannot be searched");
-                return Ok(None);
             }
             _ => return Ok(None),
         };
@@ -311,14 +369,7 @@ impl<'a> GroupStream<'a> {
         let (run, mark, trust) = (change.pages.run, change.pages.mark, change.trust);
         let (joined, left) = (join.len(), old.without(&stay).len());
         let fades = leave.len() > 0;
-        let transition = Transition {
-            subscriber,
-            change,
-            stay: Arc::new(stay),
-            join: Arc::new(join),
-            leave: Arc::new(leave),
-            group,
-        };
+        let transition = Transition { subscriber, change, stay, join, leave, group };
         if let Err(reason) = transition.run().await? {
             return Err(Stop::Reset(id.into(), reason));
         }
@@ -342,11 +393,14 @@ impl<'a> GroupStream<'a> {
         let ended = match until {
             None => follow.run().await,
             Some(mark) => match follow.until(mark.l).await {
-                Ok(()) => return Box::pin(self.passed(follow, mark)).await,
+                Ok(()) => {
+                    self.told_stale = follow.told_stale;
+                    return Box::pin(self.passed(follow, mark)).await;
+                }
                 Err(ended) => ended,
             },
         };
-        self.live = follow.live;
+        (self.live, self.told_stale) = (follow.live, follow.told_stale);
         match ended {
             Ended::Lost(lost) if lost.in_frame => {
                 Err(Stop::End(SourceError::Unavailable(lost.reason.into())))
@@ -354,8 +408,7 @@ impl<'a> GroupStream<'a> {
             Ended::Lost(lost) => Err(Stop::Reset(lost.id.into(), lost.reason)),
             Ended::Moves => {
                 let Follow { run, last, w, .. } = follow;
-                let standing = Standing { run, last, trust: Trust::Verified, w, split: None };
-                Ok(Step::Follow(standing, Phase::Moving { from: last }))
+                Ok(Step::Share(Standing { run, last, trust: Trust::Verified, w, split: None }))
             }
             Ended::Gone(why) => Err(Stop::Gone(follow.id().into(), why)),
             Ended::Source(error) => Err(Stop::End(error)),
@@ -373,7 +426,7 @@ impl<'a> GroupStream<'a> {
             Phase::Plain | Phase::Split(_) => None,
             Phase::Moving { from } => {
                 let Span { throughout, ever } = self.span(from, last, &id).await?;
-                (judge.send, judge.had) = (Arc::new(throughout), Arc::new(ever));
+                (judge.send, judge.had) = (throughout, ever);
                 // After the change, so that all that was stamped before it is on the tables' side.
                 let source = subscriber.shared.source(&subscriber.out).await;
                 let (_, sample) = self.replay().first_mark(&*source).await?;
@@ -382,16 +435,15 @@ impl<'a> GroupStream<'a> {
                 Some(sample.mark)
             }
             Phase::Fading { from, to, until } => {
-                let Span { throughout, ever: mut had } = self.span(to, last, &id).await?;
-                had.add(self.span(from, to, &id).await?.ever.iter());
-                (judge.send, judge.had) = (Arc::new(throughout), Arc::new(had));
+                let Span { throughout, ever } = self.span(to, last, &id).await?;
+                (judge.send, judge.had) = (throughout, ever.or(&self.span(from, to, &id).await?.ever));
                 Some(Mark { w, l: until })
             }
         };
         let judge = Judge::Members(judge);
         let mut follow = Follow::new(&subscriber.shared, judge, &subscriber.out, run, (last, trust), w);
         follow.ids.phase = phase;
-        follow.live = self.live;
+        (follow.live, follow.told_stale) = (self.live, self.told_stale);
         Ok((follow, until))
     }
 
@@ -416,7 +468,7 @@ impl<'a> GroupStream<'a> {
             Phase::Fading { to, .. } => {
                 let then = self.members(to, &id).await?.patients;
                 let now = self.members(last, &id).await?.patients;
-                let same = now == then && self.span(to, last, &id).await?.throughout == *then;
+                let same = now == then && self.span(to, last, &id).await?.throughout == then;
                 Ok(Step::Follow(standing, if same { Phase::Plain } else { Phase::Moving { from: to } }))
             }
             Phase::Plain | Phase::Split(_) => Ok(Step::Follow(standing, Phase::Plain)),

@@ -3,11 +3,12 @@
 //! A mark splits history: what was stamped at or before its W is in the tables, the rest up to the place where the members
 //! change is in the journal, of which the newest entry of each resource counts.
 
-use super::members::PatientSet;
+use super::patient_set::PatientSet;
 use super::recent::{self, Recent, Sets};
 use crate::follow::Trust;
 use crate::id::{Cursor, GroupPages, Place, Replaying};
 use crate::large::LargeFrame;
+use crate::look::UNREADABLE;
 use crate::pace::Pace;
 use crate::read::READ_BYTES;
 use crate::replay::{persist, sorted_types};
@@ -57,7 +58,7 @@ impl Transition<'_> {
     pub(super) async fn run(self) -> Result<Result<EventId, &'static str>, SourceError> {
         let Self { subscriber, change, stay, join, leave, .. } = &self;
         let Some(GroupPages { to, .. }) = change.pages.group.as_deref().copied() else {
-            return Ok(Err(recent::UNREADABLE));
+            return Ok(Err(UNREADABLE));
         };
         let out = &subscriber.out;
         let sets = Sets { stay: stay.clone(), join: join.clone(), leave: leave.clone() };
@@ -180,14 +181,12 @@ impl Transition<'_> {
                 Some((_, batch)) => batch == EVERYBODY,
                 None => persist(&self.subscriber.out, || source.are_most(ids.len())).await?,
             };
-            let ids = ids.sorted();
-            let batches: Vec<(u32, Option<Arc<Patients>>)> = if everybody {
-                vec![(EVERYBODY, None)]
-            } else {
-                let patients = |batch: &[&str]| Some(Arc::new(Patients::from_ids(batch.iter().copied())));
-                (0..).zip(ids.chunks(BATCH).map(patients)).collect()
-            };
-            for (number, mentions) in batches {
+            // One by one: there may be thousands, and as many clients that read them slowly.
+            let one = if everybody { &[][..] } else { ids.sorted() };
+            let batches = (0..).zip(one.chunks(BATCH)).map(|(number, batch)| {
+                (number, Some(Arc::new(Patients::from_ids(batch.iter().map(|id| &**id)))))
+            });
+            for (number, mentions) in batches.chain(everybody.then_some((EVERYBODY, None))) {
                 if begins_here.is_some_and(|(_, batch)| number < batch) {
                     continue;
                 }

@@ -13,4 +13,5 @@ mod purged;
 mod resets;
 mod restored;
 mod scoped;
+mod shared;
 mod slow;

@@ -54,8 +54,20 @@ fn origin() -> Origin {
     Origin { system: 1, timeline: 1, identity: String::new() }
 }
 
-/// `of_members`: only readers of a Group, who read a little at a time.
-async fn history(seed: u64, of_members: bool) {
+/// Who reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Readers {
+    /// Of all kinds.
+    All,
+    /// Of a Group, a little at a time.
+    OfMembers,
+    /// Of a Group, very many, nearly all with one filter; some of them hardly ever read.
+    Crowd,
+}
+
+async fn history(seed: u64, who: Readers) {
+    let of_members = who != Readers::All;
+    let most = if who == Readers::Crowd { 24 } else { 4 };
     let mut random = fastrand::Rng::with_seed(seed);
     let directory = tempfile::tempdir().unwrap();
     let database = Database::default();
@@ -105,7 +117,7 @@ async fn history(seed: u64, of_members: bool) {
                 let mark = database.0.lock().unwrap().mark();
                 feed.mark(feed.marking(), mark);
             }
-            80..84 if readers.len() < 4 => {
+            80..84 if readers.len() < most => {
                 let types: TypeSet =
                     [[ResourceType::PATIENT].as_slice(), &[ResourceType::PATIENT, encounter()]]
                         [random.usize(..2)]
@@ -122,7 +134,19 @@ async fn history(seed: u64, of_members: bool) {
                     6 => Filter::of_group(with_group, &ROOT.to_string(), None),
                     _ => Filter::of_group(types, &ROOT.to_string(), None),
                 };
-                readers.push(Reader::new(filter, &database, step));
+                let so_many = if who == Readers::Crowd { random.usize(1..12) } else { 1 };
+                for _ in 0..so_many {
+                    readers.push(Reader::new(filter.clone(), &database, step));
+                }
+            }
+            // Most of a crowd read whatever there is, and so come to the same places; the rest stand still.
+            84..96 if who == Readers::Crowd && !readers.is_empty() => {
+                let slow = readers.len() / 4;
+                let begin = if random.u8(..8) == 0 { 0 } else { slow };
+                let frames = random.usize(1..30);
+                for reader in &mut readers[begin..] {
+                    reader.read(&feed, &database, frames, &mut random).await;
+                }
             }
             84..96 if !readers.is_empty() => {
                 let reader = random.usize(..readers.len());
@@ -195,13 +219,23 @@ proptest! {
     #[test]
     fn nothing_is_lost_and_nothing_comes_twice(seed in any::<u64>()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(history(seed, false));
+        runtime.block_on(history(seed, Readers::All));
     }
 
     #[test]
     fn members_come_and_go_exactly(seed in any::<u64>()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(history(seed, true));
+        runtime.block_on(history(seed, Readers::OfMembers));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
+    #[test]
+    fn members_come_and_go_exactly_for_a_crowd(seed in any::<u64>()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(history(seed, Readers::Crowd));
     }
 }
 
