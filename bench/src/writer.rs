@@ -22,6 +22,24 @@ pub(crate) async fn at_once(sql: &Client, numbers: Range<u64>) -> Result<i64> {
     Ok(sent)
 }
 
+/// The content of a resource of a patient's.
+pub(crate) fn of_patient(number: u64, patient: &str) -> String {
+    let (before, after) = OBSERVATION.split_once(SUBJECT).unwrap_or((OBSERVATION, ""));
+    format!("{before}{patient}{after}").replace('@', &number.to_string())
+}
+
+/// Whose the documents are.
+const SUBJECT: &str = "0b8a6ef0-07c8-48ca-804d-1e64f6e44b95";
+
+/// Writes resources of a patient's with these numbers in one transaction.
+pub(crate) async fn of_patient_at_once(sql: &Client, numbers: Range<u64>, patient: &str) -> Result<()> {
+    let rows = "insert into fhir.resource (resource_type, id, content) \
+        select $1, $2 || '-' || n, replace(replace($3, $4, $2), '@', n::text)::json from generate_series($5::int8, $6::int8) n";
+    let (first, last) = (i64::try_from(numbers.start)?, i64::try_from(numbers.end)? - 1);
+    sql.execute(rows, &[&TYPE, &patient, &OBSERVATION, &SUBJECT, &first, &last]).await?;
+    Ok(())
+}
+
 /// Writes resources with these numbers, each in a transaction of its own, as fast as the server takes them.
 pub(crate) async fn one_by_one(sql: &Client, numbers: Range<u64>) -> Result<()> {
     // Without a wait for each: how fast they are written is not what is measured.
@@ -55,17 +73,27 @@ impl Paced {
 
     /// Writes numbered events at so many a second; of each, when its COMMIT was sent.
     pub(crate) async fn write(&mut self, numbers: Range<u32>, per_second: u32) -> Result<Vec<(u32, i64)>> {
+        self.write_these(numbers, per_second, |number| OBSERVATION.replace('@', &number.to_string())).await
+    }
+
+    /// The same, with these contents.
+    pub(crate) async fn write_these(
+        &mut self,
+        numbers: Range<u32>,
+        per_second: u32,
+        content: impl Fn(u32) -> String + Clone + Send + 'static,
+    ) -> Result<Vec<(u32, i64)>> {
         let (begin, lanes) = (Instant::now() + Duration::from_millis(20), self.writers.len());
         let mut tasks = tokio::task::JoinSet::new();
         for (lane, writer) in self.writers.drain(..).enumerate() {
-            let numbers = numbers.clone();
+            let (numbers, content) = (numbers.clone(), content.clone());
             tasks.spawn(async move {
                 let insert = "insert into fhir.resource (resource_type, id, content) values ($1, $2, ($3::text)::json)";
                 let insert = writer.prepare(insert).await?;
                 let mut sent = Vec::new();
                 for (turn, number) in numbers.enumerate().skip(lane).step_by(lanes) {
                     sleep_until(begin + Duration::from_secs_f64(turn as f64 / f64::from(per_second))).await;
-                    let (id, content) = (format!("latency-{number}"), OBSERVATION.replace('@', &number.to_string()));
+                    let (id, content) = (format!("latency-{number}"), content(number));
                     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&TYPE, &id, &content];
                     // Both on their way before the first is answered.
                     tokio::try_join!(writer.batch_execute("begin"), writer.execute(&insert, &parameters))?;

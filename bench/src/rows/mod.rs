@@ -2,11 +2,13 @@
 
 mod fanout;
 mod filters;
+mod group;
 mod growth;
 mod intake;
 mod isolation;
 mod latency;
 mod memory;
+mod patients;
 mod replay;
 mod resume;
 mod start;
@@ -56,6 +58,9 @@ const ROWS: &[Row] = &[
     row!("fanout", "COMMIT to last byte, 1,000 subscribers of one filter", fanout::measure),
     row!("isolation", "one subscriber among 10,000 of other types", isolation::measure),
     row!("filters", "1,000 subscribers with 1,000 filters", filters::measure),
+    row!("patients", "10,000 streams of one patient: changes of others, and of theirs", patients::routing),
+    row!("patient", "one patient among 1 million resources", patients::one_among_many),
+    row!("group", "a Group of 100,000 with 1,000 subscribers, and one who joins", group::measure),
     row!("replay", "the whole state to one client", replay::measure),
     row!("resume", "the journal to one client", resume::measure),
     row!(
