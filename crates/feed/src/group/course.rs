@@ -150,7 +150,17 @@ impl Course {
     }
 }
 
+/// Without this, those who pass on what it told would wait for ever if the task panicked.
+struct EndAnyway(Arc<Told>);
+
+impl Drop for EndAnyway {
+    fn drop(&mut self) {
+        self.0.end(End::Alone);
+    }
+}
+
 async fn run(mut work: Handing<End>, told: Arc<Told>) {
+    let _guard = EndAnyway(told.clone());
     let mut wanted = told.wanted.subscribe();
     let mut given = 0;
     let end = loop {

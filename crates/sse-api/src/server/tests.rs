@@ -37,8 +37,10 @@ impl Service {
     }
 
     async fn start_with(settings: Settings) -> Self {
-        let server: Server =
-            bind(Settings { listen: vec!["127.0.0.1:0".parse().unwrap()], ..settings }).await.unwrap();
+        let server: Server = bind(Settings { listen: vec!["127.0.0.1:0".parse().unwrap()], ..settings })
+            .await
+            .unwrap()
+            .with_routes(dashboard::routes());
         let address = server.local_addrs().next().unwrap();
         let (feed, streams): (ScriptedFeed, _) = scripted();
         let connected = Arc::new(AtomicBool::new(true));
