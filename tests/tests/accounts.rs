@@ -89,7 +89,13 @@ impl Listener {
     }
 
     /// Comes and goes until it is told to stop.
-    async fn listen(mut self, address: Address, stop: Arc<AtomicBool>, mut random: Rng) -> Self {
+    /// `told` becomes true when a change of members was told.
+    async fn listen(
+        mut self,
+        address: Address,
+        (stop, told): (Arc<AtomicBool>, Arc<AtomicBool>),
+        mut random: Rng,
+    ) -> Self {
         while !stop.load(Relaxed) {
             let cut = match random.u8(..3) {
                 0 => Cut::Never,
@@ -97,6 +103,7 @@ impl Listener {
                 _ => Cut::Bytes(random.u64(100..9_000)),
             };
             self.read(&address, cut, Duration::from_millis(random.u64(50..2_500)), |_| false).await;
+            told.fetch_or(self.reader.noticed("members"), Relaxed);
             if self.by_since
                 && random.bool()
                 && let Some(time) = self.reader.transaction_time()
@@ -295,7 +302,7 @@ async fn account(context: &Context, seed: u64) -> Result<String> {
     site.sql.batch_execute("set synchronous_commit = local").await?;
     standby.comes(&site).await?;
 
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let address = site.server.address();
     let mut writers = Vec::new();
     for _ in 0..4 {
@@ -306,14 +313,18 @@ async fn account(context: &Context, seed: u64) -> Result<String> {
     let listeners: Vec<_> = (0..3)
         .flat_map(|_| [of_group(Client::Raw, false), of_group(Client::Raw, true)])
         .chain([of_group(Client::EventSource, false), of_patients(0b1), of_patients(0b1000_1010)])
-        .map(|listener| tokio::spawn(listener.listen(address.clone(), stop.clone(), random.fork())))
+        .map(|listener| {
+            tokio::spawn(listener.listen(address.clone(), (stop.clone(), told.clone()), random.fork()))
+        })
         .collect();
 
     let (mut kills, mut waited) = (0, 0);
     let deadline = Instant::now() + Duration::from_secs(seconds()?.unwrap_or(SECONDS));
     // However slow the machine is: until enough has happened.
-    while Instant::now() < deadline || kills < 2 || waited < 3 {
-        sleep(Duration::from_millis(random.u64(100..900))).await;
+    while Instant::now() < deadline || kills < 2 || waited < 3 || !told.load(Relaxed) {
+        // Later less goes wrong, so that a change of members comes to its end.
+        let pause = if Instant::now() < deadline { 900 } else { 6_000 };
+        sleep(Duration::from_millis(random.u64(100..pause))).await;
         waited += u32::from(standby.goes(&site, &mut random).await?);
         if random.u8(..3) == 0 {
             site.server.kill().await?;
