@@ -185,6 +185,21 @@ pub(crate) async fn completes(tail: &mut Tail) -> Result<()> {
     Ok(())
 }
 
+/// Started and killed six times, wherever it is; it may also come to its end.
+pub(crate) async fn killed_again_and_again(tail: &mut Tail) -> Result<()> {
+    let mut random = Rng::with_seed(seed()?);
+    for _ in 0..6 {
+        tail.start()?;
+        sleep(Duration::from_millis(random.u64(1..150))).await;
+        if tail.runs() {
+            tail.kill().await?;
+        } else {
+            completes(tail).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn standard_output_goes_on_where_it_was(context: Context) -> Result<()> {
     let site = Site::start(&context).await?;
     fill(&site, 20).await?;

@@ -2,16 +2,13 @@
 //! what the database has.
 
 use crate::members::{in_tables, note, put_group};
-use crate::tail::{completes, fill};
+use crate::tail::{completes, fill, killed_again_and_again};
 use crate::tail_download::{Download, download_to};
 use anyhow::{Context as _, Result, ensure};
-use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use tests::tail::Tail;
-use tests::{Case, Context, Disk, Key, Proxy, SOON, Site, Table, Target, cases, micros, seed, skip};
-use tokio::time::sleep;
+use tests::{Case, Context, Disk, Key, Proxy, SOON, Site, Table, Target, cases, micros, skip};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases![
@@ -106,16 +103,7 @@ async fn runs_add_up_to_the_table(context: Context) -> Result<()> {
     // Much has, and it is killed again and again.
     site.change("update fhir.resource set content = content where id ~ '[3-9]$'").await?;
     site.change("delete from fhir.resource where id ~ '[57]$'").await?;
-    let mut random = Rng::with_seed(seed()?);
-    for _ in 0..6 {
-        tail.start()?;
-        sleep(Duration::from_millis(random.u64(1..150))).await;
-        if tail.runs() {
-            tail.kill().await?;
-        } else {
-            completes(&mut tail).await?;
-        }
-    }
+    killed_again_and_again(&mut tail).await?;
     again(&mut tail).await?;
     ensure!(merged(&output)? == table(&site).await?, "what was killed is not the table");
     let before = runs(&output)?.len();

@@ -1,14 +1,12 @@
 //! `fhir-tail tail --until-live`: a download is what the tables hold, each resource once, whatever happens meanwhile.
 
-use crate::tail::{completes, fill, is_live};
+use crate::tail::{completes, fill, is_live, killed_again_and_again};
 use anyhow::{Result, bail, ensure};
-use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tests::tail::{Tail, files, state};
 use tests::{Case, Context, History, Key, Load, SOON, Site, Table, What, Writers, cases, seed, until};
-use tokio::time::sleep;
 
 pub(crate) fn cases() -> Vec<Case> {
     cases![each a_download_is_the_table, once a_download_while_others_write]
@@ -67,16 +65,7 @@ async fn a_download_is_the_table(context: Context) -> Result<()> {
         site.sql.batch_execute(change).await?;
     }
     let table = Table::read(&site.sql).await?;
-    let mut random = Rng::with_seed(seed()?);
-    for _ in 0..6 {
-        tail.start()?;
-        sleep(Duration::from_millis(random.u64(1..150))).await;
-        if tail.runs() {
-            tail.kill().await?;
-        } else {
-            completes(&mut tail).await?;
-        }
-    }
+    killed_again_and_again(&mut tail).await?;
     tail.start()?;
     completes(&mut tail).await?;
     let download = Download::read(&output)?;

@@ -30,6 +30,13 @@ pub(crate) struct Standing {
     pub(crate) split: Option<Mark>,
 }
 
+impl Standing {
+    /// Where a follower of this run has come to: a place that the journal has, or had.
+    pub(crate) const fn reached(run: u64, last: Anchor, w: Instant) -> Self {
+        Self { run, last, trust: Trust::Verified, w, split: None }
+    }
+}
+
 /// What a subscriber does next.
 pub(crate) enum Step {
     /// Reads the tables from the beginning of a round. After a reset, which was told in this run, `since` is not

@@ -102,7 +102,7 @@ impl<'a> GroupStream<'a> {
 
     /// From where the members change until that has been told, for all who stand there.
     pub(super) async fn course(&mut self, (run, last, w): (u64, Anchor, Instant)) -> End {
-        let from = Standing { run, last, trust: Trust::Verified, w, split: None };
+        let from = Standing::reached(run, last, w);
         let mut step = Ok(Step::Follow(from, Phase::Moving { from: last }));
         loop {
             step = match step {
@@ -139,8 +139,7 @@ impl<'a> GroupStream<'a> {
                     out.put(item, id).await;
                 }
                 Given::End(End::Settled { run, last, w }) => {
-                    let standing = Standing { run, last, trust: Trust::Verified, w, split: None };
-                    return Ok(Step::Follow(standing, Phase::Plain));
+                    return Ok(Step::Follow(Standing::reached(run, last, w), Phase::Plain));
                 }
                 Given::End(End::Stopped(stop)) => return Err(stop),
                 Given::End(End::Alone) => break,
@@ -321,10 +320,7 @@ impl<'a> GroupStream<'a> {
         match self.as_of().members(last.position).await {
             // The time as of that place may be an earlier one than that instant, at which others were members.
             Ok(members) if members.next.is_some_and(|next| next <= since) => Ok(None),
-            Ok(_) => {
-                let (trust, w) = (Trust::Verified, since.min(mark.w));
-                Ok(Some(Standing { run, last, trust, w, split: None }))
-            }
+            Ok(_) => Ok(Some(Standing::reached(run, last, since.min(mark.w)))),
             // There was no such Group, or that is not known: whoever is a member now may have come since.
             Err(NoMembers::Gone(_) | NoMembers::NotKept(_)) => Ok(None),
             Err(NoMembers::Source(error)) => Err(Stop::End(error)),
@@ -408,7 +404,7 @@ impl<'a> GroupStream<'a> {
             Ended::Lost(lost) => Err(Stop::Reset(lost.id.into(), lost.reason)),
             Ended::Moves => {
                 let Follow { run, last, w, .. } = follow;
-                Ok(Step::Share(Standing { run, last, trust: Trust::Verified, w, split: None }))
+                Ok(Step::Share(Standing::reached(run, last, w)))
             }
             Ended::Gone(why) => Err(Stop::Gone(follow.id().into(), why)),
             Ended::Source(error) => Err(Stop::End(error)),
@@ -451,7 +447,7 @@ impl<'a> GroupStream<'a> {
     async fn passed(&self, follow: Follow<'a>, mark: Mark) -> Result<Step, Stop> {
         let subscriber = self.subscriber;
         let Follow { run, last, w, ids, .. } = follow;
-        let standing = Standing { run, last, trust: Trust::Verified, w, split: None };
+        let standing = Standing::reached(run, last, w);
         let id = ids.at(run, last, w);
         match ids.phase {
             Phase::Moving { from } => {

@@ -213,19 +213,22 @@ async fn history(seed: u64, who: Readers) {
     }
 }
 
+fn run(seed: u64, readers: Readers) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(history(seed, readers));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 50, max_shrink_iters: 0, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_and_nothing_comes_twice(seed in any::<u64>()) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(history(seed, Readers::All));
+        run(seed, Readers::All);
     }
 
     #[test]
     fn members_come_and_go_exactly(seed in any::<u64>()) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(history(seed, Readers::OfMembers));
+        run(seed, Readers::OfMembers);
     }
 }
 
@@ -234,8 +237,7 @@ proptest! {
 
     #[test]
     fn members_come_and_go_exactly_for_a_crowd(seed in any::<u64>()) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(history(seed, Readers::Crowd));
+        run(seed, Readers::Crowd);
     }
 }
 
