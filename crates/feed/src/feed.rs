@@ -4,7 +4,7 @@ use crate::budget::Budget;
 use crate::counted::Counted;
 use crate::framed::Spare;
 use crate::freshness::Freshness;
-use crate::group::{Courses, GroupNow, MemberSets, group_now, keep_time};
+use crate::group::{Courses, GroupNow, GroupReads, MemberSets, keep_time};
 use crate::hub::{Hub, keep_index};
 use crate::journal::{Durable, Journal, PastRuns, Retention, Segments, State, Writer, ended};
 use crate::publisher::Publisher;
@@ -149,6 +149,7 @@ pub(crate) struct Shared {
     pub(crate) framing: Arc<dyn Framing>,
     pub(crate) base_urls: Arc<BaseUrls>,
     pub(crate) member_sets: MemberSets,
+    pub(crate) group_reads: GroupReads,
     pub(crate) courses: Courses,
     /// For what comes from the hub and the journal ...
     pub(crate) budget: Budget,
@@ -241,6 +242,7 @@ impl Feed {
             framing,
             base_urls: Arc::new(options.base_urls),
             member_sets: MemberSets::default(),
+            group_reads: GroupReads::default(),
             courses: Courses::default(),
             budget,
             page_budget,
@@ -340,7 +342,7 @@ impl Feed {
 
     /// A Group as it is now. An error if the database is away, or cannot tell whose a resource was.
     pub async fn group(&self, id: &str) -> Result<GroupNow, SourceError> {
-        group_now(&*self.source_of_patients().await?, &self.shared.base_urls, id).await
+        Ok(self.shared.group_now(&self.source_of_patients().await?, id).await?.now)
     }
 
     async fn source_of_patients(&self) -> Result<Arc<dyn Source>, SourceError> {

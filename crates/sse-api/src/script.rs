@@ -73,7 +73,7 @@ impl Subscribe for ScriptedFeed {
         Ok(match id {
             "away" => return Err(SourceError::Unavailable("away".into())),
             "device" => GroupNow::Uninterpretable("its type is not 'person'".into()),
-            _ if id.starts_with('g') => GroupNow::Members(Patients::from_ids(["p1", "p2"])),
+            _ if id.starts_with('g') => GroupNow::Members(Patients::from_ids(["p1", "p2"]).into()),
             _ => GroupNow::Missing,
         })
     }

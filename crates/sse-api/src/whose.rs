@@ -5,6 +5,7 @@ use crate::subscribe::Subscribe;
 use feed::{GroupNow, SourceError};
 use fhir::{Compartment, ExportRequest, Handling, Issue, IssueType, Level, Outcome, Patients};
 use http::StatusCode;
+use std::sync::Arc;
 
 /// Why a request cannot be answered.
 pub(crate) enum NotThere {
@@ -35,7 +36,7 @@ pub(crate) async fn look<F: Subscribe>(
             feed.stored(Patients::none()).await?;
             return Ok(Patients::none());
         }
-        Compartment::Patients(named) => (named, feed.stored(named.clone()).await?, ""),
+        Compartment::Patients(named) => (named, Arc::new(feed.stored(named.clone()).await?), ""),
         Compartment::Group { id, only } => {
             let there = followed(feed.group(id).await?, id)?;
             let Some(named) = only else { return Ok(Patients::none()) };
@@ -69,7 +70,7 @@ pub(crate) async fn look_again<F: Subscribe>(feed: &F, request: &ExportRequest) 
 }
 
 /// The members of a Group that can be followed.
-fn followed(group: GroupNow, id: &str) -> Result<Patients, NotThere> {
+fn followed(group: GroupNow, id: &str) -> Result<Arc<Patients>, NotThere> {
     match group {
         GroupNow::Missing => Err(not_found(&format!("there is no Group with the id {id}"))),
         GroupNow::Uninterpretable(why) => {

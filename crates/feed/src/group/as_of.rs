@@ -5,6 +5,7 @@
 //! what is not in the journal has not changed since.
 
 use super::members::{Members, Question};
+use super::now::members_of;
 use super::patient_set::PatientSet;
 use crate::feed::Shared;
 use crate::journal::{GroupBefore, JournalError};
@@ -13,7 +14,7 @@ use crate::replay::persist;
 use crate::subscription::{Handing, Out};
 use crate::{Position, SourceError};
 use bytes::Bytes;
-use fhir::{GroupContent, Instant, Patients};
+use fhir::{Instant, Patients};
 use futures_util::FutureExt as _;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -123,20 +124,14 @@ impl AsOf<'_> {
             let read = match content {
                 None if root => return Err(NoMembers::Gone("the Group was deleted".into())),
                 None => continue,
-                Some(content) => {
-                    // A large Group takes a while.
-                    let bases = self.shared.base_urls.clone();
-                    let read =
-                        tokio::task::spawn_blocking(move || GroupContent::read(&content, &bases)).await;
-                    match read {
-                        Ok(Ok(read)) => read,
-                        Ok(Err(why)) if root => {
-                            return Err(NoMembers::Gone(format!("the Group cannot be followed: {why}")));
-                        }
-                        // Who is in it for certain cannot be said.
-                        _ => continue,
+                Some(content) => match members_of(content, &self.shared.base_urls).await {
+                    Some(Ok(read)) => read,
+                    Some(Err(why)) if root => {
+                        return Err(NoMembers::Gone(format!("the Group cannot be followed: {why}")));
                     }
-                }
+                    // Who is in it for certain cannot be said.
+                    _ => continue,
+                },
             };
             if read.has_periods() {
                 let later = read.next_change_after(time).unwrap_or(Instant::MAX);

@@ -13,6 +13,6 @@ pub(crate) use as_of::{AsOf, NoMembers};
 pub(crate) use course::Courses;
 pub(crate) use members::{MemberSets, Members};
 pub use now::GroupNow;
-pub(crate) use now::{group_now, keep_time};
+pub(crate) use now::{GroupReads, keep_time};
 pub(crate) use patient_set::PatientSet;
 pub(crate) use stream::GroupStream;

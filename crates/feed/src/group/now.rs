@@ -2,11 +2,16 @@
 
 use crate::feed::Shared;
 use crate::{Source, SourceError};
+use bytes::Bytes;
 use fhir::{BaseUrls, GroupContent, Instant, Patients, UninterpretableGroup};
-use std::collections::BTreeSet;
-use std::sync::Weak;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared as SharedFuture, WeakShared};
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
 
 /// How often it is looked whether a period has begun or ended.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -19,7 +24,88 @@ pub enum GroupNow {
     /// Who its members are cannot be told: why, for the client.
     Uninterpretable(String),
     /// It has these members, those of nested Groups included.
-    Members(Patients),
+    Members(Arc<Patients>),
+}
+
+/// A Group that was read, with those that are nested in it.
+#[derive(Clone)]
+pub(crate) struct GroupRead {
+    pub(crate) now: GroupNow,
+    /// Whether somebody is a member of one of them for some time only.
+    pub(crate) has_periods: bool,
+}
+
+/// Reads of Groups. A read serves all who asked before it began, and no one who asked later, who may have written the Group
+/// in between: a thousand streams that open at once cost a few reads of a large Group.
+#[derive(Default)]
+pub(crate) struct GroupReads(Mutex<HashMap<Box<str>, Reads>>);
+
+/// The reads of one Group, one after the other.
+#[derive(Default)]
+struct Reads {
+    /// Locked while one is running.
+    running: Arc<tokio::sync::Mutex<()>>,
+    /// The one that has not begun. It is given up when nobody waits for it.
+    next: Option<WeakShared<Answer>>,
+}
+
+type Answer = BoxFuture<'static, Result<GroupRead, SourceError>>;
+
+impl GroupReads {
+    /// The read that begins next.
+    fn next(&self, shared: &Arc<Shared>, source: &Arc<dyn Source>, id: &str) -> SharedFuture<Answer> {
+        let mut groups = self.0.lock();
+        if let Some(next) = groups.get(id).and_then(Reads::next) {
+            return next;
+        }
+        groups.retain(|_, reads| Arc::strong_count(&reads.running) > 1);
+        let reads = groups.entry(id.into()).or_default();
+        let read = begin_in_turn(shared.clone(), source.clone(), id.into(), reads.running.clone());
+        // A task of its own: who asked first may be a client that reads nothing for hours.
+        let task = AbortOnDropHandle::new(tokio::spawn(read));
+        let answer = async move {
+            task.await.unwrap_or_else(|_| Err(SourceError::Unavailable("the Group cannot be read".into())))
+        };
+        let answer = answer.boxed().shared();
+        reads.next = answer.downgrade();
+        answer
+    }
+
+    /// Whoever asks from here on waits for another read.
+    fn begun(&self, id: &str) {
+        if let Some(reads) = self.0.lock().get_mut(id) {
+            reads.next = None;
+        }
+    }
+}
+
+impl Reads {
+    fn next(&self) -> Option<SharedFuture<Answer>> {
+        self.next.as_ref().and_then(WeakShared::upgrade)
+    }
+}
+
+async fn begin_in_turn(
+    shared: Arc<Shared>,
+    source: Arc<dyn Source>,
+    id: Box<str>,
+    running: Arc<tokio::sync::Mutex<()>>,
+) -> Result<GroupRead, SourceError> {
+    let _running = running.lock().await;
+    shared.group_reads.begun(&id);
+    let tree = tree(&*source, &shared.base_urls, &id).await?;
+    // By our own clock: who joins or leaves at this very moment may be told either.
+    let now = now();
+    Ok(match tree {
+        None => GroupRead { now: GroupNow::Missing, has_periods: false },
+        Some(Err(why)) => GroupRead { now: GroupNow::Uninterpretable(why.to_string()), has_periods: false },
+        Some(Ok(tree)) => GroupRead {
+            now: GroupNow::Members(
+                Patients::from_ids(tree.iter().flat_map(|read| read.members_at(now))).into(),
+            ),
+            has_periods: tree.iter().any(GroupContent::has_periods),
+        },
+    })
 }
 
 /// What a Group and those that are nested in it say of their members, the Group first; `None`: it is not stored. Who is in a
@@ -35,8 +121,11 @@ async fn tree(
         if !seen.insert(next.clone()) {
             continue;
         }
-        let content = source.group(&next).await?;
-        match content.map(|content| GroupContent::read(&content, bases)) {
+        let read = match source.group(&next).await? {
+            Some(content) => members_of(content, bases).await,
+            None => None,
+        };
+        match read {
             Some(Ok(read)) => {
                 found.extend(read.nested().map(Box::from));
                 tree.push(read);
@@ -49,28 +138,23 @@ async fn tree(
     Ok(Some(Ok(tree)))
 }
 
-/// Reads a Group and those that are nested in it.
-pub(crate) async fn group_now(
-    source: &dyn Source,
+/// Reads what a Group says of its members, which takes a while if it is large; `None` if the process ends.
+pub(super) async fn members_of(
+    content: Bytes,
     bases: &BaseUrls,
-    id: &str,
-) -> Result<GroupNow, SourceError> {
-    // By our own clock: who joins or leaves at this very moment may be told either.
-    let now = now();
-    Ok(match tree(source, bases, id).await? {
-        None => GroupNow::Missing,
-        Some(Err(why)) => GroupNow::Uninterpretable(why.to_string()),
-        Some(Ok(tree)) => {
-            GroupNow::Members(Patients::from_ids(tree.iter().flat_map(|read| read.members_at(now))))
-        }
-    })
+) -> Option<Result<GroupContent, UninterpretableGroup>> {
+    let bases = bases.clone();
+    tokio::task::spawn_blocking(move || GroupContent::read(&content, &bases)).await.ok()
 }
 
 impl Shared {
-    /// Whether somebody is a member of the Group, or of one in it, for some time only.
-    pub(crate) async fn has_periods(&self, source: &dyn Source, id: &str) -> Result<bool, SourceError> {
-        let tree = tree(source, &self.base_urls, id).await?;
-        Ok(matches!(tree, Some(Ok(tree)) if tree.iter().any(GroupContent::has_periods)))
+    /// A Group as it is in the tables after this was called, and those that are nested in it.
+    pub(crate) async fn group_now(
+        self: &Arc<Self>,
+        source: &Arc<dyn Source>,
+        id: &str,
+    ) -> Result<GroupRead, SourceError> {
+        self.group_reads.next(self, source, id).await
     }
 }
 

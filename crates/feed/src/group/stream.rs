@@ -278,7 +278,7 @@ impl<'a> GroupStream<'a> {
         let source = subscriber.shared.source(&subscriber.out).await;
         persist(&subscriber.out, || source.knows_patients()).await?;
         // So that the time is known of which its members are. It is one more record in the log, for each stream that begins.
-        if subscriber.shared.has_periods(&*source, self.id).await? {
+        if subscriber.shared.group_now(&source, self.id).await?.has_periods {
             persist(&subscriber.out, || source.tick()).await?;
         }
         let (run, sample) = self.replay().first_mark(&*source).await?;

@@ -7,6 +7,7 @@ mod ahead;
 mod fixtures;
 mod freshness;
 mod group;
+mod group_reads;
 mod hand_over;
 mod large;
 mod purged;
