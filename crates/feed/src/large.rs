@@ -2,8 +2,10 @@
 
 use crate::budget::{Budget, Held};
 use crate::feed::Shared;
+use crate::pieces::PIECE_BYTES;
+use crate::spill::Spill;
 use crate::subscription::{Out, Tally};
-use crate::{EventId, Frames, Item, Position};
+use crate::{EventId, Frames, Item, Position, SourceError};
 use bytes::Bytes;
 use fhir::ResourceType;
 use std::io;
@@ -31,7 +33,7 @@ impl LargeFrame<'_> {
         passed: &EventId,
         read: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
     ) -> io::Result<usize> {
-        let mut held = self.budget.take(crate::pieces::PIECE_BYTES).await;
+        let mut held = self.budget.take(PIECE_BYTES).await;
         let bytes = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
         if bytes.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -54,6 +56,25 @@ impl LargeFrame<'_> {
             sent += self.piece(passed, part).await? as u64;
             number += 1;
         }
+        Ok(())
+    }
+
+    /// Sends the whole frame of a resource that was put into a file.
+    pub(crate) async fn spilled(
+        &self,
+        spill: &Arc<Spill>,
+        event: ResourceType,
+        (id, passed): (&EventId, &EventId),
+    ) -> Result<(), SourceError> {
+        self.begin(id, event, passed).await;
+        let mut offset = 0;
+        while offset < spill.length {
+            let spill = Arc::clone(spill);
+            let sent = self.piece(passed, move || spill.read(offset, PIECE_BYTES)).await;
+            // In the middle of a frame nothing can be told: the stream ends, and the client resumes before it.
+            offset += sent.map_err(|error| SourceError::Unavailable(error.to_string()))? as u64;
+        }
+        self.end(id.clone(), event).await;
         Ok(())
     }
 

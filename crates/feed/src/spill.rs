@@ -1,11 +1,11 @@
-//! Large rows of the tables on their way to replays: read once, kept in a file without a name, sent piece by piece.
+//! Large resources on their way to replays: read once, kept in a file without a name, sent piece by piece.
 //!
 //! The database gives a row whole or not at all. Kept in memory for a client that is slow, a row of a gigabyte would be
 //! kept from all others; so it is written to the disk of the journal, by one replay at a time, and shared by all that want it.
 
 use crate::counted::Counted;
-use crate::{Large, LargeRow, Pressure, Source, SourceError};
-use fhir::{Patients, ResourceType};
+use crate::{Large, Position, Pressure, SourceError};
+use fhir::Patients;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,18 +22,26 @@ const MOST_BYTES: u64 = 4 << 30;
 /// ... and this often it is looked whether another has been sent.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// The large rows that are being sent.
+/// The large resources that are being sent.
 pub(crate) struct Spills {
     directory: PathBuf,
-    /// By the version of the row.
-    open: Mutex<HashMap<i64, Weak<Spill>>>,
+    open: Mutex<HashMap<SpillKey, Weak<Spill>>>,
     /// One is read at a time.
     turn: tokio::sync::Mutex<()>,
     waiting: AtomicUsize,
     pressure: Pressure,
 }
 
-/// A large row, in the form in which it is streamed.
+/// What is in a file.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum SpillKey {
+    /// A row, by its version.
+    Row(i64),
+    /// A Group as of a position of an epoch.
+    Group(Box<str>, u64, Position),
+}
+
+/// A large resource, in the form in which it is streamed.
 pub(crate) struct Spill {
     file: File,
     pub(crate) length: u64,
@@ -53,28 +61,27 @@ impl Spills {
         }
     }
 
-    /// The row; `None` if it is gone or cannot be streamed.
+    /// The resource, which is read if it is not there; `None` if it is gone or cannot be streamed.
     pub(crate) async fn get(
         &self,
-        source: &dyn Source,
-        resource_type: ResourceType,
-        row: &LargeRow,
+        key: &SpillKey,
+        read: impl Future<Output = Result<Option<Large>, SourceError>>,
     ) -> Result<Option<Arc<Spill>>, SourceError> {
-        if let Some(spill) = self.find(row.version) {
+        if let Some(spill) = self.find(key) {
             return Ok(Some(spill));
         }
         let waiting = Counted::one_more(&self.waiting);
         let _turn = self.turn.lock().await;
         while self.is_full() {
-            // What a client has in hand of a large row keeps its file: any bytes will do.
+            // What a client has in hand of a large resource keeps its file: any bytes will do.
             self.pressure.ask_for(1);
             tokio::time::sleep(LOOK_EVERY).await;
         }
         drop(waiting);
-        if let Some(spill) = self.find(row.version) {
+        if let Some(spill) = self.find(key) {
             return Ok(Some(spill));
         }
-        let Some(Large { patients, write }) = source.large(resource_type, row.clone()).await? else {
+        let Some(Large { patients, write }) = read.await? else {
             return Ok(None);
         };
         let directory = self.directory.clone();
@@ -88,14 +95,14 @@ impl Spills {
         let spill = match spilled.await {
             Ok(Ok(spill)) => spill,
             Ok(Err(error)) => {
-                let told = format!("a large row cannot be written to the data directory: {error}");
+                let told = format!("a large resource cannot be written to the data directory: {error}");
                 return Err(SourceError::Unavailable(told));
             }
             Err(_) => return Err(SourceError::Unavailable("the service is stopping".into())),
         };
         let mut open = self.open.lock();
         open.retain(|_, spill| spill.strong_count() > 0);
-        open.insert(row.version, Arc::downgrade(&spill));
+        open.insert(key.clone(), Arc::downgrade(&spill));
         Ok(Some(spill))
     }
 
@@ -106,8 +113,8 @@ impl Spills {
         open.len() >= MOST_FILES || open.iter().map(|spill| spill.length).sum::<u64>() >= MOST_BYTES
     }
 
-    fn find(&self, version: i64) -> Option<Arc<Spill>> {
-        self.open.lock().get(&version)?.upgrade()
+    fn find(&self, key: &SpillKey) -> Option<Arc<Spill>> {
+        self.open.lock().get(key)?.upgrade()
     }
 
     /// Replays that wait for their turn.

@@ -6,9 +6,9 @@ use crate::framed::Framed;
 use crate::id::{Cursor, Place, Replaying};
 use crate::large::LargeFrame;
 use crate::pace::Pace;
-use crate::pieces::{PIECE_BYTES, Pieces};
+use crate::pieces::Pieces;
 use crate::replay::persist;
-use crate::spill::Spill;
+use crate::spill::{Spill, SpillKey};
 use crate::subscription::Out;
 use crate::{EventId, Item, LargeRow, Page, PageRequest, PageRows as _, Scope, Source, SourceError};
 use std::sync::Arc;
@@ -91,7 +91,9 @@ impl Stage<'_> {
     ) -> Result<EventId, SourceError> {
         let Replaying { cursor: Cursor { kind, resource_type, .. }, .. } = self.row;
         let spills = &self.shared.spills;
-        let spill = persist(self.out, || spills.get(&**self.source, resource_type, large)).await?;
+        let key = SpillKey::Row(large.version);
+        let read = || async { self.source.large(resource_type, large.clone()).await };
+        let spill = persist(self.out, || spills.get(&key, read())).await?;
         let wanted = |spill: &Arc<Spill>| scope.is_none_or(|scope| (scope.wants)(&large.id, &spill.patients));
         let Some(spill) = spill.filter(wanted) else { return Ok(passed) };
         let cursor = Cursor { stamp: large.stamp, id: large.id.clone(), ..self.row.cursor.clone() };
@@ -100,15 +102,7 @@ impl Stage<'_> {
             return Ok(self.send_leaving(large, id).await);
         }
         let frame = LargeFrame { shared: self.shared, out: self.out, budget: &self.shared.page_budget };
-        frame.begin(&id, kind.event(resource_type), &passed).await;
-        let mut offset = 0;
-        while offset < spill.length {
-            let spill = Arc::clone(&spill);
-            let sent = frame.piece(&passed, move || spill.read(offset, PIECE_BYTES)).await;
-            // In the middle of a frame nothing can be told: the stream ends, and the client resumes before it.
-            offset += sent.map_err(|error| SourceError::Unavailable(error.to_string()))? as u64;
-        }
-        frame.end(id.clone(), kind.event(resource_type)).await;
+        frame.spilled(&spill, kind.event(resource_type), (&id, &passed)).await?;
         Ok(id)
     }
 

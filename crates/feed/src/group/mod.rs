@@ -2,6 +2,7 @@
 
 mod as_of;
 mod course;
+mod itself;
 mod members;
 mod now;
 mod patient_set;

@@ -14,7 +14,7 @@ use crate::replay::{Replay, persist};
 use crate::subscriber::{Standing, Subscriber};
 use crate::subscription::Given;
 use crate::{Anchor, Begin, EventId, Item, Lsn, Mark, Notice, Position, SourceError};
-use fhir::{Compartment, Instant, Patients};
+use fhir::{Compartment, Instant, Patients, ResourceType};
 
 const NOT_KNOWN: &str = "it is not known any more who was a member at the request's _since";
 const CAME_BACK: &str = "the Group was deleted, or could not be followed, and is there again";
@@ -53,7 +53,7 @@ impl From<SourceError> for Stop {
 /// A stream of a Group.
 pub(crate) struct GroupStream<'a> {
     pub(super) subscriber: &'a Subscriber,
-    id: &'a str,
+    pub(super) id: &'a str,
     only: Option<&'a Patients>,
     /// Whether `live` was said.
     live: bool,
@@ -155,12 +155,12 @@ impl<'a> GroupStream<'a> {
         }
     }
 
-    fn as_of(&self) -> AsOf<'_> {
+    pub(super) fn as_of(&self) -> AsOf<'_> {
         AsOf { shared: &self.subscriber.shared, out: &self.subscriber.out, id: self.id, only: self.only }
     }
 
     /// What it means that the members cannot be told.
-    fn unknown(why: NoMembers, id: &EventId) -> Stop {
+    pub(super) fn unknown(why: NoMembers, id: &EventId) -> Stop {
         match why {
             NoMembers::Gone(why) => Stop::Gone(id.clone().into(), why),
             NoMembers::NotKept(why) => Stop::Reset(id.clone().into(), why),
@@ -340,7 +340,7 @@ impl<'a> GroupStream<'a> {
     }
 
     /// Part E of the rules.
-    async fn transition(&mut self, change: Change) -> Result<Step, Stop> {
+    async fn transition(&mut self, mut change: Change) -> Result<Step, Stop> {
         let subscriber = self.subscriber;
         let Some(GroupPages { from, to, .. }) = change.pages.group.as_deref().copied() else {
             return Err(Stop::Reset(change.id.into(), "the event id belongs to another request"));
@@ -351,10 +351,6 @@ impl<'a> GroupStream<'a> {
             Some(from) => (self.members(from, &id).await?.patients, self.span(from, to, &id).await?),
         };
         let new = self.members(to, &id).await?;
-        let group = match from {
-            None => self.as_of().itself(to.position).await.map_err(|why| Self::unknown(why, &id))?,
-            Some(_) => None,
-        };
         let join = new.patients.without(&stay);
         // Not who has only come: what a client may have of them comes again, and what has changed of it was taken back meanwhile.
         let leave = ever.without(&stay).without(&new.patients.without(&old));
@@ -365,7 +361,10 @@ impl<'a> GroupStream<'a> {
         let (run, mark, trust) = (change.pages.run, change.pages.mark, change.trust);
         let (joined, left) = (join.len(), old.without(&stay).len());
         let fades = leave.len() > 0;
-        let transition = Transition { subscriber, change, stay, join, leave, group };
+        if from.is_none() && !change.resumed && subscriber.filter.matches(ResourceType::GROUP) {
+            change.id = self.send_group(&change.pages, to, id.clone()).await?;
+        }
+        let transition = Transition { subscriber, change, stay, join, leave };
         if let Err(reason) = transition.run().await? {
             return Err(Stop::Reset(id.into(), reason));
         }

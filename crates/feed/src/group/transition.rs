@@ -14,8 +14,7 @@ use crate::read::READ_BYTES;
 use crate::replay::{persist, sorted_types};
 use crate::stage::Stage;
 use crate::subscriber::Subscriber;
-use crate::{Anchor, EventId, Frames, Item, Kind, PageRequest, Position, Scope, Source, SourceError, Tally};
-use bytes::Bytes;
+use crate::{Anchor, EventId, Item, Kind, PageRequest, Position, Scope, Source, SourceError};
 use fhir::{Instant, Patients, ResourceType};
 use std::sync::Arc;
 
@@ -49,14 +48,12 @@ pub(super) struct Transition<'a> {
     pub(super) join: Arc<PatientSet>,
     /// Members before it who were not throughout.
     pub(super) leave: Arc<PatientSet>,
-    /// The Group as it is after it, as it is streamed.
-    pub(super) group: Option<Bytes>,
 }
 
 impl Transition<'_> {
     /// Tells it: the id of the last thing sent; or why the client has to begin anew.
     pub(super) async fn run(self) -> Result<Result<EventId, &'static str>, SourceError> {
-        let Self { subscriber, change, stay, join, leave, .. } = &self;
+        let Self { subscriber, change, stay, join, leave } = &self;
         let Some(GroupPages { to, .. }) = change.pages.group.as_deref().copied() else {
             return Ok(Err(UNREADABLE));
         };
@@ -71,9 +68,6 @@ impl Transition<'_> {
         let source = subscriber.shared.source(out).await;
         let mut passed = change.id.clone();
         if change.recent_after.is_none() {
-            if !change.resumed {
-                passed = self.itself(to, passed).await?;
-            }
             passed = self.pages(&source, &recent, passed).await?;
         }
         match self.recent(&recent, &sets, to, passed).await? {
@@ -133,30 +127,6 @@ impl Transition<'_> {
                 (passed, after) = (id, position);
             }
         }
-    }
-
-    /// The Group itself, for who begins and asks for it.
-    async fn itself(&self, to: Anchor, passed: EventId) -> Result<EventId, SourceError> {
-        let Self { subscriber, change, group, .. } = self;
-        let begins = change.pages.group.as_ref().is_some_and(|group| group.from.is_none());
-        let (Some(content), true) = (group, begins && subscriber.filter.matches(ResourceType::GROUP)) else {
-            return Ok(passed);
-        };
-        // Before all rows of all batches.
-        let first = sorted_types(&subscriber.filter).first().copied().unwrap_or(ResourceType::GROUP);
-        let cursor = Cursor { kind: Kind::Upsert, resource_type: first, stamp: Instant::MIN, id: "".into() };
-        let pages = GroupPages { from: None, to, leaving: false, batch: 0 };
-        let id = EventId(Place::Replay(Replaying {
-            group: Some(Box::new(pages)),
-            cursor,
-            ..change.pages.clone()
-        }));
-        let mut frames = Vec::new();
-        subscriber.shared.framing.frame(&id.to_string(), ResourceType::GROUP, content, &mut frames);
-        let tally = Arc::new(Tally::of(ResourceType::GROUP, 1));
-        let frames = Frames { bytes: frames.into(), tally, open: false };
-        subscriber.out.send(Item::Frames(frames), id.clone()).await;
-        Ok(id)
     }
 
     /// All pages, from the place on that the client came with.

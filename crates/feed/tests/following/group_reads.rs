@@ -1,8 +1,11 @@
 //! A Group that is asked for by many at once.
 
-use crate::fixtures::{Empty, instant, open};
-use feed::{Answer, GroupNow, Kind, Lsn, Mark, Page, PageRequest, PageRows, Sample, Source};
-use fhir::{Instant, Patients, ResourceType, TypeSet};
+use crate::fixtures::{Empty, batch, instant, item, open};
+use feed::{
+    Answer, Begin, Frames, GroupNow, Item, Kind, Lsn, Mark, Notice, Page, PageRequest, PageRows, Sample,
+    Source,
+};
+use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
 use futures_util::FutureExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -14,6 +17,21 @@ struct Counted {
     begun: watch::Sender<usize>,
     let_through: Semaphore,
     members: AtomicUsize,
+    /// More text in the Group.
+    padding: usize,
+}
+
+impl Counted {
+    fn new(let_through: usize, padding: usize) -> Arc<Self> {
+        let mark = Mark { w: instant(1_000), l: Lsn::new(1_000) };
+        Arc::new(Self {
+            tables: Empty { mark, purged: None },
+            begun: watch::Sender::new(0),
+            let_through: Semaphore::new(let_through),
+            members: AtomicUsize::new(0),
+            padding,
+        })
+    }
 }
 
 impl Source for Counted {
@@ -48,8 +66,9 @@ impl Source for Counted {
             self.let_through.acquire().await.unwrap().forget();
             let n = self.members.fetch_add(1, SeqCst) + 1;
             let member = format!(r#"{{"entity":{{"reference":"Patient/p{n}"}}}}"#);
-            let group = r#"{"resourceType":"Group","type":"person","actual":true,"member":["#;
-            Ok(Some(format!("{group}{member}]}}").into()))
+            let name = "x".repeat(self.padding);
+            let group = r#"{"resourceType":"Group","type":"person","actual":true"#;
+            Ok(Some(format!(r#"{group},"name":"{name}","member":[{member}]}}"#).into()))
         })
     }
 
@@ -70,13 +89,7 @@ fn member(found: GroupNow) -> String {
 async fn one_read_of_a_group_serves_all_who_asked_before_it_began() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, _publisher) = open(directory.path(), 1 << 20).await;
-    let mark = Mark { w: instant(1_000), l: Lsn::new(1_000) };
-    let tables = Arc::new(Counted {
-        tables: Empty { mark, purged: None },
-        begun: watch::Sender::new(0),
-        let_through: Semaphore::new(0),
-        members: AtomicUsize::new(0),
-    });
+    let tables = Counted::new(0, 0);
     feed.set_source(tables.clone());
     let mut begun = tables.begun.subscribe();
 
@@ -106,4 +119,39 @@ async fn one_read_of_a_group_serves_all_who_asked_before_it_began() {
     assert_eq!(member(running.await.unwrap()), "p3");
     assert_eq!(member(feed.group("g").await.unwrap()), "p4");
     assert_eq!(*begun.borrow(), 4);
+}
+
+/// Of a Group of a hundred thousand members each stream would otherwise hold megabytes, for as long as its client takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_group_is_sent_in_pieces_from_one_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 16 << 20).await;
+    feed.set_source(Counted::new(Semaphore::MAX_PERMITS, 3 << 20));
+    publisher.publish(batch(2_000, ResourceType::PATIENT)).await.unwrap();
+    let filter = Filter::of_group([ResourceType::GROUP].into_iter().collect(), "g", None);
+    let mut streams: Vec<_> = (0..20).map(|_| feed.subscribe(filter.clone(), Begin::Since(None))).collect();
+    // All are in the middle of it at the same time.
+    for stream in &mut streams {
+        assert!(frames(item(stream).await).open);
+        assert!(frames(item(stream).await).open);
+    }
+    assert!(feed.status().held_bytes <= 8 << 20);
+    for mut stream in streams {
+        let (mut text, mut last) = (0, false);
+        while !last {
+            let frames = frames(item(&mut stream).await);
+            assert!(frames.bytes.len() <= 256 << 10);
+            text += frames.bytes.len();
+            last = !frames.open;
+        }
+        assert!(text > 2 << 20);
+        assert!(matches!(item(&mut stream).await, Item::Notice(Notice::Live { .. })));
+    }
+}
+
+fn frames(item: Item) -> Frames {
+    match item {
+        Item::Frames(frames) => frames,
+        other => panic!("{other:?}"),
+    }
 }
