@@ -152,8 +152,8 @@ async fn metrics(context: &Context) -> Result<BTreeMap<String, BTreeSet<String>>
             }
         }
         // What is read of the database is there a moment after the first change.
-        let known =
-            names.contains_key("fhir_tail_slot_lag_bytes") && names.contains_key("fhir_tail_w_age_seconds");
+        let known = names.contains_key("fhir_tail_slot_lag_bytes")
+            && names.contains_key("fhir_tail_safe_time_age_seconds");
         Ok(known.then_some(names))
     })
     .await

@@ -368,7 +368,7 @@ async fn not_ready_before_a_replay_can_begin(context: Context) -> Result<()> {
     until("the process to be named", SOON, || async {
         let (status, health) = health(&site).await?;
         ensure!(status == 503, "ready, and no replay can begin: {health:#}");
-        let waits = health["w"]["waits_for"].as_str().unwrap_or_default().to_owned();
+        let waits = health["safe_time"]["waits_for"].as_str().unwrap_or_default().to_owned();
         Ok(waits.contains(&format!("process {pid} ")).then_some(()))
     })
     .await?;

@@ -234,7 +234,7 @@ async fn a_kill_within_replays_while_the_disk_is_full_is_no_reset(context: Conte
     .await?;
     let ready = http::get(at, "/health/ready", "").await?.body().await?;
     let ready: serde_json::Value = serde_json::from_slice(&ready)?;
-    ensure!(ready["w"]["waits_for"] == "the journal cannot be written", "{ready:#}");
+    ensure!(ready["safe_time"]["waits_for"] == "the journal cannot be written", "{ready:#}");
     ensure!(begun.read(at, Cut::Events(PART), |_| false).await == Ended::Cut, "{}", begun.tail());
     site.server.kill().await?;
     begins.cut();

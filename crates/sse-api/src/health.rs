@@ -1,6 +1,6 @@
 //! What probes are told. Alive: the loop that answers runs. Ready: a new stream would begin.
 
-use crate::metrics::w_age_seconds;
+use crate::metrics::safe_time_age_seconds;
 use crate::source::SourceSnapshot;
 use feed::Status;
 use serde_json::{Value, json};
@@ -38,10 +38,10 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
             "replays": feed.replays_waiting,
             "journal_readers": feed.journal_readers_waiting,
         },
-        "w": {
+        "safe_time": {
             "instant": feed.w.map(|w| w.to_fhir()),
-            "age_seconds": w_age_seconds(feed),
-            // Replays begin once W has passed this.
+            "age_seconds": safe_time_age_seconds(feed),
+            // Replays begin once the safe time has passed this.
             "journal_begins": feed.journal_begins.to_fhir(),
             "holding_back": source.holding_back,
             // Why none begins now.
@@ -93,7 +93,7 @@ mod tests {
         let (ready, details) = readiness(&full, &source, false);
         assert!(!ready);
         assert_eq!(details["journal"]["ok"], false);
-        assert_eq!(details["w"]["waits_for"], "the journal cannot be written");
+        assert_eq!(details["safe_time"]["waits_for"], "the journal cannot be written");
         assert_eq!(details["database"]["connected"], true);
         assert_eq!(details["database"]["slot_lag_bytes"], Value::Null);
     }
@@ -107,7 +107,7 @@ mod tests {
         for w in [None, Some(Instant::from_unix_micros(9))] {
             let (ready, details) = readiness(&feed(w), &source, false);
             assert!(!ready);
-            let waits = details["w"]["waits_for"].as_str().unwrap();
+            let waits = details["safe_time"]["waits_for"].as_str().unwrap();
             assert!(waits.contains("process 7 writes"), "{waits}");
         }
         let passed = feed(Some(begins));
@@ -115,7 +115,7 @@ mod tests {
         let obstacle = SourceSnapshot { obstacle: Some("too many connections".into()), ..source };
         let (ready, details) = readiness(&passed, &obstacle, false);
         assert!(!ready);
-        assert_eq!(details["w"]["waits_for"], "too many connections");
+        assert_eq!(details["safe_time"]["waits_for"], "too many connections");
     }
 
     #[test]

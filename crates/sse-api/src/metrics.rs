@@ -131,8 +131,9 @@ impl Metrics {
     }
 }
 
-/// How far behind our clock replays are; `None` while there is no W. W itself stands still while nothing changes.
-pub(crate) fn w_age_seconds(feed: &Status) -> Option<f64> {
+/// How far the safe time is behind our clock; `None` while there is none. The safe time itself does not advance while
+/// nothing changes.
+pub(crate) fn safe_time_age_seconds(feed: &Status) -> Option<f64> {
     let now = now();
     // A microsecond more or less is lost in a float of this size: never mind.
     #[allow(clippy::cast_precision_loss)]
@@ -198,8 +199,9 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
         "Clients dropped since they took nothing and others waited.",
         feed.stalled_dropped,
     )?;
-    if let Some(age) = w_age_seconds(feed) {
-        let gauge = Gauge::new("fhir_tail_w_age_seconds", "Age of the safe time from which replays begin.")?;
+    if let Some(age) = safe_time_age_seconds(feed) {
+        let gauge =
+            Gauge::new("fhir_tail_safe_time_age_seconds", "Age of the safe time from which replays begin.")?;
         gauge.set(age);
         registry.register(Box::new(gauge))?;
     }
@@ -215,7 +217,11 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
         Some(feed.stale.into()),
     )?;
     let held_back = u64::from(source.holding_back.is_some());
-    gauge("fhir_tail_w_held_back", "1 while a transaction holds the safe time back.", Some(held_back))?;
+    gauge(
+        "fhir_tail_safe_time_held_back",
+        "1 while a transaction holds the safe time back.",
+        Some(held_back),
+    )?;
 
     let ready = is_ready(feed, source, false);
     gauge("fhir_tail_ready", "1 while a replay can begin: /health/ready says why not.", Some(ready.into()))?;
@@ -295,7 +301,8 @@ mod tests {
         assert_eq!(value(&text, r#"fhir_tail_notices_sent_total{code="reset"}"#), Some(0.0));
         assert_eq!(value(&text, r#"fhir_tail_refusals_total{status="429"}"#), Some(0.0));
         assert!(text.contains("fhir_tail_build_info{version="));
-        for unknown in ["fhir_tail_slot_lag_bytes", "fhir_tail_acked_lsn", "fhir_tail_w_age_seconds"] {
+        for unknown in ["fhir_tail_slot_lag_bytes", "fhir_tail_acked_lsn", "fhir_tail_safe_time_age_seconds"]
+        {
             assert!(!text.contains(unknown), "{unknown}");
         }
 
@@ -316,7 +323,7 @@ mod tests {
         assert_eq!(value(&text, "fhir_tail_acked_lsn"), Some(16.0));
         assert_eq!(value(&text, r#"fhir_tail_events_received_total{type="Group"}"#), Some(4.0));
         assert_eq!(value(&text, "fhir_tail_source_reconnects_total"), Some(2.0));
-        assert!(value(&text, "fhir_tail_w_age_seconds").unwrap() >= 5.0);
+        assert!(value(&text, "fhir_tail_safe_time_age_seconds").unwrap() >= 5.0);
     }
 
     #[test]
