@@ -5,5 +5,5 @@
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((number, query)) = bytes.split_first() else { return };
     let pairs: Vec<_> = form_urlencoded::parse(query).into_owned().collect();
-    fhir::hostile::query(*number, &pairs);
+    fhir::fuzzing::query(*number, &pairs);
 });

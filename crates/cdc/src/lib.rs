@@ -8,7 +8,7 @@ pub mod check;
 mod facts;
 mod follow;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub mod fuzzing;
 mod identity;
 pub mod layout;
 mod lossy;

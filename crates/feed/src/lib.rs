@@ -13,9 +13,9 @@ mod follow;
 mod framed;
 mod framing;
 mod freshness;
-mod group;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub mod fuzzing;
+mod group;
 mod hub;
 mod id;
 mod journal;

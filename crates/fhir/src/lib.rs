@@ -8,9 +8,9 @@ pub mod canonical;
 mod compartment;
 mod cursor;
 mod filter;
-mod group;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub mod fuzzing;
+mod group;
 mod identity;
 mod instant;
 mod line_breaks;

@@ -362,7 +362,7 @@ fn hinted(name: &str) -> String {
 mod patients;
 
 #[cfg(any(test, fuzzing))]
-pub(crate) mod model;
+pub(crate) mod oracle;
 
 #[cfg(test)]
 mod tests;

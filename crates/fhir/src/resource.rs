@@ -245,7 +245,7 @@ fn write_removal(
 }
 
 #[cfg(any(test, fuzzing))]
-pub(crate) mod model;
+pub(crate) mod oracle;
 
 #[cfg(test)]
 mod tests;

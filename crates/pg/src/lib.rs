@@ -6,7 +6,7 @@
 pub mod database;
 mod encoding;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub mod fuzzing;
 mod lsn;
 pub mod pgoutput;
 pub mod replication;

@@ -1,7 +1,7 @@
 //! Whose a resource is, found by a JSON parser: for the property tests and the fuzzer.
 
 use super::{Patients, table};
-use crate::resource::model::{COLUMNS, members};
+use crate::resource::oracle::{COLUMNS, members};
 use crate::resource::{patients_of_resource, write_resource, write_resource_with_patients};
 use crate::scan::oracle::{json, values};
 use crate::{BaseUrls, Columns, ResourceType};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::resource::model::COLUMNS;
+use crate::resource::oracle::COLUMNS;
 use crate::{BadResource, Columns, patients_of_resource, write_resource_with_patients};
 use proptest::prelude::*;
 use serde_json::json;
@@ -172,7 +172,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
     #[test]
     fn one_pass_finds_what_a_parser_finds(content in resource()) {
-        crate::hostile::scan(content.as_bytes());
+        crate::fuzzing::scan(content.as_bytes());
     }
 
     #[test]
@@ -182,7 +182,7 @@ proptest! {
         let mut bytes = content.into_bytes();
         let at = at.index(bytes.len());
         if cut { bytes.truncate(at) } else { bytes[at] = byte }
-        crate::hostile::scan(&bytes);
+        crate::fuzzing::scan(&bytes);
     }
 }
 
@@ -193,7 +193,7 @@ fn every_seed_holds() {
         let seeds = std::fs::read_dir(format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR")));
         let count = seeds
             .unwrap()
-            .map(|seed| crate::hostile::scan(&std::fs::read(seed.unwrap().path()).unwrap()))
+            .map(|seed| crate::fuzzing::scan(&std::fs::read(seed.unwrap().path()).unwrap()))
             .count();
         assert!(count > 5, "{target}");
     }

@@ -1,4 +1,4 @@
-use super::model::holds;
+use super::oracle::holds;
 use super::*;
 use crate::{Compartment, Patients};
 use proptest::prelude::*;
@@ -272,7 +272,7 @@ proptest! {
             ("_type|_since|_heartbeat|(_l|l)astEventId|evs_last_event_id|_outputFormat|_format|_pretty|_summary|patient|\\PC{0,5}", "\\PC{0,12}|[0-9]{1,2}|Patient(,Goal)?|ndjson"),
             0..6,
         ),
-        level in any::<u8>().prop_map(super::model::level),
+        level in any::<u8>().prop_map(super::oracle::level),
         handling in prop_oneof![Just(Handling::Strict), Just(Handling::Lenient)],
     ) {
         holds(&level, &query, handling);

@@ -1,6 +1,6 @@
-//! Resources of many shapes, and damaged ones, held against the [`model`](super::model).
+//! Resources of many shapes, and damaged ones, held against the [`oracle`](super::oracle).
 
-use super::model::{COLUMNS, holds, one_line, write};
+use super::oracle::{COLUMNS, holds, one_line, write};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

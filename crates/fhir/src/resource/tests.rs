@@ -1,4 +1,4 @@
-use super::model::COLUMNS;
+use super::oracle::COLUMNS;
 use super::*;
 
 fn written(content: &str) -> Result<String, BadResource> {

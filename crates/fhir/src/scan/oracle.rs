@@ -2,7 +2,7 @@
 
 use super::Paths;
 use crate::members::Members;
-use crate::resource::model::members;
+use crate::resource::oracle::members;
 use crate::structure::NotAnObject;
 use serde_json::value::RawValue;
 

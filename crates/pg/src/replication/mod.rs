@@ -9,7 +9,7 @@ mod connection;
 mod error;
 mod feedback;
 #[cfg(any(test, fuzzing))]
-pub(crate) mod hostile;
+pub(crate) mod fuzzing;
 mod login;
 mod startup;
 mod stream;

@@ -6,7 +6,7 @@ use crate::{compartment, request, resource, scan};
 
 /// A resource as it is stored.
 pub fn splice(content: &[u8]) {
-    resource::model::holds(content);
+    resource::oracle::holds(content);
 }
 
 /// A resource as it is stored, of which only the patients are wanted, and any other JSON.
@@ -20,5 +20,5 @@ pub fn scan(content: &[u8]) {
 /// The parameters of a request, decoded. The number stands for the path and for how strictly they are taken.
 pub fn query(number: u8, pairs: &[(String, String)]) {
     let handling = if number & 0x80 == 0 { Handling::Strict } else { Handling::Lenient };
-    request::model::holds(&request::model::level(number), pairs, handling);
+    request::oracle::holds(&request::oracle::level(number), pairs, handling);
 }

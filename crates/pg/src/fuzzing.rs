@@ -16,8 +16,8 @@ pub fn pgoutput(bytes: &[u8]) {
 
 /// What a server sends, from the login on: read to its end, or an error; cut anywhere it is the same.
 pub fn wire(bytes: &[u8]) {
-    replication::hostile::cut_anywhere(bytes);
-    replication::hostile::conversation(bytes);
+    replication::fuzzing::cut_anywhere(bytes);
+    replication::fuzzing::conversation(bytes);
 }
 
 #[cfg(test)]
