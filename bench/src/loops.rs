@@ -268,7 +268,7 @@ fn feed() -> Result<Work, Box<dyn Error>> {
                 let mut came = 0;
                 while came < size {
                     if let Item::Frames(frames) = subscription.next().await? {
-                        came += frames.tally.total();
+                        came += frames.counts.total();
                         black_box(&frames.bytes);
                     }
                 }

@@ -13,8 +13,8 @@ pub trait Sink: Send + Sync {
     fn tainted(&self) -> bool;
     /// See [`Publisher::taint`].
     fn taint(&mut self) -> impl Future<Output = Result<(), PublishError>> + Send;
-    /// See [`Publisher::acknowledged`].
-    fn acknowledged(&self) -> Lsn;
+    /// See [`Publisher::durable_lsn`].
+    fn durable_lsn(&self) -> Lsn;
     /// See [`Publisher::reached`].
     fn reached(&self) -> Lsn;
     /// See [`Publisher::durable`].
@@ -22,7 +22,7 @@ pub trait Sink: Send + Sync {
     /// See [`Feed::log_ended`]: to be called while this is busy.
     fn log_ends(&self) -> LogEnds;
     /// See [`Feed::follows`].
-    fn follows(&mut self, follows: bool);
+    fn set_leader(&mut self, leads: bool);
     /// See [`Publisher::resume`].
     fn resume(&mut self, from: Lsn);
     /// See [`Publisher::reopened`].
@@ -77,8 +77,8 @@ impl Sink for FeedSink {
         self.publisher.taint().await
     }
 
-    fn acknowledged(&self) -> Lsn {
-        self.publisher.acknowledged()
+    fn durable_lsn(&self) -> Lsn {
+        self.publisher.durable_lsn()
     }
 
     fn reached(&self) -> Lsn {
@@ -94,8 +94,8 @@ impl Sink for FeedSink {
         Box::new(move |at, end| feed.log_ended(at, end))
     }
 
-    fn follows(&mut self, follows: bool) {
-        self.feed.follows(follows);
+    fn set_leader(&mut self, leads: bool) {
+        self.feed.set_leader(leads);
     }
 
     fn resume(&mut self, from: Lsn) {

@@ -2,13 +2,13 @@
 
 use crate::budget::Budget;
 use crate::counted::Counted;
-use crate::framed::Spare;
 use crate::freshness::Freshness;
 use crate::group::{Courses, GroupNow, GroupReads, MemberSets, keep_time};
 use crate::hub::{Hub, keep_index};
 use crate::journal::{Durable, Journal, PastRuns, Retention, Segments, State, Writer, ended};
+use crate::page_frames::BufferPool;
+use crate::poll_on_wake;
 use crate::publisher::Publisher;
-use crate::seldom;
 use crate::spill::Spills;
 use crate::stage::Turns;
 use crate::subscriber::Subscriber;
@@ -158,7 +158,7 @@ pub(crate) struct Shared {
     pub(crate) durable: watch::Receiver<Durable>,
     pub(crate) source: watch::Sender<Option<Arc<dyn Source>>>,
     /// Memory for the pages' frames.
-    pub(crate) spare: Spare,
+    pub(crate) pool: BufferPool,
     /// Turns at reading a page of the tables.
     pub(crate) turns: Turns,
     /// Large rows of the tables.
@@ -175,8 +175,8 @@ pub(crate) struct Shared {
     waiting_for_journal: AtomicUsize,
     /// See [`Feed::visible_until`]; with the epoch.
     visible_until: Mutex<Option<(u64, Instant)>>,
-    /// False while somebody else follows the database.
-    follows: watch::Sender<bool>,
+    /// False while another process follows the database.
+    is_leader: watch::Sender<bool>,
 }
 
 /// Where marks stand before one is taken.
@@ -248,7 +248,7 @@ impl Feed {
             page_budget,
             durable,
             source: watch::Sender::new(None),
-            spare: Spare::default(),
+            pool: BufferPool::default(),
             turns: Turns::new(options.concurrent_pages),
             spills: Spills::new(options.directory, pressure.clone()),
             pressure,
@@ -258,7 +258,7 @@ impl Feed {
             waiting_for_journal: AtomicUsize::new(0),
             freshness: Mutex::new(Freshness::new(Clock::now())),
             visible_until: Mutex::new(None),
-            follows: watch::Sender::new(true),
+            is_leader: watch::Sender::new(true),
         });
         tokio::spawn(keep_fresh(Arc::downgrade(&shared)));
         tokio::spawn(keep_index(Arc::downgrade(&shared.hub), shared.hub.indexing()));
@@ -281,10 +281,10 @@ impl Feed {
         self.shared.source.send_replace(Some(source));
     }
 
-    /// Tells whether we are the one who follows the database. While somebody else does, nobody is served here: every
-    /// stream ends, to begin again where changes come in.
-    pub fn follows(&self, follows: bool) {
-        self.shared.follows.send_if_modified(|before| std::mem::replace(before, follows) != follows);
+    /// Sets whether this process follows the database. While another process does, every stream here
+    /// ends, so that its client reconnects to the process that receives the changes.
+    pub fn set_leader(&self, leads: bool) {
+        self.shared.is_leader.send_if_modified(|before| std::mem::replace(before, leads) != leads);
     }
 
     /// Tells that the log did not end before this place, at this moment: what is behind it for long is stale.
@@ -321,13 +321,13 @@ impl Feed {
             Begin::After { id: None, .. } | Begin::Since(_) => EventId::beginning(),
         };
         let shared = self.shared.clone();
-        let mut follows = self.shared.follows.subscribe();
+        let mut is_leader = self.shared.is_leader.subscribe();
         let begin = Box::new(begin);
         Subscription::new(id, |out| async move {
             let subscriber = Subscriber { shared, filter, out };
             tokio::select! {
                 biased;
-                _ = seldom(follows.wait_for(|follows| !follows)) => {
+                _ = poll_on_wake(is_leader.wait_for(|leads| !leads)) => {
                     SourceError::Unavailable("another process follows the database now".into())
                 }
                 error = subscriber.run(begin) => error,

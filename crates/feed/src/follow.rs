@@ -7,13 +7,13 @@
 use crate::feed::Shared;
 use crate::group::{AsOf, NoMembers};
 use crate::hub::{Chunk, Head, Joined, Next};
+use crate::idle_timer;
 use crate::journal::{Durable, JournalError};
 use crate::judge::Judge;
 use crate::large::LargeFrame;
 use crate::pace::Pace;
 use crate::pieces::Pieces;
-use crate::read::{Ids, LargeEntry, Passed, Phase, READ_BYTES, Wanted, read};
-use crate::rings;
+use crate::read::{Ids, JournalRead, LargeEntry, Passed, Phase, READ_BYTES, read};
 use crate::subscription::Out;
 use crate::{Anchor, EventId, Frames, Item, Lsn, Notice, Position, SourceError};
 use bytes::Bytes;
@@ -236,7 +236,7 @@ impl<'a> Follow<'a> {
         while self.last.position < until.position {
             self.tell_freshness(self.shared.hub.head().stale).await;
             let held = self.shared.budget.take(pace.bytes()).await;
-            let wanted = Wanted {
+            let wanted = JournalRead {
                 run: self.run,
                 from: self.last,
                 verified: self.trust == Trust::Verified,
@@ -377,7 +377,7 @@ impl<'a> Follow<'a> {
                     }
                     None => return,
                 },
-                () = rings(alarm.as_mut(), self.quiet) => {
+                () = idle_timer(alarm.as_mut(), self.quiet) => {
                     if let Some(head) = joined.idle_head() {
                         self.is_at(&head);
                     }
@@ -398,13 +398,13 @@ impl<'a> Follow<'a> {
         self.last = chunk.last;
         self.w = self.w.max(chunk.w);
         if first < chunk.ends.len() {
-            let tally = if first == 0 {
-                Arc::clone(&chunk.tally)
+            let counts = if first == 0 {
+                Arc::clone(&chunk.counts)
             } else {
                 Arc::new(chunk.ends.iter().skip(first).map(|(_, event, _)| *event).collect())
             };
             let framed = chunk.ends.last().map_or(self.last.position, |(position, _, _)| *position);
-            self.frames(Frames { bytes: frames.slice(start..), tally, open: false }, framed).await;
+            self.frames(Frames { bytes: frames.slice(start..), counts, open: false }, framed).await;
         }
     }
 

@@ -17,7 +17,7 @@ use crate::budget::{Budget, Held};
 use crate::journal::{State, is_large};
 use crate::judge::Judge;
 use crate::routes::Routes;
-use crate::subscription::Tally;
+use crate::subscription::EventCounts;
 use crate::{Anchor, Batch, Change, EventId, Framing, Kind, LARGE_BYTES, Mark, Position};
 use bytes::Bytes;
 use fhir::{Filter, Instant, ResourceType, Verdict, write_out_of_scope};
@@ -63,7 +63,7 @@ pub(crate) struct Chunk {
     /// Of each frame: its position, the name of its event, and where it ends.
     pub(crate) ends: Box<[(Position, ResourceType, usize)]>,
     /// The events of all of them, counted once for all subscribers.
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) counts: Arc<EventCounts>,
 }
 
 struct Inner {
@@ -271,8 +271,8 @@ impl Hub {
                 ends.push((change.position, event, frames.len()));
             }
             let frames = Mutex::new(Some(Held::attach(Some(held), frames)));
-            let tally = Arc::new(ends.iter().map(|(_, event, _)| *event).collect());
-            let chunk = Arc::new(Chunk { last, w, frames, ends: ends.into_boxed_slice(), tally });
+            let counts = Arc::new(ends.iter().map(|(_, event, _)| *event).collect());
+            let chunk = Arc::new(Chunk { last, w, frames, ends: ends.into_boxed_slice(), counts });
             inner.remember(&chunk);
             let _ = sender.send(Live::Chunk(chunk));
         }

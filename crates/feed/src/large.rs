@@ -4,7 +4,7 @@ use crate::budget::{Budget, Held};
 use crate::feed::Shared;
 use crate::pieces::PIECE_BYTES;
 use crate::spill::Spill;
-use crate::subscription::{Out, Tally};
+use crate::subscription::{EventCounts, Out};
 use crate::{EventId, Frames, Item, Position, SourceError};
 use bytes::Bytes;
 use fhir::ResourceType;
@@ -82,12 +82,12 @@ impl LargeFrame<'_> {
     pub(crate) async fn end(&self, id: EventId, event: ResourceType) {
         let mut after = Vec::new();
         self.shared.framing.end(&mut after);
-        let tally = Arc::new(Tally::of(event, 1));
-        self.out.send(Item::Frames(Frames { bytes: after.into(), tally, open: false }), id).await;
+        let counts = Arc::new(EventCounts::of(event, 1));
+        self.out.send(Item::Frames(Frames { bytes: after.into(), counts, open: false }), id).await;
     }
 
     async fn send(&self, bytes: Bytes, passed: EventId) {
-        let tally = Arc::new(Tally::default());
-        self.out.send(Item::Frames(Frames { bytes, tally, open: true }), passed).await;
+        let counts = Arc::new(EventCounts::default());
+        self.out.send(Item::Frames(Frames { bytes, counts, open: true }), passed).await;
     }
 }

@@ -4,13 +4,11 @@
 //! tables to the journal to the hub. It knows neither Postgres (it asks a [`Source`] for marks and
 //! pages) nor HTTP (a [`Framing`] makes the bytes). Read [`Feed`] first.
 
-mod alarm;
 mod budget;
 mod change;
 mod counted;
 mod feed;
 mod follow;
-mod framed;
 mod framing;
 mod freshness;
 #[cfg(any(test, fuzzing))]
@@ -18,13 +16,16 @@ pub mod fuzzing;
 mod group;
 mod hub;
 mod id;
+mod idle_timer;
 mod journal;
 mod judge;
 mod large;
 mod look;
 mod pace;
+mod page_frames;
 mod patient_index;
 mod pieces;
+mod poll_on_wake;
 mod pressure;
 mod publisher;
 mod rate;
@@ -32,28 +33,27 @@ mod read;
 mod replay;
 mod restored;
 mod routes;
-mod seldom;
 mod source;
 mod spill;
 mod stage;
 mod subscriber;
 mod subscription;
 
-pub use alarm::rings;
 pub(crate) use change::Anchor;
 pub use change::{Batch, Before, Change, Kind, Position, Transaction};
 pub use feed::{Feed, Marking, OpenError, Options, Status};
 pub use framing::Framing;
 pub use group::GroupNow;
 pub use id::{EventId, InvalidEventId};
+pub use idle_timer::idle_timer;
 pub use pg::{InvalidLsn, Lsn};
+pub use poll_on_wake::poll_on_wake;
 pub use pressure::Pressure;
 pub use publisher::{Origin, PublishError, Publisher};
 pub use rate::Rate;
 pub use restored::{Noted, note_restored};
-pub use seldom::seldom;
 pub use source::{
     Answer, LARGE_BYTES, Large, LargeRow, Mark, Page, PageRequest, PageRows, Sample, Scope, Source,
     SourceError, Wants, WriteResource,
 };
-pub use subscription::{Begin, Frames, Item, Notice, Subscription, Tally};
+pub use subscription::{Begin, EventCounts, Frames, Item, Notice, Subscription};

@@ -14,7 +14,7 @@ pub enum PublishError {
     #[error("the transaction at {0} is not the one that was published: the database's history has forked")]
     Fork(Lsn),
     /// The journal was opened again after a failure, and lacks what was published meanwhile: replication is to be
-    /// started again from [`Publisher::acknowledged`].
+    /// started again from [`Publisher::durable_lsn`].
     #[error("the journal was opened again after a failure")]
     Reopened,
     /// The journal's thread has ended: nothing can be made durable any more.
@@ -112,7 +112,7 @@ impl Publisher {
     }
 
     /// Everything committed before it is on disk. The slot must stand at or before it.
-    pub fn acknowledged(&self) -> Lsn {
+    pub fn durable_lsn(&self) -> Lsn {
         self.shared.durable.borrow().lsn
     }
 

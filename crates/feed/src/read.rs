@@ -5,7 +5,7 @@ use crate::id::{MembersChange, Place};
 use crate::journal::{Block, Entry, Header, Journal, JournalError, Probes};
 use crate::judge::Judge;
 use crate::pieces::{PIECE_BYTES, Piece, Pieces};
-use crate::subscription::Tally;
+use crate::subscription::EventCounts;
 use crate::{Anchor, EventId, Frames, Framing, Kind, Lsn, Mark, Position};
 use fhir::{Instant, ResourceType, Verdict, write_out_of_scope};
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ const READ_BLOCKS: usize = 4096;
 
 /// What to read.
 #[derive(Clone)]
-pub(crate) struct Wanted {
+pub(crate) struct JournalRead {
     pub(crate) run: u64,
     /// Beyond this ...
     pub(crate) from: Anchor,
@@ -76,7 +76,7 @@ pub(crate) struct LargeEntry {
 /// Frames of one piece.
 struct Written {
     frames: Vec<u8>,
-    tally: Tally,
+    counts: EventCounts,
     passed: Passed,
 }
 
@@ -96,7 +96,7 @@ impl Read {
     fn piece(&mut self) -> &mut Written {
         if self.pieces.last().is_none_or(|piece| piece.frames.len() >= PIECE_BYTES) {
             let passed = Passed { framed: self.last.position, last: self.last, w: Instant::MIN };
-            self.pieces.push(Written { frames: Vec::new(), tally: Tally::default(), passed });
+            self.pieces.push(Written { frames: Vec::new(), counts: EventCounts::default(), passed });
         }
         let last = self.pieces.len() - 1;
         &mut self.pieces[last]
@@ -106,7 +106,7 @@ impl Read {
     fn entry(
         &mut self,
         framing: &dyn Framing,
-        wanted: &Wanted,
+        wanted: &JournalRead,
         header: &Header,
         entry: &Entry<'_>,
         Buffers { id, removal }: &mut Buffers,
@@ -146,7 +146,7 @@ impl Read {
         let before = piece.frames.len();
         framing.frame(id, event, data, &mut piece.frames);
         let written = piece.frames.len() - before;
-        piece.tally.count(event);
+        piece.counts.count(event);
         piece.passed = Passed { framed: entry.position, last: anchor, w: header.w };
         self.bytes += written;
         Ok(true)
@@ -155,10 +155,10 @@ impl Read {
     /// What was read, tied to what is held for it, which is made to fit.
     pub(crate) fn pieces(&mut self, budget: &Budget, mut held: Option<Held>) -> Pieces<Passed> {
         budget.fit(&mut held, self.pieces.iter().map(|piece| piece.frames.len()).sum());
-        let pieces = self.pieces.drain(..).map(|Written { frames, tally, passed }| {
+        let pieces = self.pieces.drain(..).map(|Written { frames, counts, passed }| {
             let held = Held::part(&mut held, frames.len());
             let bytes = Held::attach(held, frames);
-            Piece { frames: Frames { bytes, tally: Arc::new(tally), open: false }, place: passed }
+            Piece { frames: Frames { bytes, counts: Arc::new(counts), open: false }, place: passed }
         });
         Pieces::new(pieces.collect::<VecDeque<_>>(), budget)
     }
@@ -168,7 +168,7 @@ impl Read {
 pub(crate) fn read(
     journal: &dyn Journal,
     framing: &dyn Framing,
-    wanted: &Wanted,
+    wanted: &JournalRead,
 ) -> Result<Read, JournalError> {
     let mut read = Read {
         pieces: Vec::new(),
@@ -250,7 +250,7 @@ fn has(
     Ok(false)
 }
 
-impl Wanted {
+impl JournalRead {
     fn looks_into(&self, header: &Header, probes: &Probes) -> bool {
         let asks = |resource_type| self.judge.asks_for(resource_type);
         let of_types = header.types.iter().any(asks);

@@ -2,10 +2,10 @@
 
 use crate::counted::Counted;
 use crate::feed::Shared;
-use crate::framed::Framed;
 use crate::id::{Cursor, Place, Replaying};
 use crate::large::LargeFrame;
 use crate::pace::Pace;
+use crate::page_frames::PageFrames;
 use crate::pieces::Pieces;
 use crate::replay::persist;
 use crate::spill::{Spill, SpillKey};
@@ -108,7 +108,7 @@ impl Stage<'_> {
 
     /// Tells that a large row leaves.
     async fn send_leaving(&self, large: &LargeRow, id: EventId) -> EventId {
-        let mut rows = Framed::new(self.shared.framing.clone(), &self.shared.spare, self.row.clone());
+        let mut rows = PageFrames::new(self.shared.framing.clone(), &self.shared.pool, self.row.clone());
         rows.row(large.stamp, &large.id, &mut |_| true);
         let pieces = rows.finish(&self.shared.page_budget, None);
         while let Some(piece) = pieces.take() {
@@ -128,7 +128,7 @@ impl Stage<'_> {
         async move {
             let held = shared.page_budget.take(request.bytes).await;
             let _turn = shared.turns.take().await;
-            let mut rows = Framed::new(shared.framing.clone(), &shared.spare, row);
+            let mut rows = PageFrames::new(shared.framing.clone(), &shared.pool, row);
             let page = source.page(request, &mut rows).await?;
             Ok((page, rows.finish(&shared.page_budget, held)))
         }

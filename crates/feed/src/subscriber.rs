@@ -22,7 +22,7 @@ pub(crate) struct Subscriber {
 }
 
 /// A place in the feed, of the run that publishes.
-pub(crate) struct Standing {
+pub(crate) struct FeedCursor {
     pub(crate) run: u64,
     pub(crate) last: Anchor,
     pub(crate) trust: Trust,
@@ -30,7 +30,7 @@ pub(crate) struct Standing {
     pub(crate) split: Option<Mark>,
 }
 
-impl Standing {
+impl FeedCursor {
     /// Where a follower of this run has come to: a place that the journal has, or had.
     pub(crate) const fn reached(run: u64, last: Anchor, w: Instant) -> Self {
         Self { run, last, trust: Trust::Verified, w, split: None }
@@ -45,7 +45,7 @@ pub(crate) enum Step {
     /// Reads the rest of a round.
     Resume(Replaying),
     /// Follows the feed.
-    Follow(Standing),
+    Follow(FeedCursor),
     /// Is told that it cannot go on, and reads the tables.
     Reset { since: Option<Instant>, id: EventId, reason: &'static str, all: bool },
 }
@@ -81,7 +81,7 @@ impl Subscriber {
     }
 
     /// From a request to a place in the feed.
-    async fn enter(&self, begin: Box<Begin>) -> Result<Standing, SourceError> {
+    async fn enter(&self, begin: Box<Begin>) -> Result<FeedCursor, SourceError> {
         self.ids_known().await;
         let step = match *begin {
             Begin::Since(since) => Step::Replay { since, id: EventId::beginning(), reset: None },
@@ -91,7 +91,7 @@ impl Subscriber {
     }
 
     /// Takes steps until there is a place in the feed.
-    async fn stand(&self, mut step: Step) -> Result<Standing, SourceError> {
+    async fn stand(&self, mut step: Step) -> Result<FeedCursor, SourceError> {
         loop {
             step = match step {
                 Step::Follow(from) => return Ok(from),
@@ -105,8 +105,8 @@ impl Subscriber {
     }
 
     /// Follows the feed from there until it cannot go on.
-    async fn follow(&self, from: Standing) -> Ended {
-        let Standing { run, last, trust, w, split } = from;
+    async fn follow(&self, from: FeedCursor) -> Ended {
+        let FeedCursor { run, last, trust, w, split } = from;
         let judge = Judge::Filter(self.filter.clone());
         let mut follow = Follow::new(&self.shared, judge, &self.out, run, (last, trust), w);
         follow.ids.phase = split.map_or(Phase::Plain, Phase::Split);
@@ -197,7 +197,7 @@ impl Subscriber {
             {
                 // Found in the journal: verified.
                 let (last, trust) = (found.unwrap_or(head), Trust::Verified);
-                Step::Follow(Standing { run, last, trust, w, split: Some(mark) })
+                Step::Follow(FeedCursor { run, last, trust, w, split: Some(mark) })
             }
             Ok(_) => reset("what follows the pages is no longer kept"),
             Err(reason) => reset(reason),
@@ -263,7 +263,7 @@ impl Subscriber {
         id: EventId,
     ) -> Result<Step, SourceError> {
         Ok(match self.trust(on_disk, run, last, split).await? {
-            Ok(trust) => Step::Follow(Standing { run: on_disk.run, last, trust, w, split }),
+            Ok(trust) => Step::Follow(FeedCursor { run: on_disk.run, last, trust, w, split }),
             Err(stale) => stale.step(Some(w), since, id),
         })
     }
@@ -273,10 +273,10 @@ impl Subscriber {
         &self,
         run: u64,
         (last, w): (Anchor, Instant),
-    ) -> Result<Result<Standing, &'static str>, SourceError> {
+    ) -> Result<Result<FeedCursor, &'static str>, SourceError> {
         let on_disk = *self.shared.durable.borrow();
         let trust = self.trust(&on_disk, run, last, None).await?;
-        let standing = |trust| Standing { run: on_disk.run, last, trust, w, split: None };
+        let standing = |trust| FeedCursor { run: on_disk.run, last, trust, w, split: None };
         Ok(trust.map(standing).map_err(|stale| stale.reason()))
     }
 

@@ -73,9 +73,9 @@ pub enum Notice {
 
 /// How many events of each name, in no order.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Tally(Vec<(ResourceType, u64)>);
+pub struct EventCounts(Vec<(ResourceType, u64)>);
 
-impl Tally {
+impl EventCounts {
     /// Adds one event.
     pub(crate) fn count(&mut self, event: ResourceType) {
         match self.0.iter_mut().find(|(name, _)| *name == event) {
@@ -100,11 +100,11 @@ impl Tally {
     }
 }
 
-impl FromIterator<ResourceType> for Tally {
+impl FromIterator<ResourceType> for EventCounts {
     fn from_iter<I: IntoIterator<Item = ResourceType>>(events: I) -> Self {
-        let mut tally = Self::default();
-        events.into_iter().for_each(|event| tally.count(event));
-        tally
+        let mut counts = Self::default();
+        events.into_iter().for_each(|event| counts.count(event));
+        counts
     }
 }
 
@@ -114,7 +114,7 @@ pub struct Frames {
     /// The frames as they are sent.
     pub bytes: Bytes,
     /// The events that end in them.
-    pub tally: Arc<Tally>,
+    pub counts: Arc<EventCounts>,
     /// The last frame goes on in the item that comes next: nothing else may be sent before that.
     pub open: bool,
 }

@@ -130,7 +130,7 @@ impl Scripted {
 pub(crate) fn change(id: &str, event: ResourceType, data: &[u8]) -> Item {
     let mut bytes = Vec::new();
     crate::EventStream.frame(id, event, data, &mut bytes);
-    Item::Frames(Frames { bytes: bytes.into(), tally: Arc::new([event].into_iter().collect()), open: false })
+    Item::Frames(Frames { bytes: bytes.into(), counts: Arc::new([event].into_iter().collect()), open: false })
 }
 
 /// A feed in which nothing has happened yet.

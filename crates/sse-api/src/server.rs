@@ -25,7 +25,7 @@ use crate::streams::Streams;
 use crate::subscribe::Subscribe;
 use axum::Router;
 use axum::response::Response;
-use feed::{Pressure, seldom};
+use feed::{Pressure, poll_on_wake};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -294,7 +294,7 @@ async fn answer(
 async fn write(streaming: Streaming, place: Arc<Connection>, cut: CancellationToken) {
     let ended = tokio::select! {
         biased;
-        () = seldom(cut.cancelled()) => Ok(()),
+        () = poll_on_wake(cut.cancelled()) => Ok(()),
         ended = streaming => ended,
     };
     // The socket is closed now.

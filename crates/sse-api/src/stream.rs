@@ -8,7 +8,7 @@ use crate::sse::{HEARTBEAT, draw_retry, outcome_frame};
 use crate::streams::{Ended, OpenStream};
 use crate::subscribe::Subscriber;
 use bytes::Bytes;
-use feed::{Item, SourceError, rings, seldom};
+use feed::{Item, SourceError, idle_timer, poll_on_wake};
 use futures_core::Stream;
 use std::convert::Infallible;
 use std::pin::pin;
@@ -47,7 +47,7 @@ pub(crate) fn frames(
         open.sent_notice("start", start.len());
         yield Ok(start);
 
-        let mut stopped = pin!(seldom(stopping.cancelled()));
+        let mut stopped = pin!(poll_on_wake(stopping.cancelled()));
         let mut quiet = Instant::now() + opening.heartbeat;
         let mut alarm = pin!(sleep_until(quiet));
         // Set while a frame is sent in pieces: until it ends nothing else may be.
@@ -59,7 +59,7 @@ pub(crate) fn frames(
                 biased;
                 () = stopped.as_mut() => Event::Stopping,
                 item = subscriber.next() => Event::Item(item),
-                () = rings(alarm.as_mut(), quiet), if !in_frame => Event::Quiet,
+                () = idle_timer(alarm.as_mut(), quiet), if !in_frame => Event::Quiet,
             };
             let bytes = match event {
                 Event::Item(Ok(Item::Frames(frames))) => {

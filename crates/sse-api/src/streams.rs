@@ -133,7 +133,7 @@ impl OpenStream {
     pub(crate) fn sent(&self, frames: &Frames) {
         let metrics = &self.streams.metrics;
         let mut events = 0;
-        for (event, count) in frames.tally.iter() {
+        for (event, count) in frames.counts.iter() {
             metrics.sent(event, count);
             events += count;
         }

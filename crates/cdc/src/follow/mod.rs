@@ -82,7 +82,7 @@ pub async fn run_into(
                 let (retry, state) = (error.retry(), chain(&error));
                 if matches!(error, SessionError::HeldByAnother { .. }) {
                     // Whoever holds the slot serves: what is heard here would stand still.
-                    sink.follows(false);
+                    sink.set_leader(false);
                     longest = STAND_BY;
                 }
                 if let (Retry::Never, SessionError::Run(error)) = (retry, error) {

@@ -35,7 +35,7 @@ pub(super) struct Prepared {
 /// What the sink knows, read before anything is awaited.
 pub(super) struct Known {
     pub(super) origin: Option<Origin>,
-    pub(super) acknowledged: Lsn,
+    pub(super) durable: Lsn,
     /// Up to here clients may have been told what the log says.
     pub(super) reached: Lsn,
     /// What was published may not be part of the database's history.
@@ -50,16 +50,8 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn of(sink: &impl Sink) -> Self {
-        let (origin, acknowledged, reached) = (sink.origin(), sink.acknowledged(), sink.reached());
-        Self {
-            origin,
-            acknowledged,
-            reached,
-            forked: false,
-            untold: false,
-            gave_up_slot: false,
-            walsender: None,
-        }
+        let (origin, durable, reached) = (sink.origin(), sink.durable_lsn(), sink.reached());
+        Self { origin, durable, reached, forked: false, untold: false, gave_up_slot: false, walsender: None }
     }
 }
 
@@ -166,7 +158,7 @@ fn reason_to_begin_anew(known: &Known, slot: &Slot, fork: bool, same_timeline: b
         Some("the database's history has forked")
     } else if !same_timeline {
         Some("the database has a new timeline")
-    } else if slot.confirmed > known.acknowledged {
+    } else if slot.confirmed > known.durable {
         Some("the slot was moved on by somebody else")
     } else {
         None

@@ -140,7 +140,7 @@ impl Session {
             stream = connection.start(start) => stream?,
         };
         self.walsender = Some(pid);
-        sink.follows(true);
+        sink.set_leader(true);
         tracing::info!(database = self.settings.database.describe_at(&connected.endpoint), slot = %self.settings.slot, "following the database");
         self.assembler.encoding(Arc::clone(&self.encoding));
         self.assembler.restart();

@@ -225,13 +225,13 @@ async fn who_finds_the_slot_taken_serves_nobody_until_it_is_free() {
         first.connected().await;
         let mut second = Follower::new(database(&cluster.url()));
         second.wait("another", |status| status.state.contains("another process reads")).await;
-        assert!(second.journal().epochs.is_empty() && !second.journal().follows);
-        assert!(first.journal().follows);
+        assert!(second.journal().epochs.is_empty() && !second.journal().leads);
+        assert!(first.journal().leads);
         insert(&client, 1).await;
         first.changes(1).await;
         first.stop().await;
         second.connected().await;
-        assert!(second.journal().follows);
+        assert!(second.journal().leads);
         insert(&client, 2).await;
         assert_eq!(second.changes(1).await, ["Insert 2 x"]);
         second.stop().await;
@@ -334,7 +334,7 @@ async fn a_standby_is_named_and_followed_once_it_is_promoted() {
         follower
             .wait("a refusal", |status| !status.connected && status.state.contains("the server is a standby"))
             .await;
-        assert!(!follower.journal().follows);
+        assert!(!follower.journal().leads);
         cluster.promote().await;
         follower.connected().await;
         insert(&cluster.client().await, 1).await;

@@ -367,11 +367,11 @@ async fn who_does_not_follow_ends_its_streams() {
     publisher.begin_epoch(origin, Lsn::new(10), instant(100), false).await.unwrap();
     let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));
     hears_live(&mut reader).await;
-    feed.follows(false);
+    feed.set_leader(false);
     let ended = tokio::time::timeout(Duration::from_secs(60), reader.next()).await.expect("it ends");
     assert!(matches!(ended, Err(crate::SourceError::Unavailable(_))), "{ended:?}");
     let after = || Begin::After { id: Some(reader.id()), since: None };
     assert!(feed.subscribe(Filter::everything(), after()).next().await.is_err());
-    feed.follows(true);
+    feed.set_leader(true);
     hears_live(&mut feed.subscribe(Filter::everything(), after())).await;
 }

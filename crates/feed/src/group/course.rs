@@ -9,7 +9,7 @@ use super::members::MOMENT;
 use super::stream::{GroupStream, Stop};
 use crate::budget::Reclaim;
 use crate::feed::Shared;
-use crate::subscriber::{Standing, Subscriber};
+use crate::subscriber::{FeedCursor, Subscriber};
 use crate::subscription::{Given, Handing};
 use crate::{Anchor, EventId, Item};
 use fhir::{Filter, Instant};
@@ -82,8 +82,8 @@ struct Log {
 
 impl Courses {
     /// The course that begins there, or began a moment ago.
-    pub(super) fn enter(&self, shared: &Arc<Shared>, filter: &Filter, from: &Standing) -> Arc<Course> {
-        let Standing { run, last, w, .. } = *from;
+    pub(super) fn enter(&self, shared: &Arc<Shared>, filter: &Filter, from: &FeedCursor) -> Arc<Course> {
+        let FeedCursor { run, last, w, .. } = *from;
         let start = Start { filter: filter.clone(), run, from: last };
         let mut courses = self.0.lock();
         if let Some(course) = courses.get(&start).and_then(Weak::upgrade) {

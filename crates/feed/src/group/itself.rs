@@ -8,7 +8,7 @@ use crate::replay::{persist, sorted_types};
 use crate::source::{LARGE_BYTES, Large};
 use crate::spill::SpillKey;
 use crate::subscriber::Subscriber;
-use crate::{Anchor, EventId, Frames, Item, Kind, SourceError, Tally};
+use crate::{Anchor, EventCounts, EventId, Frames, Item, Kind, SourceError};
 use bytes::Bytes;
 use fhir::{Instant, Patients, ResourceType};
 use std::sync::Arc;
@@ -46,8 +46,8 @@ impl GroupStream<'_> {
         shared.framing.frame(&id.to_string(), ResourceType::GROUP, &content, &mut frame);
         drop(content);
         budget.fit(&mut held, frame.len());
-        let tally = Arc::new(Tally::of(ResourceType::GROUP, 1));
-        let frames = Frames { bytes: Held::attach(held, frame), tally, open: false };
+        let counts = Arc::new(EventCounts::of(ResourceType::GROUP, 1));
+        let frames = Frames { bytes: Held::attach(held, frame), counts, open: false };
         out.send(Item::Frames(frames), id.clone()).await;
         Ok(id)
     }

@@ -8,7 +8,7 @@ use crate::journal::{Entry, Journal, JournalError};
 use crate::look::look;
 use crate::pieces::{PIECE_BYTES, Piece, Pieces};
 use crate::read::READ_BYTES;
-use crate::subscription::Tally;
+use crate::subscription::EventCounts;
 use crate::{Anchor, Before, EventId, Frames, Framing, Kind, Mark, Position};
 use fhir::{ResourceType, TypeSet, write_out_of_scope};
 use std::collections::{HashMap, VecDeque};
@@ -123,7 +123,7 @@ impl Sets {
 /// Frames of recent entries.
 #[derive(Default)]
 pub(super) struct RecentFrames {
-    pieces: Vec<(Vec<u8>, Tally, Position)>,
+    pieces: Vec<(Vec<u8>, EventCounts, Position)>,
     bytes: usize,
     /// The last entry that was looked at; `None` if there was none left.
     pub(super) last: Option<Position>,
@@ -212,13 +212,13 @@ impl RecentFrames {
 
     fn frame(&mut self, framing: &dyn Framing, id: &EventId, event: ResourceType, data: &[u8], at: Position) {
         if self.pieces.last().is_none_or(|(frames, ..)| frames.len() >= PIECE_BYTES) {
-            self.pieces.push((Vec::new(), Tally::default(), at));
+            self.pieces.push((Vec::new(), EventCounts::default(), at));
         }
-        if let Some((frames, tally, last)) = self.pieces.last_mut() {
+        if let Some((frames, counts, last)) = self.pieces.last_mut() {
             let length = frames.len();
             framing.frame(&id.to_string(), event, data, frames);
             self.bytes += frames.len() - length;
-            tally.count(event);
+            counts.count(event);
             *last = at;
         }
     }
@@ -231,10 +231,10 @@ impl RecentFrames {
         row: &Replaying,
     ) -> Pieces<EventId> {
         budget.fit(&mut held, self.bytes);
-        let pieces = self.pieces.drain(..).map(|(frames, tally, at)| {
+        let pieces = self.pieces.drain(..).map(|(frames, counts, at)| {
             let held = Held::part(&mut held, frames.len());
             let bytes = Held::attach(held, frames);
-            Piece { frames: Frames { bytes, tally: Arc::new(tally), open: false }, place: id(row, at) }
+            Piece { frames: Frames { bytes, counts: Arc::new(counts), open: false }, place: id(row, at) }
         });
         Pieces::new(pieces.collect::<VecDeque<_>>(), budget)
     }

@@ -11,7 +11,7 @@ use crate::judge::{ByMembers, Judge};
 use crate::look::look;
 use crate::read::{Ids, Phase};
 use crate::replay::{Replay, persist};
-use crate::subscriber::{Standing, Subscriber};
+use crate::subscriber::{FeedCursor, Subscriber};
 use crate::subscription::Given;
 use crate::{Anchor, Begin, EventId, Item, Lsn, Mark, Notice, Position, SourceError};
 use fhir::{Compartment, Instant, Patients, ResourceType};
@@ -26,9 +26,9 @@ enum Step {
     /// Sends what the change of members means.
     Transition(Change),
     /// Follows the feed.
-    Follow(Standing, Phase),
+    Follow(FeedCursor, Phase),
     /// Follows the feed from where the members change, with all who stand there.
-    Share(Standing),
+    Share(FeedCursor),
     /// Is told that it cannot go on, and begins again.
     Reset { id: EventId, reason: &'static str },
 }
@@ -102,11 +102,11 @@ impl<'a> GroupStream<'a> {
 
     /// From where the members change until that has been told, for all who stand there.
     pub(super) async fn course(&mut self, (run, last, w): (u64, Anchor, Instant)) -> End {
-        let from = Standing::reached(run, last, w);
+        let from = FeedCursor::reached(run, last, w);
         let mut step = Ok(Step::Follow(from, Phase::Moving { from: last }));
         loop {
             step = match step {
-                Ok(Step::Follow(Standing { run, last, w, .. }, Phase::Plain)) => {
+                Ok(Step::Follow(FeedCursor { run, last, w, .. }, Phase::Plain)) => {
                     return End::Settled { run, last, w };
                 }
                 Ok(next @ (Step::Follow(..) | Step::Transition(_))) => self.step(next).await,
@@ -117,7 +117,7 @@ impl<'a> GroupStream<'a> {
     }
 
     /// Passes on what is told of a change of members to all who stand there.
-    async fn share(&mut self, from: Standing) -> Result<Step, Stop> {
+    async fn share(&mut self, from: FeedCursor) -> Result<Step, Stop> {
         let Subscriber { shared, filter, out } = self.subscriber;
         let course = shared.courses.enter(shared, filter, &from);
         let mut passed = None;
@@ -139,7 +139,7 @@ impl<'a> GroupStream<'a> {
                     out.put(item, id).await;
                 }
                 Given::End(End::Settled { run, last, w }) => {
-                    return Ok(Step::Follow(Standing::reached(run, last, w), Phase::Plain));
+                    return Ok(Step::Follow(FeedCursor::reached(run, last, w), Phase::Plain));
                 }
                 Given::End(End::Stopped(stop)) => return Err(stop),
                 Given::End(End::Alone) => break,
@@ -201,7 +201,7 @@ impl<'a> GroupStream<'a> {
                 ));
             }
         };
-        let admitted = |standing: Result<Standing, &'static str>| {
+        let admitted = |standing: Result<FeedCursor, &'static str>| {
             standing.map_err(|why| Stop::Reset(id.clone().into(), why))
         };
         match id.0.clone() {
@@ -264,7 +264,7 @@ impl<'a> GroupStream<'a> {
             return Err(Stop::Reset(id.into(), stale.reason()));
         }
         match subscriber.standing(pages.run, (to, pages.mark.w)).await? {
-            Ok(Standing { run, trust, .. }) => {
+            Ok(FeedCursor { run, trust, .. }) => {
                 let pages = Replaying { run, ..pages };
                 Ok(Change { pages, resumed: true, recent_after: at, trust, id })
             }
@@ -301,7 +301,7 @@ impl<'a> GroupStream<'a> {
     }
 
     /// Rule 23: a place before all that was stamped after an instant, if it can be told who was a member there.
-    async fn known(&self, since: Instant, run: u64, mark: Mark) -> Result<Option<Standing>, Stop> {
+    async fn known(&self, since: Instant, run: u64, mark: Mark) -> Result<Option<FeedCursor>, Stop> {
         let shared = &self.subscriber.shared;
         // The head first: what is appended while the journal is searched lies beyond it.
         let Durable { head, run: current, .. } = *shared.durable.borrow();
@@ -320,7 +320,7 @@ impl<'a> GroupStream<'a> {
         match self.as_of().members(last.position).await {
             // The time as of that place may be an earlier one than that instant, at which others were members.
             Ok(members) if members.next.is_some_and(|next| next <= since) => Ok(None),
-            Ok(_) => Ok(Some(Standing::reached(run, last, since.min(mark.w)))),
+            Ok(_) => Ok(Some(FeedCursor::reached(run, last, since.min(mark.w)))),
             // There was no such Group, or that is not known: whoever is a member now may have come since.
             Err(NoMembers::Gone(_) | NoMembers::NotKept(_)) => Ok(None),
             Err(NoMembers::Source(error)) => Err(Stop::End(error)),
@@ -368,7 +368,7 @@ impl<'a> GroupStream<'a> {
         if let Err(reason) = transition.run().await? {
             return Err(Stop::Reset(id.into(), reason));
         }
-        let standing = Standing { run, last: to, trust, w: mark.w, split: None };
+        let standing = FeedCursor { run, last: to, trust, w: mark.w, split: None };
         let mut phase = Phase::Plain;
         if let Some(from) = from {
             if fades {
@@ -383,7 +383,7 @@ impl<'a> GroupStream<'a> {
     }
 
     /// Follows the feed until the members change, or what left has been told.
-    async fn follow(&mut self, from: Standing, phase: Phase) -> Result<Step, Stop> {
+    async fn follow(&mut self, from: FeedCursor, phase: Phase) -> Result<Step, Stop> {
         let (mut follow, until) = Box::pin(self.follower(from, phase)).await?;
         let ended = match until {
             None => follow.run().await,
@@ -403,7 +403,7 @@ impl<'a> GroupStream<'a> {
             Ended::Lost(lost) => Err(Stop::Reset(lost.id.into(), lost.reason)),
             Ended::Moves => {
                 let Follow { run, last, w, .. } = follow;
-                Ok(Step::Share(Standing::reached(run, last, w)))
+                Ok(Step::Share(FeedCursor::reached(run, last, w)))
             }
             Ended::Gone(why) => Err(Stop::Gone(follow.id().into(), why)),
             Ended::Source(error) => Err(Stop::End(error)),
@@ -411,9 +411,9 @@ impl<'a> GroupStream<'a> {
     }
 
     /// Who follows from there, and up to which mark's L.
-    async fn follower(&self, from: Standing, phase: Phase) -> Result<(Follow<'a>, Option<Mark>), Stop> {
+    async fn follower(&self, from: FeedCursor, phase: Phase) -> Result<(Follow<'a>, Option<Mark>), Stop> {
         let subscriber = self.subscriber;
-        let Standing { run, last, trust, w, .. } = from;
+        let FeedCursor { run, last, trust, w, .. } = from;
         let id = Ids { scope: self.scope(), phase }.at(run, last, w);
         let now = self.members(last, &id).await?;
         let mut judge = ByMembers::settled(&subscriber.filter, &now, last.position);
@@ -446,7 +446,7 @@ impl<'a> GroupStream<'a> {
     async fn passed(&self, follow: Follow<'a>, mark: Mark) -> Result<Step, Stop> {
         let subscriber = self.subscriber;
         let Follow { run, last, w, ids, .. } = follow;
-        let standing = Standing::reached(run, last, w);
+        let standing = FeedCursor::reached(run, last, w);
         let id = ids.at(run, last, w);
         match ids.phase {
             Phase::Moving { from } => {

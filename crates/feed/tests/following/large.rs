@@ -18,13 +18,13 @@ fn text(n: u64) -> String {
 async fn whole_frame(subscription: &mut Subscription) -> (String, usize) {
     let (mut bytes, mut pieces, before) = (Vec::new(), 0, subscription.id());
     loop {
-        let Item::Frames(Frames { bytes: piece, open, tally }) = item(subscription).await else {
+        let Item::Frames(Frames { bytes: piece, open, counts }) = item(subscription).await else {
             panic!("something within a frame")
         };
         assert!(piece.len() <= 64 << 10, "{} bytes at once", piece.len());
         bytes.extend_from_slice(&piece);
         pieces += 1;
-        assert_eq!(tally.total(), u64::from(!open));
+        assert_eq!(counts.total(), u64::from(!open));
         if !open {
             assert_ne!(subscription.id(), before);
             let text = String::from_utf8(bytes).unwrap();

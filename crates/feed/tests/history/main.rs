@@ -164,7 +164,7 @@ async fn history(seed: u64, who: Readers) {
                 assert_eq!(publisher.origin(), Some(origin()));
                 feed.set_source(Arc::new(database.clone()));
                 // The slot may stand before what is on our disk: the acknowledgement was still on its way.
-                let slot = Lsn::new(publisher.acknowledged().get().saturating_sub(random.u64(..100)));
+                let slot = Lsn::new(publisher.durable_lsn().get().saturating_sub(random.u64(..100)));
                 publisher.resume(slot);
                 database.0.lock().unwrap().restart_from(slot);
             }

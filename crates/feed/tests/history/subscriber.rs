@@ -116,7 +116,7 @@ impl Reader {
             Item::Frames(frames) => {
                 let text = String::from_utf8(frames.bytes.to_vec()).unwrap();
                 self.frames.extend(text.lines().map(str::to_owned));
-                assert_eq!(frames.tally.total(), self.frames.len() as u64);
+                assert_eq!(frames.counts.total(), self.frames.len() as u64);
             }
             Item::Notice(
                 notice @ (Notice::Live { transaction_time }

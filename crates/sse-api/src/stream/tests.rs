@@ -190,8 +190,8 @@ async fn what_was_sent_is_counted_and_the_place_given_back() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_said_within_a_frame_that_comes_in_pieces() {
     let piece = |text: &'static str, open: bool| {
-        let tally = Arc::new([ResourceType::PATIENT].into_iter().filter(|_| !open).collect());
-        Item::Frames(feed::Frames { bytes: text.into(), tally, open })
+        let counts = Arc::new([ResourceType::PATIENT].into_iter().filter(|_| !open).collect());
+        Item::Frames(feed::Frames { bytes: text.into(), counts, open })
     };
     let mut test = stream(15);
     test.next().await;

@@ -26,7 +26,7 @@ pub(crate) struct Journal {
     /// Where the log ended when that was last looked at.
     pub(crate) log_ended: Lsn,
     /// Whether subscribers are served.
-    pub(crate) follows: bool,
+    pub(crate) leads: bool,
     /// What was published may not exist any more: `fhir-tail restored` was run, or a fork was seen.
     pub(crate) tainted: bool,
     /// Errors to be returned by the next publishings.
@@ -66,7 +66,7 @@ impl Sink for Remembering {
         Ok(())
     }
 
-    fn acknowledged(&self) -> Lsn {
+    fn durable_lsn(&self) -> Lsn {
         self.journal().acknowledged
     }
 
@@ -85,8 +85,8 @@ impl Sink for Remembering {
         Box::new(move |_, end| journal.lock().unwrap().log_ended = end)
     }
 
-    fn follows(&mut self, follows: bool) {
-        self.journal().follows = follows;
+    fn set_leader(&mut self, leads: bool) {
+        self.journal().leads = leads;
     }
 
     fn resume(&mut self, _: Lsn) {}

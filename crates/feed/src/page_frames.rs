@@ -5,7 +5,7 @@ use crate::budget::{Budget, Held};
 use crate::id::{Cursor, Place, Replaying, RowIds};
 use crate::pieces::{PIECE_BYTES, Piece, Pieces};
 use crate::source::PageRows;
-use crate::{EventId, Frames, Framing, Kind, Tally};
+use crate::{EventCounts, EventId, Frames, Framing, Kind};
 use bytes::Bytes;
 use fhir::{Instant, ResourceType, write_out_of_scope};
 use parking_lot::Mutex;
@@ -14,13 +14,13 @@ use std::sync::Arc;
 /// What most pieces come to. Most of an untouched rest costs nothing.
 const CAPACITY: usize = PIECE_BYTES + (16 << 10);
 /// Of so many pieces the memory is kept while nobody needs it: of two pages.
-const SPARE: usize = 64;
+const MAX_POOLED: usize = 64;
 
 /// Memory for pieces of pages.
 #[derive(Clone, Default)]
-pub(crate) struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(crate) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
-impl Spare {
+impl BufferPool {
     fn take(&self) -> Vec<u8> {
         self.0.lock().pop().unwrap_or_else(|| Vec::with_capacity(CAPACITY))
     }
@@ -28,15 +28,15 @@ impl Spare {
     /// Keeps the memory, unless there is enough or it has grown.
     fn give(&self, mut memory: Vec<u8>) {
         memory.clear();
-        let mut spare = self.0.lock();
-        if memory.capacity() == CAPACITY && spare.len() < SPARE {
-            spare.push(memory);
+        let mut pool = self.0.lock();
+        if memory.capacity() == CAPACITY && pool.len() < MAX_POOLED {
+            pool.push(memory);
         }
     }
 }
 
 /// The frames of a page while it is read.
-pub(crate) struct Framed {
+pub(crate) struct PageFrames {
     framing: Arc<dyn Framing>,
     /// Any row of the stage: what ids have in common.
     row: Replaying,
@@ -44,7 +44,7 @@ pub(crate) struct Framed {
     /// Whether the rows leave, and do not come.
     leaving: bool,
     ids: RowIds,
-    spare: Spare,
+    pool: BufferPool,
     /// The pieces that are full.
     full: Vec<Written>,
     /// The one that is written.
@@ -55,7 +55,7 @@ pub(crate) struct Framed {
 
 /// Rows of one piece.
 struct Written {
-    frames: Lent,
+    frames: PooledBuffer,
     count: u64,
     /// The last row's place.
     stamp: Instant,
@@ -63,15 +63,15 @@ struct Written {
 }
 
 impl Written {
-    fn new(spare: &Spare) -> Self {
-        let frames = Lent { frames: spare.take(), spare: spare.clone() };
+    fn new(pool: &BufferPool) -> Self {
+        let frames = PooledBuffer { frames: pool.take(), pool: pool.clone() };
         Self { frames, count: 0, stamp: Instant::MIN, id: String::new() }
     }
 }
 
-impl Framed {
+impl PageFrames {
     /// A page with rows like this one.
-    pub(crate) fn new(framing: Arc<dyn Framing>, spare: &Spare, row: Replaying) -> Self {
+    pub(crate) fn new(framing: Arc<dyn Framing>, pool: &BufferPool, row: Replaying) -> Self {
         let leaving = row.group.as_ref().is_some_and(|group| group.leaving);
         let kind = if leaving { Kind::Deletion } else { row.cursor.kind };
         Self {
@@ -80,9 +80,9 @@ impl Framed {
             leaving,
             ids: RowIds::new(&row),
             row,
-            spare: spare.clone(),
+            pool: pool.clone(),
             full: Vec::new(),
-            last: Written::new(spare),
+            last: Written::new(pool),
             bytes: 0,
         }
     }
@@ -103,7 +103,7 @@ impl Framed {
             };
             let cursor = Cursor { stamp, id: id.into(), ..row.cursor.clone() };
             Piece {
-                frames: Frames { bytes, tally: Arc::new(Tally::of(event, count)), open: false },
+                frames: Frames { bytes, counts: Arc::new(EventCounts::of(event, count)), open: false },
                 place: EventId(Place::Replay(Replaying { cursor, ..row.clone() })),
             }
         });
@@ -111,10 +111,10 @@ impl Framed {
     }
 }
 
-impl PageRows for Framed {
+impl PageRows for PageFrames {
     fn row(&mut self, stamp: Instant, id: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> bool) {
         if self.last.frames.frames.len() >= PIECE_BYTES {
-            let next = Written::new(&self.spare);
+            let next = Written::new(&self.pool);
             self.full.push(std::mem::replace(&mut self.last, next));
         }
         let frames = &mut self.last.frames.frames;
@@ -148,19 +148,19 @@ impl PageRows for Framed {
 }
 
 /// Frames in memory that is given back.
-struct Lent {
+struct PooledBuffer {
     frames: Vec<u8>,
-    spare: Spare,
+    pool: BufferPool,
 }
 
-impl AsRef<[u8]> for Lent {
+impl AsRef<[u8]> for PooledBuffer {
     fn as_ref(&self) -> &[u8] {
         &self.frames
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledBuffer {
     fn drop(&mut self) {
-        self.spare.give(std::mem::take(&mut self.frames));
+        self.pool.give(std::mem::take(&mut self.frames));
     }
 }

@@ -1,7 +1,9 @@
-//! A signal that hardly ever comes, waited for beside something that comes all the time.
+//! Waits for a rare signal (shutdown, slot lost) beside a frequent one, without polling it for each
+//! event.
 //!
-//! Who waits for two things polls both whenever one of them moves, and to poll most signals takes a lock that all who
-//! wait for it share: with a thousand subscribers that is one lock, a thousand times for each event.
+//! A task that waits for two futures polls both whenever one of them wakes it. Polling most signals
+//! takes a lock that all waiters share: with a thousand subscribers that is one lock, taken a thousand
+//! times for each event.
 
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
@@ -10,21 +12,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Waits for a future that is polled only when it has asked to be.
-pub async fn seldom<F: Future>(future: F) -> F::Output {
-    let bell = Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() };
-    when_rung(Arc::new(bell), future).await
+/// Waits for a future that is polled only after it was woken.
+pub async fn poll_on_wake<F: Future>(future: F) -> F::Output {
+    let flag = WakeFlag { woken: AtomicBool::new(true), task: AtomicWaker::new() };
+    poll_when_woken(Arc::new(flag), future).await
 }
 
-/// Polls the future when the bell has been rung, which it is given as its waker.
-async fn when_rung<F: Future>(bell: Arc<Bell>, future: F) -> F::Output {
+/// Polls the future when the flag is set. The future gets the flag as its waker.
+async fn poll_when_woken<F: Future>(flag: Arc<WakeFlag>, future: F) -> F::Output {
     let mut future = pin!(future);
-    let waker = Waker::from(Arc::clone(&bell));
+    let waker = Waker::from(Arc::clone(&flag));
     poll_fn(move |context| {
-        // Before the look, so that what rings after it wakes the task. Each time: what rang took the waker away, perhaps after
-        // the look that saw it.
-        bell.task.register(context.waker());
-        if bell.rung.swap(false, AcqRel) {
+        // Registered before the flag is read, so that a later wake-up reaches the task. Registered at
+        // each poll, because a wake-up takes the registered waker, perhaps after the poll that saw it.
+        flag.task.register(context.waker());
+        if flag.woken.swap(false, AcqRel) {
             future.as_mut().poll(&mut Context::from_waker(&waker))
         } else {
             Poll::Pending
@@ -33,26 +35,26 @@ async fn when_rung<F: Future>(bell: Arc<Bell>, future: F) -> F::Output {
     .await
 }
 
-/// What the future wakes instead of its task.
-struct Bell {
-    rung: AtomicBool,
+/// The future's waker: notes the wake-up, then wakes the task.
+struct WakeFlag {
+    woken: AtomicBool,
     task: AtomicWaker,
 }
 
-impl Wake for Bell {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.ring();
+        self.set();
         self.task.wake();
     }
 }
 
-impl Bell {
-    fn ring(&self) {
-        self.rung.store(true, Release);
+impl WakeFlag {
+    fn set(&self) {
+        self.woken.store(true, Release);
     }
 }
 
@@ -66,14 +68,14 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn what_moves_beside_it_does_not_poll_it() {
+    async fn wake_ups_for_other_futures_do_not_poll_it() {
         let (notify, polls) = (Notify::new(), AtomicUsize::new(0));
         let mut notified = pin!(notify.notified());
         let counted = poll_fn(|context| {
             polls.fetch_add(1, SeqCst);
             notified.as_mut().poll(context)
         });
-        let mut signal = pin!(seldom(counted));
+        let mut signal = pin!(poll_on_wake(counted));
         let (send, mut receive) = mpsc::channel(1);
         for _ in 0..100 {
             send.send(()).await.unwrap();
@@ -89,15 +91,15 @@ mod tests {
         assert_eq!(polls.load(SeqCst), 2);
     }
 
-    /// The signal and the task that moves to another waker meet in any order.
+    /// The signal and the change of the waker happen in any order.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn no_signal_is_lost() {
+    async fn no_signal_is_lost_when_the_task_changes_its_waker() {
         for _ in 0..2_000 {
             let notify = Arc::new(Notify::new());
             let waiting = Arc::clone(&notify);
             let (send, mut receive) = mpsc::unbounded_channel();
             let task = tokio::spawn(async move {
-                let mut signal = pin!(seldom(waiting.notified()));
+                let mut signal = pin!(poll_on_wake(waiting.notified()));
                 loop {
                     tokio::select! {
                         biased;
@@ -107,7 +109,7 @@ mod tests {
                 }
             });
             for _ in 0..3 {
-                // Its end may be there before the last.
+                // The task may have ended before the last one.
                 let _ = send.send(());
                 notify.notify_one();
             }
@@ -115,20 +117,20 @@ mod tests {
         }
     }
 
-    /// The task may have seen the ring, for nothing, before it is woken for it.
+    /// A poll may see the flag, and find nothing, before the task is woken for it.
     #[test]
-    fn no_signal_is_lost_that_overtook_its_wake_up() {
+    fn no_signal_is_lost_when_the_poll_precedes_its_wake_up() {
         let woken = Arc::new(Woken(AtomicUsize::new(0)));
         let waker = Waker::from(Arc::clone(&woken));
         let mut context = Context::from_waker(&waker);
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
-        let mut signal = pin!(when_rung(Arc::clone(&bell), std::future::pending::<()>()));
+        let flag = Arc::new(WakeFlag { woken: AtomicBool::new(true), task: AtomicWaker::new() });
+        let mut signal = pin!(poll_when_woken(Arc::clone(&flag), std::future::pending::<()>()));
 
-        bell.ring();
+        flag.set();
         assert!(signal.as_mut().poll(&mut context).is_pending());
-        bell.task.wake();
+        flag.task.wake();
         assert!(signal.as_mut().poll(&mut context).is_pending());
-        bell.wake_by_ref();
+        flag.wake_by_ref();
         assert_eq!(woken.0.load(SeqCst), 2);
     }
 

@@ -1,11 +1,11 @@
-//! A timer for what happens after a silence, where there is hardly ever one.
+//! A timer for idle streams, on streams that are rarely idle.
 
 use std::pin::Pin;
 use tokio::time::{Instant, Sleep};
 
-/// Waits until `at`, which may be put off from one wait to the next, but not be brought forward. The timer is moved only when
-/// it rings: to move it takes a lock that all timers have in common.
-pub async fn rings(mut timer: Pin<&mut Sleep>, at: Instant) {
+/// Waits until `at`. From one call to the next `at` may be postponed, but not brought forward. The timer
+/// is reset only when it fires: a reset takes a lock that all timers share.
+pub async fn idle_timer(mut timer: Pin<&mut Sleep>, at: Instant) {
     loop {
         timer.as_mut().await;
         if Instant::now() >= at {
@@ -23,19 +23,19 @@ mod tests {
     use tokio::time::sleep_until;
 
     #[tokio::test(start_paused = true)]
-    async fn it_rings_when_it_was_put_off_to_and_again() {
+    async fn fires_at_the_postponed_instant_and_can_be_used_again() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut timer = pin!(sleep_until(after(10)));
         tokio::select! {
             biased;
-            () = rings(timer.as_mut(), after(14)) => panic!("it is not time"),
+            () = idle_timer(timer.as_mut(), after(14)) => panic!("fired before the postponed instant"),
             () = std::future::ready(()) => {}
         }
-        assert_eq!(timer.deadline(), after(10), "putting it off moves nothing");
-        rings(timer.as_mut(), after(14)).await;
+        assert_eq!(timer.deadline(), after(10), "postponing resets the timer");
+        idle_timer(timer.as_mut(), after(14)).await;
         assert_eq!(Instant::now(), after(14));
-        rings(timer.as_mut(), after(20)).await;
+        idle_timer(timer.as_mut(), after(20)).await;
         assert_eq!(Instant::now(), after(20));
     }
 }
