@@ -1,18 +1,19 @@
 //! The operation `$export`: from a request to a stream, or to the reason why there is none.
 
-use crate::asking::{Asked, Asking, RESPOND_EVENTSOURCE};
-use crate::refusal::{Passing, Refusal, stream_headers};
-use crate::routes::Api;
-use crate::start::start;
-use crate::stream::{Opening, Streamed, frames};
-use crate::subscribe::Subscribe;
-use crate::whose::{NotThere, look, look_again};
+use crate::api::Api;
+use crate::feed_handle::Subscribe;
+use crate::request::negotiate::{Asked, Asking, RESPOND_EVENTSOURCE};
+use crate::request::resume::Resume;
+use crate::stream::event_body::{Opening, frames};
+use crate::stream::existence::{NotThere, look, look_again};
+use crate::stream::rejection::{Passing, Refusal, stream_headers};
+use crate::stream::start_notice::start;
+use crate::transport::Streamed;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
-use feed::{Begin, EventId};
-use fhir::{ExportRequest, Issue, IssueType, Level, Outcome, Patients, ResourceType};
+use fhir::{ExportRequest, IssueType, Level, Patients, ResourceType};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -59,7 +60,8 @@ async fn begin<F: Subscribe>(
     let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let request = ExportRequest::parse(level, pairs, asking.handling)
         .map_err(|outcome| Refusal::Lasting(StatusCode::BAD_REQUEST, outcome))?;
-    let resume = Resume::of(&parts.headers, &request)?;
+    let resume = Resume::of(&parts.headers, &request)
+        .map_err(|outcome| Refusal::Lasting(StatusCode::BAD_REQUEST, outcome))?;
 
     let refuse = |why, came_with| Err(Refusal::Passing { why, asked: asking.asked, came_with });
     if api.stopping.is_cancelled() {
@@ -132,42 +134,5 @@ const fn level_name(level: &Level) -> &'static str {
         Level::AllPatients => "all-patients",
         Level::Patient(_) => "patient",
         Level::Group(_) => "group",
-    }
-}
-
-/// Where a client left off.
-pub(crate) struct Resume {
-    pub(crate) begin: Begin,
-    /// The id that it came with, as it gave it.
-    came_with: Option<Vec<u8>>,
-}
-
-impl Resume {
-    /// The header wins over the query (a browser that comes back sends the newer one in the header), what a library adds to the
-    /// URL over what that was written with, and all over `_since`. An empty id is none: some clients send one before their
-    /// first event.
-    fn of(headers: &HeaderMap, request: &ExportRequest) -> Result<Self, Refusal> {
-        let since = request.since;
-        let header = headers.get_all("last-event-id").iter().find(|value| !value.is_empty());
-        let library = request.library_event_id.as_deref().map(str::as_bytes);
-        if let Some(bytes) = header.map(|value| value.as_bytes()).or(library) {
-            // A library that gives an id which cannot be read would never let go of it.
-            let id = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
-            return Ok(Self { begin: Begin::After { id, since }, came_with: Some(bytes.to_vec()) });
-        }
-        let Some(text) = request.last_event_id.as_deref() else {
-            return Ok(Self { begin: Begin::Since(since), came_with: None });
-        };
-        let id: EventId = text.parse().map_err(|error| {
-            let diagnostics = format!("_lastEventId is {error}: give the id of an event as it was received");
-            let outcome = Outcome::new(Issue::error(IssueType::Value, diagnostics).about("_lastEventId"));
-            Refusal::Lasting(StatusCode::BAD_REQUEST, outcome)
-        })?;
-        Ok(Self { begin: Begin::After { id: Some(id), since }, came_with: Some(text.as_bytes().to_vec()) })
-    }
-
-    /// Whether the stream goes on from an event.
-    pub(crate) fn has_position(&self) -> bool {
-        matches!(&self.begin, Begin::After { id: Some(id), .. } if *id != EventId::beginning())
     }
 }

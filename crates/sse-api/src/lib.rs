@@ -4,36 +4,26 @@
 //! nothing of Postgres: changes come from a [`feed::Feed`], and what is to be told of the database comes as a
 //! [`SourceSnapshot`]. Read [`Server`] first, then `stream`.
 
-mod address;
-mod asking;
-mod browser_policy;
-mod cors;
+mod admin;
+mod api;
+mod clock;
 mod export;
-mod health;
-mod host;
-mod listen;
-mod log_limit;
+mod feed_handle;
+mod limits;
 mod metrics;
-mod notices;
-mod pages;
-mod place;
-mod refusal;
+mod request;
+mod response;
 mod routes;
 #[cfg(test)]
-mod script;
+mod scripted_feed;
 mod server;
 mod source;
-mod sse;
-mod standby;
-mod start;
 mod stream;
-mod streams;
-mod subscribe;
-mod whose;
+mod transport;
 
-pub use host::{InvalidPublicUrl, PublicUrl};
-pub use listen::ListenError;
+pub use feed_handle::{Subscribe, Subscriber};
+pub use request::hosts::{InvalidPublicUrl, PublicUrl};
 pub use server::{Server, Settings, bind};
 pub use source::{Fact, SourceSnapshot, SourceStatus};
-pub use sse::EventStream;
-pub use subscribe::{Subscribe, Subscriber};
+pub use stream::framing::EventStream;
+pub use transport::listener::ListenError;

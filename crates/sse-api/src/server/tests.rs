@@ -1,17 +1,17 @@
 //! The service as its clients see it: bytes on a socket.
 
-mod asking;
 mod connections;
 mod endless;
 mod limits;
-mod others;
+mod negotiate;
+mod other_routes;
 mod patients;
-mod refusals;
+mod rejections;
 mod resume;
 mod shutdown;
 mod wire;
 
-use crate::script::{Scripted, ScriptedFeed, scripted};
+use crate::scripted_feed::{Scripted, ScriptedFeed, scripted};
 use crate::{Server, Settings, SourceSnapshot, bind};
 use std::net::SocketAddr;
 use std::sync::Arc;

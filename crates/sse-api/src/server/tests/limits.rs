@@ -48,7 +48,7 @@ async fn the_longest_idle_connection_is_closed_and_streams_stay() {
     assert_eq!(metric(&service, "fhir_tail_connections_limit").await, 7);
     assert_eq!(metric(&service, "fhir_tail_connections_open").await, 7);
 
-    stream.send(crate::script::change("x1", fhir::ResourceType::PATIENT, b"{}"));
+    stream.send(crate::scripted_feed::change("x1", fhir::ResourceType::PATIENT, b"{}"));
     streaming.until("{}\n\n").await;
 }
 
@@ -82,7 +82,7 @@ async fn probes_are_answered_when_every_stream_is_taken() {
     let response = service.answer("GET", "/fhir/$export", &["Prefer: respond-eventsource"]).await;
     assert_eq!(response.status, 429);
     for (client, stream) in &mut streams {
-        stream.send(crate::script::change("x1", fhir::ResourceType::PATIENT, b"{}"));
+        stream.send(crate::scripted_feed::change("x1", fhir::ResourceType::PATIENT, b"{}"));
         client.until("{}\n\n").await;
     }
 }
@@ -105,7 +105,11 @@ async fn a_storm_of_connections_leaves_streams_and_probes_alone() {
         }
         if number % 500 == 0 {
             assert_eq!(service.answer("GET", "/health/live", &[]).await.status, 200);
-            stream.send(crate::script::change(&format!("n{number}"), fhir::ResourceType::PATIENT, b"{}"));
+            stream.send(crate::scripted_feed::change(
+                &format!("n{number}"),
+                fhir::ResourceType::PATIENT,
+                b"{}",
+            ));
             client.until(&format!("id: n{number}\n")).await;
         }
     }

@@ -1,7 +1,7 @@
 //! The end of the service.
 
 use super::*;
-use crate::script::change;
+use crate::scripted_feed::change;
 use fhir::ResourceType;
 
 #[tokio::test]

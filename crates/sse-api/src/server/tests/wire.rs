@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Settings;
-use crate::script::change;
+use crate::scripted_feed::change;
 use fhir::ResourceType;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! A client's socket as hyper has it: it can be taken back when an answer is a stream, and a client that takes nothing
 //! is let go of in time.
 
-use super::handover::Handover;
+use super::detach::Handover;
 use feed::Pressure;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;

@@ -1,8 +1,9 @@
 //! Accepting connections: within the limits, and when the operating system refuses.
 
+use super::Serving;
 use super::connections::Connections;
-use super::{Serving, serve};
-use crate::log_limit::LogLimit;
+use super::http1::serve;
+use crate::limits::LogLimit;
 use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
 /// Accepts connections until the service stops.
-pub(super) async fn accept(listener: &TcpListener, serving: Serving) {
+pub(crate) async fn accept(listener: &TcpListener, serving: Serving) {
     let stopping = serving.stopping.clone();
     // It never ends by itself.
     stopping.run_until_cancelled(accept_all(listener, &serving)).await;

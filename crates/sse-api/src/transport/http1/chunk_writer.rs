@@ -4,7 +4,7 @@
 //! is behind gets several changes with one system call, and catches up. Between chunks nothing is held but the socket and
 //! the stream itself.
 
-use super::handover::Handed;
+use super::detach::Handed;
 use super::socket::{Patience, Yielding};
 use axum::body::BodyDataStream;
 use bytes::Bytes;

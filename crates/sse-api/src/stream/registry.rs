@@ -1,7 +1,7 @@
 //! The streams that are open: how many there may be, who they are, and what became of them.
 
-use crate::address::counted_as;
-use crate::metrics::Metrics;
+use crate::limits::counted_as;
+use crate::metrics::{Ended, Metrics};
 use dashmap::DashMap;
 use feed::Frames;
 use parking_lot::Mutex;
@@ -11,34 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-
-/// Why a stream ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Ended {
-    /// The client went away, or its connection broke.
-    Client,
-    /// The service stops.
-    Shutdown,
-    /// The database is away and the stream cannot go on without it.
-    Unavailable,
-    /// The database refuses.
-    Refused,
-}
-
-impl Ended {
-    /// Every reason, so that a metric exists before its first event.
-    pub(crate) const ALL: [Self; 4] = [Self::Client, Self::Shutdown, Self::Unavailable, Self::Refused];
-
-    /// The label of the metric.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Shutdown => "shutdown",
-            Self::Unavailable => "unavailable",
-            Self::Refused => "refused",
-        }
-    }
-}
 
 /// The streams that are open.
 pub(crate) struct Streams {

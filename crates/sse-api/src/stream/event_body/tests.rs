@@ -1,8 +1,9 @@
 use super::*;
+use crate::admin::scrape::scrape;
 use crate::metrics::Metrics;
-use crate::script::{Scripted, change, status, subscriber};
+use crate::scripted_feed::{Scripted, change, status, subscriber};
 use crate::source::SourceSnapshot;
-use crate::streams::Streams;
+use crate::stream::registry::Streams;
 use feed::Notice;
 use fhir::{Instant as FhirInstant, ResourceType};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -39,7 +40,7 @@ impl Test {
     }
 
     fn sample(&self, name: &str) -> f64 {
-        let text = self.metrics.scrape(&status(), &SourceSnapshot::default()).unwrap();
+        let text = scrape(&self.metrics, &status(), &SourceSnapshot::default()).unwrap();
         let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
         line.rsplit_once(' ').unwrap().1.parse().unwrap()
     }

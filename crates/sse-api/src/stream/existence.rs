@@ -1,7 +1,7 @@
 //! Whether those are there whose resources are asked for.
 
-use crate::refusal::Passing;
-use crate::subscribe::Subscribe;
+use crate::feed_handle::Subscribe;
+use crate::stream::rejection::Passing;
 use feed::{GroupNow, SourceError};
 use fhir::{Compartment, ExportRequest, Handling, Issue, IssueType, Level, Outcome, Patients};
 use http::StatusCode;

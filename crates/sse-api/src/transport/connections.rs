@@ -5,8 +5,7 @@
 //! longest is closed. A connection waits from the moment it was accepted, and again from each request on, until it becomes a
 //! stream. A request that arrives byte by byte does not end the wait, so slow requests are closed first.
 
-use crate::address::counted_as;
-use crate::log_limit::LogLimit;
+use crate::limits::{LogLimit, counted_as};
 use crate::metrics::Metrics;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,17 +20,17 @@ const LOG_EVERY: Duration = Duration::from_secs(30);
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// In all.
-    pub(super) all: usize,
+    pub(crate) all: usize,
     /// Without a stream: each holds the buffers that a request is read into.
-    pub(super) waiting: usize,
+    pub(crate) waiting: usize,
     /// Of one address that is not of this machine.
-    pub(super) per_address: usize,
+    pub(crate) per_address: usize,
 }
 
 /// The connections that are open.
-pub(super) struct Connections {
+pub(crate) struct Connections {
     limits: Limits,
     open: Mutex<Open>,
     /// Notified when a connection has ended.
@@ -88,7 +87,7 @@ enum Admission {
 }
 
 impl Connections {
-    pub(super) fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
         let open = Mutex::new(Open::default());
         Self { limits, open, ended: Notify::new(), metrics, log: LogLimit::new(LOG_EVERY) }
     }

@@ -4,9 +4,9 @@
 //! that passes is a stream of one frame, with `retry:` set to the wait; everyone else gets the status
 //! and `Retry-After`. Refusals that last keep their status for everyone.
 
-use crate::asking::{Asked, EVENT_STREAM};
-use crate::routes::content;
-use crate::sse::outcome_frame;
+use crate::request::negotiate::{Asked, EVENT_STREAM};
+use crate::response;
+use crate::stream::framing::outcome_frame;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use feed::EventId;
@@ -15,9 +15,6 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::ops::RangeInclusive;
 use std::time::Duration;
-
-/// The media type of FHIR's JSON.
-pub(crate) const FHIR_JSON: HeaderValue = HeaderValue::from_static("application/fhir+json");
 
 /// Why a stream cannot begin now and could later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,7 +99,7 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
-            Self::Lasting(status, outcome) => outcome_response(status, &outcome),
+            Self::Lasting(status, outcome) => response::outcome(status, &outcome),
             Self::Passing { why, asked, came_with } => passing(why, asked, came_with),
         }
     }
@@ -112,9 +109,9 @@ fn passing(why: Passing, asked: Asked, came_with: Option<Vec<u8>>) -> Response {
     let wait = Duration::from_secs(fastrand::u64(why.wait()));
     let outcome = Outcome::notice(why.code(), why.diagnostics());
     if asked != Asked::Accepted {
-        let mut response = outcome_response(why.status(), &outcome);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
-        return response;
+        let mut rejected = response::outcome(why.status(), &outcome);
+        rejected.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        return rejected;
     }
     let id = came_with.unwrap_or_else(|| EventId::beginning().to_string().into_bytes());
     let mut response = Response::new(Body::from(outcome_frame(Some(wait), &id, &outcome.to_json())));
@@ -127,11 +124,4 @@ pub(crate) fn stream_headers(headers: &mut HeaderMap) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-}
-
-/// An OperationOutcome as a response.
-fn outcome_response(status: StatusCode, outcome: &Outcome) -> Response {
-    let mut response = content(FHIR_JSON, outcome.to_json());
-    *response.status_mut() = status;
-    response
 }

@@ -84,7 +84,7 @@ async fn probes_tell_alive_from_ready() {
 async fn metrics_count_what_happened() {
     let mut service = Service::start().await;
     let (client, stream) = service.stream("/fhir/$export", &[]).await;
-    stream.send(crate::script::change("x", fhir::ResourceType::PATIENT, b"{}"));
+    stream.send(crate::scripted_feed::change("x", fhir::ResourceType::PATIENT, b"{}"));
     let mut client = client;
     client.until("{}\n\n").await;
     drop(client);

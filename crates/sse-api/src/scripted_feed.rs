@@ -1,6 +1,6 @@
 //! For tests: a feed that says what the test tells it to.
 
-use crate::subscribe::{Subscribe, Subscriber};
+use crate::feed_handle::{Subscribe, Subscriber};
 use feed::{Begin, Frames, Framing as _, GroupNow, Item, Lsn, Position, Pressure, SourceError, Status};
 use fhir::{Filter, Instant, Patients, ResourceType};
 use std::sync::Arc;

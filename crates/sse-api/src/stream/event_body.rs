@@ -3,10 +3,11 @@
 //! Nothing is taken from the subscription before the connection has written what it has in hand, so a slow client costs
 //! that and a socket's buffer, whatever lies before it.
 
-use crate::notices;
-use crate::sse::{HEARTBEAT, draw_retry, outcome_frame};
-use crate::streams::{Ended, OpenStream};
-use crate::subscribe::Subscriber;
+use crate::feed_handle::Subscriber;
+use crate::metrics::Ended;
+use crate::stream::framing::{HEARTBEAT, draw_retry, outcome_frame};
+use crate::stream::notices;
+use crate::stream::registry::OpenStream;
 use bytes::Bytes;
 use feed::{Item, SourceError, idle_timer, poll_on_wake};
 use futures_core::Stream;
@@ -23,10 +24,6 @@ pub(crate) struct Opening {
     /// How long it may be quiet.
     pub(crate) heartbeat: Duration,
 }
-
-/// An extension of the responses whose body is a stream without an end of its own.
-#[derive(Clone, Copy)]
-pub(crate) struct Streamed;
 
 /// What has happened.
 enum Event {

@@ -1,21 +1,15 @@
-//! What people and tools read to find their way: the list of URLs and the CapabilityStatement.
+//! The list of URLs, for people who try the service.
 
-use crate::asking::weight;
-use crate::routes::content;
+use crate::request::negotiate::weight;
+use crate::response::{HTML, TEXT, content};
 use axum::response::Response;
-use fhir::{Instant, ResourceType, canonical};
 use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderMap, HeaderValue};
-use serde_json::json;
 
 /// Nothing runs on the list of URLs, but whoever tries an EventSource in the browser's console there may connect to us.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
-
-const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
-pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// What there is: path and meaning.
 const URLS: [(&str, &str); 6] = [
@@ -70,43 +64,9 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// What the service can do. The operation is ours, not Bulk Data's `export`: that one is asynchronous.
-pub(crate) fn capability_statement(base: &str, started: Instant) -> String {
-    let operation = json!([{ "name": "export", "definition": canonical::EXPORT_OPERATION }]);
-    let resources: Vec<_> =
-        ResourceType::all().map(|kind| json!({ "type": kind.as_str(), "operation": operation })).collect();
-    json!({
-        "resourceType": "CapabilityStatement",
-        "status": "active",
-        "date": started.to_fhir(),
-        "kind": "instance",
-        "software": { "name": "fhir-tail", "version": env!("CARGO_PKG_VERSION") },
-        "implementation": {
-            "description": "Changes of FHIR resources as a stream of Server-Sent Events",
-            "url": format!("{base}/fhir"),
-        },
-        "fhirVersion": "4.0.1",
-        "format": ["json"],
-        "rest": [{ "mode": "server", "resource": resources, "operation": operation }],
-    })
-    .to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_capability_statement_claims_what_there_is() {
-        let text = capability_statement("http://localhost:8080", Instant::from_unix_micros(0));
-        let statement: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(statement["implementation"]["url"], "http://localhost:8080/fhir");
-        let rest = &statement["rest"][0];
-        assert_eq!(rest["operation"][0]["definition"], canonical::EXPORT_OPERATION);
-        let types: Vec<_> = rest["resource"].as_array().unwrap().iter().map(|r| &r["type"]).collect();
-        assert_eq!(types.len(), fhir::RESOURCE_TYPES);
-        assert!(types.iter().any(|kind| *kind == "Condition"));
-    }
 
     #[test]
     fn a_host_is_no_markup() {

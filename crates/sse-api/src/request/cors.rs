@@ -1,6 +1,6 @@
 //! What pages of other origins may read (CORS): those whose origin is that of a public URL, everything; all others, nothing.
 
-use crate::host::Hosts;
+use crate::request::hosts::Hosts;
 use axum::response::Response;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,

@@ -1,7 +1,7 @@
 //! The first notice of a stream.
 
-use crate::export::Resume;
-use crate::metrics::now;
+use crate::clock::now;
+use crate::request::resume::Resume;
 use feed::Begin;
 use fhir::{Compartment, ExportRequest, Instant, NoticeCode, Outcome, Patients, ResourceType};
 

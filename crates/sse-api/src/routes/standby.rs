@@ -1,11 +1,11 @@
 //! What is answered while another process serves and we wait to stand in for it: that we live, that we are not ready,
 //! and to everyone else to come back.
 
-use crate::asking::Asking;
-use crate::browser_policy::restrict;
-use crate::host::Hosts;
-use crate::refusal::{Passing, Refusal};
+use crate::request::browser_policy::restrict;
+use crate::request::hosts::Hosts;
+use crate::request::negotiate::Asking;
 use crate::routes::{live, readiness};
+use crate::stream::rejection::{Passing, Refusal};
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::from_fn;

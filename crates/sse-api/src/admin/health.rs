@@ -1,6 +1,6 @@
 //! What probes are told. Alive: the loop that answers runs. Ready: a new stream would begin.
 
-use crate::metrics::safe_time_age_seconds;
+use crate::clock::now;
 use crate::source::SourceSnapshot;
 use feed::Status;
 use serde_json::{Value, json};
@@ -70,6 +70,15 @@ fn waits_for(feed: &Status, source: &SourceSnapshot) -> Option<String> {
     Some(format!("the safe time has not passed the beginning of the journal: {who}"))
 }
 
+/// How far the safe time is behind our clock; `None` while there is none. The safe time itself does not advance while
+/// nothing changes.
+pub(crate) fn safe_time_age_seconds(feed: &Status) -> Option<f64> {
+    let now = now();
+    // A microsecond more or less is lost in a float of this size: never mind.
+    #[allow(clippy::cast_precision_loss)]
+    feed.visible_until.max(feed.w).map(|w| now.unix_micros().saturating_sub(w.unix_micros()) as f64 / 1e6)
+}
+
 /// Whether a new stream would begin, for metrics.
 pub(crate) fn is_ready(feed: &Status, source: &SourceSnapshot, stopping: bool) -> bool {
     readiness(feed, source, stopping).0
@@ -78,7 +87,7 @@ pub(crate) fn is_ready(feed: &Status, source: &SourceSnapshot, stopping: bool) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::script::status;
+    use crate::scripted_feed::status;
     use crate::source::Fact;
     use fhir::Instant;
 

@@ -1,0 +1,79 @@
+//! The layer over all routes that answers only requests that used our own names.
+
+use crate::limits::LogLimit;
+use crate::request::cors;
+use crate::request::hosts::{BadHost, ForeignHost, Hosts};
+use crate::response;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use fhir::IssueType;
+use http::header::VARY;
+use http::{HeaderValue, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the log says that a request named a host that is not ours.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// What the layer goes by.
+pub(crate) struct HostGuard {
+    hosts: Hosts,
+    log: LogLimit,
+}
+
+impl HostGuard {
+    pub(crate) fn new(hosts: Hosts) -> Self {
+        Self { hosts, log: LogLimit::new(LOG_EVERY) }
+    }
+}
+
+/// Answers only requests that used our own names. Probes come by whatever name the orchestrator has for us, and are told yes
+/// or no whatever it is; what is for people and monitors is told under our names and under addresses.
+pub(crate) async fn own_name(State(guard): State<Arc<HostGuard>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if path.starts_with("/health/") {
+        return next.run(request).await;
+    }
+    let checked =
+        if path == "/metrics" { guard.hosts.check_or_address(&request) } else { guard.hosts.check(&request) };
+    let allowed = cors::allowed_origin(&guard.hosts, request.headers());
+    let mut response = match checked {
+        Ok(()) if allowed.is_some() && cors::is_preflight(request.method(), request.headers()) => {
+            cors::preflight()
+        }
+        Ok(()) => next.run(request).await,
+        Err(BadHost::NotOurs(host)) => misdirected(&guard, &host),
+        Err(BadHost::Unreadable) => response::error(
+            StatusCode::BAD_REQUEST,
+            IssueType::Invalid,
+            "send one Host header with a host and, if need be, a port",
+        ),
+    };
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("Accept, Prefer, Origin"));
+    if let Some(origin) = allowed {
+        cors::allow(origin, headers);
+    }
+    response
+}
+
+/// Says which name came, and what makes it ours: in a container or a cluster that is seldom the one that somebody thinks of.
+fn misdirected(guard: &HostGuard, host: &ForeignHost) -> Response {
+    if let Some(unsaid) = guard.log.allow() {
+        tracing::warn!(
+            %host,
+            unsaid,
+            "a request named a host that is not ours and was refused: if clients are to use it, start with \
+             --public-url http://{host} (https:// behind a proxy with TLS)"
+        );
+    }
+    response::error(
+        StatusCode::MISDIRECTED_REQUEST,
+        IssueType::Forbidden,
+        &format!(
+            "the name in Host, '{host}', is not one of this service: use localhost, 127.0.0.1 or [::1], or have the \
+             operator start it with --public-url http://{host} (https:// behind a proxy with TLS)"
+        ),
+    )
+}

@@ -1,0 +1,115 @@
+//! Which path is answered by what.
+
+pub(crate) mod standby;
+
+use crate::admin::{capability, health, scrape, url_list};
+use crate::api::Api;
+use crate::export::export;
+use crate::feed_handle::Subscribe;
+use crate::request::browser_policy::restrict;
+use crate::request::endpoint::Place;
+use crate::request::host_guard::{HostGuard, own_name};
+use crate::response::{self, FHIR_JSON, JSON, content};
+use crate::transport::Peer;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{any, get};
+use fhir::IssueType;
+use http::header::ALLOW;
+use http::{HeaderValue, Method, StatusCode};
+use std::sync::Arc;
+
+/// The routes, and beside them those of `others`, which the same names and policies protect.
+pub(crate) fn router<F: Subscribe>(api: Arc<Api<F>>, others: Router) -> Router {
+    let guard = Arc::new(HostGuard::new(api.hosts.clone()));
+    Router::new()
+        .merge(others.with_state(()))
+        .route("/metrics", get(metrics::<F>))
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready::<F>))
+        .route("/fhir", any(fhir::<F>))
+        .route("/fhir/", any(fhir::<F>))
+        .route("/fhir/{*path}", any(fhir::<F>))
+        .fallback(nothing)
+        .method_not_allowed_fallback(only_reading)
+        .layer(from_fn_with_state(guard, own_name))
+        .layer(from_fn(restrict))
+        .with_state(api)
+}
+
+async fn fhir<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let place = Place::of(parts.uri.path());
+    let reads = parts.method == Method::GET || parts.method == Method::HEAD;
+    match place {
+        Place::Nothing(why) => response::error(StatusCode::NOT_FOUND, IssueType::NotFound, &why),
+        Place::Export(level) if reads || parts.method == Method::POST => {
+            let Some(Peer(peer)) = parts.extensions.get().copied() else {
+                return response::error(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    IssueType::Exception,
+                    "the connection has no peer",
+                );
+            };
+            export(&api, level, peer, &parts).await
+        }
+        Place::Front if reads => url_list::front(&api.hosts.base_url(&parts.headers), &parts.headers),
+        Place::Metadata if reads => content(
+            FHIR_JSON,
+            capability::capability_statement(&api.hosts.base_url(&parts.headers), api.started),
+        ),
+        _ => only_reading().await,
+    }
+}
+
+pub(crate) async fn live() -> Response {
+    content(JSON, r#"{"live":true}"#)
+}
+
+async fn ready<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request) -> Response {
+    let (ready, details) =
+        health::readiness(&api.feed.status(), &(api.source)(), api.stopping.is_cancelled());
+    readiness(ready, details.to_string(), api.hosts.check_or_address(&request).is_ok())
+}
+
+/// The answer to whether we are ready: the details, which name the database and its sessions, only under a host of ours.
+pub(crate) fn readiness(ready: bool, details: String, host_is_ours: bool) -> Response {
+    let body = if host_is_ours { details } else { format!("{{\"ready\":{ready}}}") };
+    let mut response = content(JSON, body);
+    if !ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+async fn metrics<F: Subscribe>(State(api): State<Arc<Api<F>>>) -> Response {
+    match scrape::scrape(&api.metrics, &api.feed.status(), &(api.source)()) {
+        Ok(text) => content(HeaderValue::from_static(scrape::CONTENT_TYPE), text),
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be written");
+            let mut response = content(HeaderValue::from_static("text/plain"), "metrics cannot be written\n");
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        }
+    }
+}
+
+async fn nothing() -> Response {
+    response::error(
+        StatusCode::NOT_FOUND,
+        IssueType::NotFound,
+        "there is nothing here: see /fhir/ for the URLs",
+    )
+}
+
+async fn only_reading() -> Response {
+    let mut response = response::error(
+        StatusCode::METHOD_NOT_ALLOWED,
+        IssueType::NotSupported,
+        "use GET or HEAD: this service only reads",
+    );
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}

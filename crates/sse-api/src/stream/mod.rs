@@ -1,0 +1,9 @@
+//! One stream of Server-Sent Events: whether it can begin, its notices, its body, and its entry among the open streams.
+
+pub(crate) mod event_body;
+pub(crate) mod existence;
+pub(crate) mod framing;
+mod notices;
+pub(crate) mod registry;
+pub(crate) mod rejection;
+pub(crate) mod start_notice;

@@ -1,0 +1,162 @@
+//! HTTP/1.1 in plain text.
+//!
+//! hyper reads requests and answers them. A connection that becomes a stream is taken from it, as a stream needs none of
+//! its buffers.
+
+mod chunk_writer;
+mod detach;
+mod socket;
+
+use self::chunk_writer::Streaming;
+use self::detach::{Handed, Handover};
+use self::socket::Socket;
+use super::connections::Connection;
+use super::{Peer, Serving, Streamed};
+use axum::Router;
+use axum::response::Response;
+use feed::poll_on_wake;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper::{Request, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+/// How long a client may take to send a request's headers, and how long a connection may be idle.
+const HEADERS_WITHIN: Duration = Duration::from_secs(30);
+/// The longest headers. hyper buffers as much for a client that does not read.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// How much may wait in the kernel to be sent on one connection.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT_BYTES: u32 = 128 * 1024;
+
+/// Serves one connection until it ends or becomes a stream, which is then served by itself.
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, place: Arc<Connection>, serving: Serving) {
+    let Serving { service, client_timeout, keep_alive, pressure, tasks, stopping, cut, .. } = serving;
+    // Until a request comes there is nothing to keep buffers for.
+    let begun = tokio::time::timeout(HEADERS_WITHIN, stream.readable());
+    if !matches!(stopping.run_until_cancelled(begun).await, Some(Ok(Ok(())))) {
+        return;
+    }
+    let handover = Arc::new(Handover::default());
+    let service = Named { service, peer, place: Arc::clone(&place), handover: Arc::clone(&handover) };
+    // Events are small and each is waited for: none may wait for the next.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY cannot be set");
+    }
+    bound_kernel(&stream, client_timeout);
+    let socket = Socket::new(stream, client_timeout, Arc::clone(&handover));
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(keep_alive)
+        .header_read_timeout(HEADERS_WITHIN)
+        .max_header_size(MAX_HEADER_BYTES)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(socket), service);
+    let ended = match stopping.run_until_cancelled(answer(&mut connection, &handover)).await {
+        Some(ended) => ended,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            cut.run_until_cancelled(answer(&mut connection, &handover)).await.unwrap_or(Ok(None))
+        }
+    };
+    match ended {
+        Ok(None) => {}
+        // What was closed to make room does not become a stream.
+        Ok(Some(handed)) if place.becomes_stream() => {
+            let parts = connection.into_parts();
+            let socket = parts.io.into_inner().into_inner();
+            match Streaming::new(socket, client_timeout, pressure, handed, parts.read_buf.len()) {
+                Ok(streaming) => drop(tasks.spawn(write(streaming, place, cut))),
+                Err(error) => tracing::error!(%error, "a stream cannot begin"),
+            }
+        }
+        Ok(Some(_)) => {}
+        Err(error) => tracing::debug!(%error, "a connection broke"),
+    }
+}
+
+/// Answers requests until the connection ends, or has become a stream.
+async fn answer(
+    connection: &mut http1::Connection<TokioIo<Socket>, Named>,
+    handover: &Handover,
+) -> hyper::Result<Option<Handed>> {
+    poll_fn(|context| match Pin::new(&mut *connection).poll(context) {
+        Poll::Ready(ended) => Poll::Ready(ended.map(|()| None)),
+        Poll::Pending => handover.take().map_or(Poll::Pending, |handed| Poll::Ready(Ok(Some(handed)))),
+    })
+    .await
+}
+
+/// Writes a stream until it has ended, its client is gone, or there is no more time.
+async fn write(streaming: Streaming, place: Arc<Connection>, cut: CancellationToken) {
+    let ended = tokio::select! {
+        biased;
+        () = poll_on_wake(cut.cancelled()) => Ok(()),
+        ended = streaming => ended,
+    };
+    // The socket is closed now.
+    drop(place);
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// Bounds what the kernel does for a client.
+///
+/// What waits to be sent: the kernel's own bound is megabytes for each client, and a third of them has to be taken before
+/// anything can be written again, so that a slow client would look like one that takes nothing. And how long it waits for a
+/// client that has vanished without a word: its own bound is a quarter of an hour.
+fn bound_kernel(stream: &TcpStream, client_timeout: Duration) {
+    #[cfg(target_os = "linux")]
+    {
+        let socket = socket2::SockRef::from(stream);
+        if let Err(error) = socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
+            tracing::debug!(%error, "TCP_NOTSENT_LOWAT cannot be set");
+        }
+        if let Err(error) = socket.set_tcp_user_timeout(Some(client_timeout)) {
+            tracing::debug!(%error, "TCP_USER_TIMEOUT cannot be set");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, client_timeout);
+}
+
+/// The service with the name of who is connected, and with a place for the stream that the connection may become.
+struct Named {
+    service: TowerToHyperService<Router>,
+    peer: SocketAddr,
+    place: Arc<Connection>,
+    handover: Arc<Handover>,
+}
+
+impl Service<Request<Incoming>> for Named {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        self.place.asked();
+        let version = request.version();
+        request.extensions_mut().insert(Peer(self.peer));
+        let response = self.service.call(request);
+        let handover = Arc::clone(&self.handover);
+        Box::pin(async move {
+            let response = response.await?;
+            if response.extensions().get::<Streamed>().is_none() {
+                return Ok(response);
+            }
+            handover.put(Handed { response, version });
+            // hyper is dropped while it waits.
+            std::future::pending().await
+        })
+    }
+}
