@@ -75,7 +75,7 @@ struct Prepared {
 impl Prepared {
     async fn new(settings: &Settings, demonstration: Option<Demonstration>) -> anyhow::Result<Self> {
         // Before anything is started that takes long: a port in use is the usual failure.
-        let server = sse_api::bind(sse_api::Settings {
+        let server = sse_api::bind(sse_api::ServerSettings {
             listen: settings.listen.clone(),
             public_urls: settings.public_urls.clone(),
             insecure_no_auth: settings.insecure_no_auth,
@@ -245,7 +245,7 @@ fn snapshot(
     tables: Arc<cdc::Tables>,
     feed: Feed,
     retention: Retention,
-) -> sse_api::SourceStatus {
+) -> sse_api::SourceProbe {
     Arc::new(move || {
         let status = told.borrow();
         // Until something was received the numbers mean nothing.

@@ -1,14 +1,14 @@
 //! The operation `$export`: from a request to a stream, or to the reason why there is none.
 
 use crate::api::Api;
-use crate::feed_handle::Subscribe;
-use crate::request::negotiate::{Asked, Asking, RESPOND_EVENTSOURCE};
+use crate::feed_handle::FeedHandle;
+use crate::request::negotiate::{Negotiated, RESPOND_EVENTSOURCE, ResponseMode};
 use crate::request::resume::Resume;
-use crate::stream::event_body::{Opening, frames};
-use crate::stream::existence::{NotThere, look, look_again};
-use crate::stream::rejection::{Passing, Refusal, stream_headers};
+use crate::stream::event_body::{StreamOptions, event_body};
+use crate::stream::existence::{ExistenceError, check_existence, recheck_group};
+use crate::stream::rejection::{Rejection, RetryReason, stream_headers};
 use crate::stream::start_notice::start;
-use crate::transport::Streamed;
+use crate::transport::Detachable;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use fhir::{ExportRequest, IssueType, Level, Patients, ResourceType};
@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Answers a request for the operation.
-pub(crate) async fn export<F: Subscribe>(
+pub(crate) async fn export<F: FeedHandle>(
     api: &Arc<Api<F>>,
     level: Level,
     peer: SocketAddr,
@@ -33,23 +33,23 @@ pub(crate) async fn export<F: Subscribe>(
     }
 }
 
-async fn begin<F: Subscribe>(
+async fn begin<F: FeedHandle>(
     api: &Arc<Api<F>>,
     level: Level,
     peer: SocketAddr,
     parts: &Parts,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Rejection> {
     implemented(&level, &parts.method)?;
-    let asking = Asking::of(&parts.headers);
-    match asking.asked {
-        Asked::Preferred | Asked::Accepted => {}
-        Asked::Asynchronous => {
+    let negotiated = Negotiated::from_headers(&parts.headers);
+    match negotiated.mode {
+        ResponseMode::StreamByPrefer | ResponseMode::StreamByAccept => {}
+        ResponseMode::Asynchronous => {
             return Err(not_implemented(
                 "Prefer: respond-async is not supported yet: ask for a stream with Prefer: respond-eventsource",
             ));
         }
-        Asked::Nothing => {
-            return Err(Refusal::lasting(
+        ResponseMode::Unspecified => {
+            return Err(Rejection::permanent(
                 StatusCode::BAD_REQUEST,
                 IssueType::Invalid,
                 "ask for a stream with Prefer: respond-eventsource (and Accept: application/fhir+json) or with \
@@ -58,27 +58,27 @@ async fn begin<F: Subscribe>(
         }
     }
     let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
-    let request = ExportRequest::parse(level, pairs, asking.handling)
-        .map_err(|outcome| Refusal::Lasting(StatusCode::BAD_REQUEST, outcome))?;
+    let request = ExportRequest::parse(level, pairs, negotiated.handling)
+        .map_err(|outcome| Rejection::Permanent(StatusCode::BAD_REQUEST, outcome))?;
     let resume = Resume::of(&parts.headers, &request)
-        .map_err(|outcome| Refusal::Lasting(StatusCode::BAD_REQUEST, outcome))?;
+        .map_err(|outcome| Rejection::Permanent(StatusCode::BAD_REQUEST, outcome))?;
 
-    let refuse = |why, came_with| Err(Refusal::Passing { why, asked: asking.asked, came_with });
+    let refuse = |why, last_event_id| Err(Rejection::Retryable { why, mode: negotiated.mode, last_event_id });
     if api.stopping.is_cancelled() {
-        return refuse(Passing::Stopping, resume.came_with);
+        return refuse(RetryReason::Stopping, resume.last_event_id);
     }
     // Who has a position can be served from the journal; who begins needs the tables.
     if !resume.has_position() && !(api.source)().connected {
-        return refuse(Passing::Unavailable, resume.came_with);
+        return refuse(RetryReason::Unavailable, resume.last_event_id);
     }
-    let looked = match resume.has_position() {
-        true => look_again(&api.feed, &request).await.map(|()| Patients::none()),
-        false => look(&api.feed, &request, asking.handling).await,
+    let existence = match resume.has_position() {
+        true => recheck_group(&api.feed, &request).await.map(|()| Patients::none()),
+        false => check_existence(&api.feed, &request, negotiated.handling).await,
     };
-    let missing = match looked {
+    let missing = match existence {
         Ok(missing) => missing,
-        Err(NotThere::Lasting(status, outcome)) => return Err(Refusal::Lasting(status, outcome)),
-        Err(NotThere::Passing(why)) => return refuse(why, resume.came_with),
+        Err(ExistenceError::Permanent(status, outcome)) => return Err(Rejection::Permanent(status, outcome)),
+        Err(ExistenceError::Retryable(why)) => return refuse(why, resume.last_event_id),
     };
     let mut response = if parts.method == Method::HEAD {
         // A body of unknown length, so that the headers are those of a GET.
@@ -87,19 +87,19 @@ async fn begin<F: Subscribe>(
         )
     } else {
         let Some(open) = api.streams.open(level_name(&request.level), peer) else {
-            return refuse(Passing::Full, resume.came_with);
+            return refuse(RetryReason::StreamLimit, resume.last_event_id);
         };
         let journal_begins = api.feed.status().journal_begins;
         let start = start(&request, &resume, &missing, journal_begins);
-        let opening = Opening { start, heartbeat: request.heartbeat };
+        let options = StreamOptions { start, heartbeat: request.heartbeat };
         let subscriber = api.feed.subscribe(request.filter, resume.begin);
-        let body = Body::from_stream(frames(subscriber, opening, open, api.stopping.clone()));
+        let body = Body::from_stream(event_body(subscriber, options, open, api.stopping.clone()));
         let mut response = Response::new(body);
-        response.extensions_mut().insert(Streamed);
+        response.extensions_mut().insert(Detachable);
         response
     };
     stream_headers(response.headers_mut());
-    if asking.asked == Asked::Preferred {
+    if negotiated.mode == ResponseMode::StreamByPrefer {
         let applied = HeaderValue::from_static(RESPOND_EVENTSOURCE);
         response.headers_mut().insert("preference-applied", applied);
     }
@@ -107,12 +107,12 @@ async fn begin<F: Subscribe>(
 }
 
 /// POST comes later.
-fn implemented(level: &Level, method: &Method) -> Result<(), Refusal> {
+fn implemented(level: &Level, method: &Method) -> Result<(), Rejection> {
     if method == Method::POST {
         return Err(not_implemented("POST is not supported yet: use GET with parameters in the query"));
     }
     match level {
-        Level::Type(ResourceType::GROUP) => Err(Refusal::lasting(
+        Level::Type(ResourceType::GROUP) => Err(Rejection::permanent(
             StatusCode::NOT_FOUND,
             IssueType::NotFound,
             "for the resources of a Group's members name the Group: /fhir/Group/{id}/$export; for the Groups themselves use \
@@ -122,8 +122,8 @@ fn implemented(level: &Level, method: &Method) -> Result<(), Refusal> {
     }
 }
 
-fn not_implemented(diagnostics: &str) -> Refusal {
-    Refusal::lasting(StatusCode::NOT_IMPLEMENTED, IssueType::NotSupported, diagnostics)
+fn not_implemented(diagnostics: &str) -> Rejection {
+    Rejection::permanent(StatusCode::NOT_IMPLEMENTED, IssueType::NotSupported, diagnostics)
 }
 
 /// The word for logs: never an id.

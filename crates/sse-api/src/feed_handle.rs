@@ -5,12 +5,12 @@ use fhir::{Filter, Patients};
 use std::future::Future;
 
 /// Where streams come from.
-pub trait Subscribe: Clone + Send + Sync + 'static {
+pub trait FeedHandle: Clone + Send + Sync + 'static {
     /// One stream.
-    type Subscriber: Subscriber;
+    type FeedStream: FeedStream;
 
     /// Begins a stream.
-    fn subscribe(&self, filter: Filter, begin: Begin) -> Self::Subscriber;
+    fn subscribe(&self, filter: Filter, begin: Begin) -> Self::FeedStream;
 
     /// Those of these patients who are stored. An error if the database is away, or cannot tell whose a resource was.
     fn stored(&self, patients: Patients) -> impl Future<Output = Result<Patients, SourceError>> + Send;
@@ -26,7 +26,7 @@ pub trait Subscribe: Clone + Send + Sync + 'static {
 }
 
 /// The stream of one subscriber.
-pub trait Subscriber: Send + 'static {
+pub trait FeedStream: Send + 'static {
     /// What comes next; `Err` ends the stream. Can be dropped at any await point and called again.
     fn next(&mut self) -> impl Future<Output = Result<Item, SourceError>> + Send;
 
@@ -34,8 +34,8 @@ pub trait Subscriber: Send + 'static {
     fn id(&self) -> String;
 }
 
-impl Subscribe for Feed {
-    type Subscriber = Subscription;
+impl FeedHandle for Feed {
+    type FeedStream = Subscription;
 
     fn subscribe(&self, filter: Filter, begin: Begin) -> Subscription {
         Feed::subscribe(self, filter, begin)
@@ -58,7 +58,7 @@ impl Subscribe for Feed {
     }
 }
 
-impl Subscriber for Subscription {
+impl FeedStream for Subscription {
     fn next(&mut self) -> impl Future<Output = Result<Item, SourceError>> + Send {
         Subscription::next(self)
     }

@@ -21,9 +21,9 @@ mod source;
 mod stream;
 mod transport;
 
-pub use feed_handle::{Subscribe, Subscriber};
+pub use feed_handle::{FeedHandle, FeedStream};
 pub use request::hosts::{InvalidPublicUrl, PublicUrl};
-pub use server::{Server, Settings, bind};
-pub use source::{Fact, SourceSnapshot, SourceStatus};
+pub use server::{Server, ServerSettings, bind};
+pub use source::{Fact, SourceProbe, SourceSnapshot};
 pub use stream::framing::EventStream;
 pub use transport::listener::ListenError;

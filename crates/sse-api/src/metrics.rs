@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 /// Why a stream ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Ended {
+pub(crate) enum EndReason {
     /// The client went away, or its connection broke.
     Client,
     /// The service stops.
@@ -20,7 +20,7 @@ pub(crate) enum Ended {
     Refused,
 }
 
-impl Ended {
+impl EndReason {
     /// Every reason, so that a metric exists before its first event.
     pub(crate) const ALL: [Self; 4] = [Self::Client, Self::Shutdown, Self::Unavailable, Self::Refused];
 
@@ -62,8 +62,8 @@ impl Metrics {
         )?;
         build.set(1);
         let metrics = Self {
-            streams_open: IntGauge::new("fhir_tail_streams_open", "Streams that are open.")?,
-            streams_limit: IntGauge::new("fhir_tail_streams_limit", "Streams that may be open.")?,
+            streams_open: IntGauge::new("fhir_tail_streams_open", "StreamRegistry that are open.")?,
+            streams_limit: IntGauge::new("fhir_tail_streams_limit", "StreamRegistry that may be open.")?,
             connections_open: IntGauge::new("fhir_tail_connections_open", "Connections of clients.")?,
             connections_limit: IntGauge::new(
                 "fhir_tail_connections_limit",
@@ -80,7 +80,7 @@ impl Metrics {
             )?,
             streams_ended: counters(
                 "fhir_tail_streams_ended_total",
-                "Streams that ended, by reason.",
+                "StreamRegistry that ended, by reason.",
                 "reason",
             )?,
             refusals: counters(
@@ -99,7 +99,7 @@ impl Metrics {
             registry,
         };
         // A counter that first shows as 1 has not increased, to Prometheus: what alerts go by is there from the start.
-        for reason in Ended::ALL {
+        for reason in EndReason::ALL {
             metrics.streams_ended.with_label_values(&[reason.as_str()]);
         }
         for code in NoticeCode::ALL {

@@ -1,6 +1,6 @@
 //! For tests: a feed that says what the test tells it to.
 
-use crate::feed_handle::{Subscribe, Subscriber};
+use crate::feed_handle::{FeedHandle, FeedStream};
 use feed::{Begin, Frames, Framing as _, GroupNow, Item, Lsn, Position, Pressure, SourceError, Status};
 use fhir::{Filter, Instant, Patients, ResourceType};
 use std::sync::Arc;
@@ -47,8 +47,8 @@ pub(crate) fn subscriber() -> (ScriptedSubscriber, Scripted) {
     (ScriptedSubscriber { items: receiver, taken }, scripted)
 }
 
-impl Subscribe for ScriptedFeed {
-    type Subscriber = ScriptedSubscriber;
+impl FeedHandle for ScriptedFeed {
+    type FeedStream = ScriptedSubscriber;
 
     fn subscribe(&self, filter: Filter, begin: Begin) -> ScriptedSubscriber {
         let (subscriber, scripted) = subscriber();
@@ -87,7 +87,7 @@ impl Subscribe for ScriptedFeed {
     }
 }
 
-impl Subscriber for ScriptedSubscriber {
+impl FeedStream for ScriptedSubscriber {
     async fn next(&mut self) -> Result<Item, SourceError> {
         match self.items.recv().await {
             Some(item) => {

@@ -5,13 +5,13 @@
 //! nothing, as they come back with the last id that they read.
 
 use crate::api::Api;
-use crate::feed_handle::Subscribe;
+use crate::feed_handle::FeedHandle;
 use crate::metrics::Metrics;
 use crate::request::hosts::{Hosts, PublicUrl};
 use crate::routes::{router, standby};
-use crate::source::SourceStatus;
-use crate::stream::registry::Streams;
-use crate::transport::Serving;
+use crate::source::SourceProbe;
+use crate::stream::registry::StreamRegistry;
+use crate::transport::ConnectionContext;
 use crate::transport::accept::accept;
 use crate::transport::connections::{Connections, Limits};
 use crate::transport::listener::{ListenError, listen};
@@ -33,7 +33,7 @@ const MAX_WAITING: usize = 4096;
 
 /// How the service is reached.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ServerSettings {
     /// The addresses to listen on.
     pub listen: Vec<SocketAddr>,
     /// The URLs under which it is reached from elsewhere: their hosts are answered.
@@ -48,11 +48,11 @@ pub struct Settings {
     /// there is always room for these.
     pub spare_connections: usize,
     /// How long a client may take nothing of what is there for it before its connection is closed: it comes
-    /// back with its last id, and until then keeps nothing from others.
+    /// back with its last id, and until then keeps nothing from extra_routes.
     pub client_timeout: Duration,
 }
 
-impl Default for Settings {
+impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
@@ -70,15 +70,15 @@ impl Default for Settings {
 pub struct Server {
     listeners: Vec<(TcpListener, SocketAddr)>,
     hosts: Hosts,
-    streams: Arc<Streams>,
+    streams: Arc<StreamRegistry>,
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
     client_timeout: Duration,
-    others: Router,
+    extra_routes: Router,
 }
 
 /// Listens.
-pub async fn bind(settings: Settings) -> Result<Server, ListenError> {
+pub async fn bind(settings: ServerSettings) -> Result<Server, ListenError> {
     let listeners = listen(&settings.listen, settings.insecure_no_auth).await?;
     let metrics = Arc::new(Metrics::new().map_err(ListenError::Metrics)?);
     let spare = settings.spare_connections.max(1);
@@ -89,8 +89,11 @@ pub async fn bind(settings: Settings) -> Result<Server, ListenError> {
     };
     metrics.limit(settings.max_streams, limits.all);
     let connections = Arc::new(Connections::new(limits, Arc::clone(&metrics)));
-    let streams =
-        Arc::new(Streams::new(settings.max_streams, settings.max_streams_per_address, Arc::clone(&metrics)));
+    let streams = Arc::new(StreamRegistry::new(
+        settings.max_streams,
+        settings.max_streams_per_address,
+        Arc::clone(&metrics),
+    ));
     Ok(Server {
         listeners,
         hosts: Hosts::new(settings.public_urls),
@@ -98,7 +101,7 @@ pub async fn bind(settings: Settings) -> Result<Server, ListenError> {
         connections,
         metrics,
         client_timeout: settings.client_timeout,
-        others: Router::new(),
+        extra_routes: Router::new(),
     })
 }
 
@@ -111,13 +114,13 @@ impl Server {
     /// Serves these routes too. They must not be below `/fhir`, `/health` or `/metrics`.
     #[must_use]
     pub fn with_routes(mut self, routes: Router) -> Self {
-        self.others = self.others.merge(routes);
+        self.extra_routes = self.extra_routes.merge(routes);
         self
     }
 
     /// Answers that another process serves, until this is so. `detail`: whom we stand by for, in a sentence for people.
     pub async fn stand_by<T>(&self, detail: &str, until: impl Future<Output = T>) -> T {
-        let serving = Serving {
+        let context = ConnectionContext {
             service: TowerToHyperService::new(standby::router(detail, self.hosts.clone())),
             client_timeout: self.client_timeout,
             // One answer each: nobody is kept here, nor cut off, when we take over.
@@ -130,7 +133,7 @@ impl Server {
             metrics: Arc::clone(&self.metrics),
         };
         let accepting: FuturesUnordered<_> =
-            self.listeners.iter().map(|(listener, _)| accept(listener, serving.clone())).collect();
+            self.listeners.iter().map(|(listener, _)| accept(listener, context.clone())).collect();
         tokio::select! {
             answer = until => answer,
             // They never end.
@@ -139,7 +142,7 @@ impl Server {
     }
 
     /// Serves until `shutdown` is cancelled and every connection has ended, at most ten seconds later.
-    pub async fn run<F: Subscribe>(self, feed: F, source: SourceStatus, shutdown: CancellationToken) {
+    pub async fn run<F: FeedHandle>(self, feed: F, source: SourceProbe, shutdown: CancellationToken) {
         let tasks = TaskTracker::new();
         let cut = CancellationToken::new();
         let pressure = feed.pressure();
@@ -152,8 +155,8 @@ impl Server {
             stopping: shutdown.clone(),
             started: crate::clock::now(),
         });
-        let serving = Serving {
-            service: TowerToHyperService::new(router(api, self.others)),
+        let context = ConnectionContext {
+            service: TowerToHyperService::new(router(api, self.extra_routes)),
             client_timeout: self.client_timeout,
             keep_alive: true,
             pressure,
@@ -165,8 +168,8 @@ impl Server {
         };
         let accepting = TaskTracker::new();
         for (listener, _) in self.listeners {
-            let serving = serving.clone();
-            accepting.spawn(async move { accept(&listener, serving).await });
+            let context = context.clone();
+            accepting.spawn(async move { accept(&listener, context).await });
         }
         accepting.close();
         accepting.wait().await;

@@ -55,4 +55,4 @@ pub struct Fact {
 
 /// Gives the snapshot of this moment. Called for each scrape, each probe and each new stream, so it must
 /// not wait.
-pub type SourceStatus = Arc<dyn Fn() -> SourceSnapshot + Send + Sync>;
+pub type SourceProbe = Arc<dyn Fn() -> SourceSnapshot + Send + Sync>;

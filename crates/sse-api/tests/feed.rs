@@ -8,7 +8,7 @@ use feed::{
     Position, Publisher, Sample, Source, Transaction,
 };
 use fhir::{Instant, Patients, ResourceType, TypeSet};
-use sse_api::{EventStream, Settings, SourceSnapshot, bind};
+use sse_api::{EventStream, ServerSettings, SourceSnapshot, bind};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -132,7 +132,7 @@ async fn a_client_that_comes_back_goes_on_after_its_event() {
     publisher.publish(Batch { passed: Some(Lsn::new(160)), ..Batch::default() }).await.unwrap();
 
     let listen = vec!["127.0.0.1:0".parse().unwrap()];
-    let server = bind(Settings { listen, ..Settings::default() }).await.unwrap();
+    let server = bind(ServerSettings { listen, ..ServerSettings::default() }).await.unwrap();
     let address = server.local_addrs().next().unwrap();
     let stopping = CancellationToken::new();
     let source = Arc::new(|| SourceSnapshot { connected: true, ..SourceSnapshot::default() });

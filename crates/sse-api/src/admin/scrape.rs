@@ -57,7 +57,7 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
     )?;
     gauge(
         "fhir_tail_journal_readers_waiting",
-        "Streams that wait for room to read the journal.",
+        "StreamRegistry that wait for room to read the journal.",
         waiting(feed.journal_readers_waiting),
     )?;
     count(

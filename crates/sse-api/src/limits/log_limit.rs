@@ -13,7 +13,7 @@ pub(crate) struct LogLimit {
 #[derive(Default)]
 struct State {
     last: Option<Instant>,
-    unsaid: u64,
+    suppressed: u64,
 }
 
 impl LogLimit {
@@ -25,11 +25,11 @@ impl LogLimit {
     pub(crate) fn allow(&self) -> Option<u64> {
         let mut state = self.state.lock();
         if state.last.is_some_and(|last| last.elapsed() < self.every) {
-            state.unsaid += 1;
+            state.suppressed += 1;
             return None;
         }
         state.last = Some(Instant::now());
-        Some(std::mem::take(&mut state.unsaid))
+        Some(std::mem::take(&mut state.suppressed))
     }
 }
 

@@ -3,5 +3,5 @@
 mod address;
 mod log_limit;
 
-pub(crate) use address::counted_as;
+pub(crate) use address::limit_key;
 pub(crate) use log_limit::LogLimit;

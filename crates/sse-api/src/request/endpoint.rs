@@ -6,20 +6,20 @@ use std::borrow::Cow;
 
 /// What a path names.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
+pub(crate) enum Endpoint {
     /// The list of URLs.
-    Front,
+    UrlList,
     /// The CapabilityStatement.
-    Metadata,
+    Capability,
     /// The operation.
     Export(Level),
     /// Nothing. Why, for the client.
-    Nothing(String),
+    NotFound(String),
 }
 
-impl Place {
+impl Endpoint {
     /// Reads the path of a request's target.
-    pub(crate) fn of(path: &str) -> Self {
+    pub(crate) fn from_path(path: &str) -> Self {
         let path = path.strip_prefix("/fhir").unwrap_or(path);
         let path = path.strip_prefix('/').unwrap_or(path);
         // Some clients end every URL with a slash.
@@ -27,21 +27,21 @@ impl Place {
         let segments: Result<Vec<Cow<'_, str>>, _> =
             path.split('/').map(|segment| percent_decode_str(segment).decode_utf8()).collect();
         let Ok(segments) = segments else {
-            return Self::Nothing("the path is not UTF-8".to_owned());
+            return Self::NotFound("the path is not UTF-8".to_owned());
         };
         let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
         match segments.as_slice() {
-            [""] => Self::Front,
-            ["metadata"] => Self::Metadata,
+            [""] => Self::UrlList,
+            ["metadata"] => Self::Capability,
             ["$export"] => Self::Export(Level::System),
             ["Patient", "$export"] => Self::Export(Level::AllPatients),
             ["Patient", id, "$export"] if fhir::is_id(id) => Self::Export(Level::Patient((*id).into())),
             ["Group", id, "$export"] if fhir::is_id(id) => Self::Export(Level::Group((*id).into())),
             [name, "$export"] => match name.parse::<ResourceType>() {
                 Ok(resource_type) => Self::Export(Level::Type(resource_type)),
-                Err(error) => Self::Nothing(error.to_string()),
+                Err(error) => Self::NotFound(error.to_string()),
             },
-            _ => Self::Nothing(
+            _ => Self::NotFound(
                 "there is nothing here: this service has the operation $export and no other interaction; \
                  see /fhir/ for its URLs"
                     .to_owned(),
@@ -59,25 +59,25 @@ mod tests {
     fn paths_name_the_levels() {
         let condition: ResourceType = "Condition".parse().unwrap();
         for (path, expected) in [
-            ("/fhir", Place::Front),
-            ("/fhir/", Place::Front),
-            ("/fhir/metadata", Place::Metadata),
-            ("/fhir/metadata/", Place::Metadata),
-            ("/fhir/$export/", Place::Export(Level::System)),
-            ("/fhir/%24export/", Place::Export(Level::System)),
-            ("/fhir/Condition/$export/", Place::Export(Level::Type(condition))),
-            ("/fhir/Patient/p-1/$export/", Place::Export(Level::Patient("p-1".into()))),
-            ("/fhir/$export", Place::Export(Level::System)),
-            ("/fhir/%24export", Place::Export(Level::System)),
-            ("/fhir/Condition/$export", Place::Export(Level::Type(condition))),
-            ("/fhir/Condition/%24export", Place::Export(Level::Type(condition))),
-            ("/fhir/%43ondition/%24%65xport", Place::Export(Level::Type(condition))),
-            ("/fhir/Patient/$export", Place::Export(Level::AllPatients)),
-            ("/fhir/Patient/p-1/$export", Place::Export(Level::Patient("p-1".into()))),
-            ("/fhir/Group/g.1/%24export", Place::Export(Level::Group("g.1".into()))),
-            ("/fhir/Group/$export", Place::Export(Level::Type(ResourceType::GROUP))),
+            ("/fhir", Endpoint::UrlList),
+            ("/fhir/", Endpoint::UrlList),
+            ("/fhir/metadata", Endpoint::Capability),
+            ("/fhir/metadata/", Endpoint::Capability),
+            ("/fhir/$export/", Endpoint::Export(Level::System)),
+            ("/fhir/%24export/", Endpoint::Export(Level::System)),
+            ("/fhir/Condition/$export/", Endpoint::Export(Level::Type(condition))),
+            ("/fhir/Patient/p-1/$export/", Endpoint::Export(Level::Patient("p-1".into()))),
+            ("/fhir/$export", Endpoint::Export(Level::System)),
+            ("/fhir/%24export", Endpoint::Export(Level::System)),
+            ("/fhir/Condition/$export", Endpoint::Export(Level::Type(condition))),
+            ("/fhir/Condition/%24export", Endpoint::Export(Level::Type(condition))),
+            ("/fhir/%43ondition/%24%65xport", Endpoint::Export(Level::Type(condition))),
+            ("/fhir/Patient/$export", Endpoint::Export(Level::AllPatients)),
+            ("/fhir/Patient/p-1/$export", Endpoint::Export(Level::Patient("p-1".into()))),
+            ("/fhir/Group/g.1/%24export", Endpoint::Export(Level::Group("g.1".into()))),
+            ("/fhir/Group/$export", Endpoint::Export(Level::Type(ResourceType::GROUP))),
         ] {
-            assert_eq!(Place::of(path), expected, "{path}");
+            assert_eq!(Endpoint::from_path(path), expected, "{path}");
         }
     }
 
@@ -99,16 +99,16 @@ mod tests {
             "/fhir/Patient%2F$export",
             "/fhir/%ff",
         ] {
-            assert!(matches!(Place::of(path), Place::Nothing(_)), "{path}");
+            assert!(matches!(Endpoint::from_path(path), Endpoint::NotFound(_)), "{path}");
         }
-        let Place::Nothing(why) = Place::of("/fhir/Widget/$export") else { panic!() };
+        let Endpoint::NotFound(why) = Endpoint::from_path("/fhir/Widget/$export") else { panic!() };
         assert!(why.contains("'Widget'"), "{why}");
     }
 
     proptest! {
         #[test]
         fn no_path_is_too_strange(path in "(/fhir)?(/[ -~]{0,12}){0,5}") {
-            Place::of(&path);
+            Endpoint::from_path(&path);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::limits::LogLimit;
 use crate::request::cors;
-use crate::request::hosts::{BadHost, ForeignHost, Hosts};
+use crate::request::hosts::{ForeignHost, HostError, Hosts};
 use crate::response;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -30,7 +30,11 @@ impl HostGuard {
 
 /// Answers only requests that used our own names. Probes come by whatever name the orchestrator has for us, and are told yes
 /// or no whatever it is; what is for people and monitors is told under our names and under addresses.
-pub(crate) async fn own_name(State(guard): State<Arc<HostGuard>>, request: Request, next: Next) -> Response {
+pub(crate) async fn host_guard(
+    State(guard): State<Arc<HostGuard>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let path = request.uri().path();
     if path.starts_with("/health/") {
         return next.run(request).await;
@@ -43,8 +47,8 @@ pub(crate) async fn own_name(State(guard): State<Arc<HostGuard>>, request: Reque
             cors::preflight()
         }
         Ok(()) => next.run(request).await,
-        Err(BadHost::NotOurs(host)) => misdirected(&guard, &host),
-        Err(BadHost::Unreadable) => response::error(
+        Err(HostError::Foreign(host)) => misdirected(&guard, &host),
+        Err(HostError::Malformed) => response::error(
             StatusCode::BAD_REQUEST,
             IssueType::Invalid,
             "send one Host header with a host and, if need be, a port",
@@ -60,10 +64,10 @@ pub(crate) async fn own_name(State(guard): State<Arc<HostGuard>>, request: Reque
 
 /// Says which name came, and what makes it ours: in a container or a cluster that is seldom the one that somebody thinks of.
 fn misdirected(guard: &HostGuard, host: &ForeignHost) -> Response {
-    if let Some(unsaid) = guard.log.allow() {
+    if let Some(suppressed) = guard.log.allow() {
         tracing::warn!(
             %host,
-            unsaid,
+            suppressed,
             "a request named a host that is not ours and was refused: if clients are to use it, start with \
              --public-url http://{host} (https:// behind a proxy with TLS)"
         );

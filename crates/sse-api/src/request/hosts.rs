@@ -71,11 +71,11 @@ fn is_address(host: &str) -> bool {
 
 /// Why a request is not answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum BadHost {
+pub(crate) enum HostError {
     /// HTTP/1.1 without a host, with several, or with one that cannot be read: 400.
-    Unreadable,
+    Malformed,
     /// A name that is not ours, as it came: 421.
-    NotOurs(ForeignHost),
+    Foreign(ForeignHost),
 }
 
 /// A host that somebody used for us, with its port: what may be in a host and nothing else, and not too long to be shown.
@@ -113,18 +113,18 @@ impl Hosts {
     }
 
     /// Checks the name that a request used, in its target as well as in `Host`.
-    pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), BadHost> {
+    pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), HostError> {
         let headers = request.headers();
         let mut named = headers.get_all(HOST).iter();
         let header = named.next();
         if named.next().is_some() {
-            return Err(BadHost::Unreadable);
+            return Err(HostError::Malformed);
         }
         match header {
-            Some(value) => self.check_name(value.to_str().map_err(|_| BadHost::Unreadable)?)?,
+            Some(value) => self.check_name(value.to_str().map_err(|_| HostError::Malformed)?)?,
             // Only what is older than every browser may leave it out, so no web page is behind this.
             None if request.version() < Version::HTTP_11 => {}
-            None => return Err(BadHost::Unreadable),
+            None => return Err(HostError::Malformed),
         }
         match request.uri().authority() {
             Some(authority) => self.check_name(authority.as_str()),
@@ -132,25 +132,25 @@ impl Hosts {
         }
     }
 
-    fn check_name(&self, authority: &str) -> Result<(), BadHost> {
-        let (host, _) = host_and_port(authority).ok_or(BadHost::Unreadable)?;
+    fn check_name(&self, authority: &str) -> Result<(), HostError> {
+        let (host, _) = host_and_port(authority).ok_or(HostError::Malformed)?;
         let local = matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]");
         if local || self.public.iter().any(|url| url.host == host) {
             return Ok(());
         }
-        Err(BadHost::NotOurs(ForeignHost::new(authority)))
+        Err(HostError::Foreign(ForeignHost::new(authority)))
     }
 
     /// As [`check`](Self::check), and addresses are answered as well: probes and scrapes come to whatever address the
     /// orchestrator has for us. No web page is behind them, as a name that was made to point here is a name.
-    pub(crate) fn check_or_address<B>(&self, request: &Request<B>) -> Result<(), BadHost> {
+    pub(crate) fn check_or_address<B>(&self, request: &Request<B>) -> Result<(), HostError> {
         self.check(request).or_else(|bad| {
             let named = request.headers().get_all(HOST).iter().map(|value| value.to_str().ok());
             let named = named.chain(request.uri().authority().map(|authority| Some(authority.as_str())));
             let mut hosts = named.map(|name| host_and_port(name?));
             let address = |host: Option<(String, _)>| host.is_some_and(|(host, _)| is_address(&host));
             // Of several headers nobody knows which one counts.
-            if bad != BadHost::Unreadable && hosts.all(address) { Ok(()) } else { Err(bad) }
+            if bad != HostError::Malformed && hosts.all(address) { Ok(()) } else { Err(bad) }
         })
     }
 
@@ -182,12 +182,12 @@ mod tests {
         request.version(version).body(()).unwrap()
     }
 
-    fn check(lines: &[&str], target: &str, version: Version) -> Result<(), BadHost> {
+    fn check(lines: &[&str], target: &str, version: Version) -> Result<(), HostError> {
         hosts().check(&request(lines, target, version))
     }
 
-    fn not_ours(host: &str) -> Result<(), BadHost> {
-        Err(BadHost::NotOurs(ForeignHost(host.to_owned())))
+    fn not_ours(host: &str) -> Result<(), HostError> {
+        Err(HostError::Foreign(ForeignHost(host.to_owned())))
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
             ["", "localhost:x", "localhost:80:80", "evil@localhost", "local host", "::1", "localhost:99999"]
         {
             let checked = check(&[host], "/fhir/", Version::HTTP_11);
-            assert_eq!(checked, Err(BadHost::Unreadable), "{host}");
+            assert_eq!(checked, Err(HostError::Malformed), "{host}");
         }
     }
 
@@ -239,10 +239,10 @@ mod tests {
     #[test]
     fn only_http_1_0_may_leave_the_host_out_and_nobody_may_send_two() {
         assert_eq!(check(&[], "/", Version::HTTP_10), Ok(()));
-        assert_eq!(check(&[], "/", Version::HTTP_11), Err(BadHost::Unreadable));
+        assert_eq!(check(&[], "/", Version::HTTP_11), Err(HostError::Malformed));
         assert_eq!(check(&["evil.example"], "/", Version::HTTP_10), not_ours("evil.example"));
         let both = check(&["localhost", "localhost"], "/", Version::HTTP_11);
-        assert_eq!(both, Err(BadHost::Unreadable));
+        assert_eq!(both, Err(HostError::Malformed));
     }
 
     #[test]
@@ -272,14 +272,14 @@ mod tests {
         assert_eq!(checked(&[], "/metrics", Version::HTTP_10), Ok(()));
         for host in ["evil.example", "10.1.2.3.evil.example", "10.1.2", "0x7f.1", "2130706433", "10.1.2.3."] {
             let checked = checked(&[host], "/metrics", Version::HTTP_11);
-            assert!(matches!(checked, Err(BadHost::NotOurs(_))), "{host}: {checked:?}");
+            assert!(matches!(checked, Err(HostError::Foreign(_))), "{host}: {checked:?}");
         }
         let both = checked(&["10.1.2.3", "evil.example"], "/metrics", Version::HTTP_11);
-        assert_eq!(both, Err(BadHost::Unreadable));
+        assert_eq!(both, Err(HostError::Malformed));
         let target = checked(&["10.1.2.3"], "http://evil.example/metrics", Version::HTTP_11);
-        assert!(matches!(target, Err(BadHost::NotOurs(_))), "{target:?}");
+        assert!(matches!(target, Err(HostError::Foreign(_))), "{target:?}");
         let target = checked(&["evil.example"], "http://10.1.2.3/metrics", Version::HTTP_11);
-        assert!(matches!(target, Err(BadHost::NotOurs(_))), "{target:?}");
+        assert!(matches!(target, Err(HostError::Foreign(_))), "{target:?}");
     }
 
     #[test]

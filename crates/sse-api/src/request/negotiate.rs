@@ -12,32 +12,32 @@ pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 /// The preference that asks for Server-Sent Events.
 pub(crate) const RESPOND_EVENTSOURCE: &str = "respond-eventsource";
 
-/// The answer that is asked for.
+/// The kind of response that a request asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Asked {
+pub(crate) enum ResponseMode {
     /// A stream, by `Prefer: respond-eventsource`: the client reads status codes.
-    Preferred,
+    StreamByPrefer,
     /// A stream, by `Accept: text/event-stream`: what a browser's EventSource sends, which comes back
     /// from no status but 200.
-    Accepted,
+    StreamByAccept,
     /// The classic asynchronous export.
     Asynchronous,
     /// Neither.
-    Nothing,
+    Unspecified,
 }
 
 /// What a request's headers ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Asking {
+pub(crate) struct Negotiated {
     /// The answer.
-    pub(crate) asked: Asked,
+    pub(crate) mode: ResponseMode,
     /// What becomes of unknown parameters: `Prefer: handling=lenient`.
     pub(crate) handling: Handling,
 }
 
-impl Asking {
+impl Negotiated {
     /// Reads the headers.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
         let (mut eventsource, mut asynchronous, mut handling) = (false, false, None);
         for value in headers.get_all("prefer") {
             for preference in elements(value.as_bytes()) {
@@ -51,16 +51,16 @@ impl Asking {
                 }
             }
         }
-        let asked = if eventsource {
-            Asked::Preferred
+        let mode = if eventsource {
+            ResponseMode::StreamByPrefer
         } else if asynchronous {
-            Asked::Asynchronous
+            ResponseMode::Asynchronous
         } else if weight(headers, EVENT_STREAM) > 0 {
-            Asked::Accepted
+            ResponseMode::StreamByAccept
         } else {
-            Asked::Nothing
+            ResponseMode::Unspecified
         };
-        Self { asked, handling: handling.unwrap_or_default() }
+        Self { mode, handling: handling.unwrap_or_default() }
     }
 }
 

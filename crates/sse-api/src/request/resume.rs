@@ -8,7 +8,7 @@ use http::HeaderMap;
 pub(crate) struct Resume {
     pub(crate) begin: Begin,
     /// The id that it came with, as it gave it.
-    pub(crate) came_with: Option<Vec<u8>>,
+    pub(crate) last_event_id: Option<Vec<u8>>,
 }
 
 impl Resume {
@@ -22,16 +22,19 @@ impl Resume {
         if let Some(bytes) = header.map(|value| value.as_bytes()).or(library) {
             // A library that gives an id which cannot be read would never let go of it.
             let id = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
-            return Ok(Self { begin: Begin::After { id, since }, came_with: Some(bytes.to_vec()) });
+            return Ok(Self { begin: Begin::After { id, since }, last_event_id: Some(bytes.to_vec()) });
         }
         let Some(text) = request.last_event_id.as_deref() else {
-            return Ok(Self { begin: Begin::Since(since), came_with: None });
+            return Ok(Self { begin: Begin::Since(since), last_event_id: None });
         };
         let id: EventId = text.parse().map_err(|error| {
             let diagnostics = format!("_lastEventId is {error}: give the id of an event as it was received");
             Outcome::new(Issue::error(IssueType::Value, diagnostics).about("_lastEventId"))
         })?;
-        Ok(Self { begin: Begin::After { id: Some(id), since }, came_with: Some(text.as_bytes().to_vec()) })
+        Ok(Self {
+            begin: Begin::After { id: Some(id), since },
+            last_event_id: Some(text.as_bytes().to_vec()),
+        })
     }
 
     /// Whether the stream goes on from an event.

@@ -5,10 +5,10 @@ pub(crate) mod standby;
 use crate::admin::{capability, health, scrape, url_list};
 use crate::api::Api;
 use crate::export::export;
-use crate::feed_handle::Subscribe;
+use crate::feed_handle::FeedHandle;
 use crate::request::browser_policy::restrict;
-use crate::request::endpoint::Place;
-use crate::request::host_guard::{HostGuard, own_name};
+use crate::request::endpoint::Endpoint;
+use crate::request::host_guard::{HostGuard, host_guard};
 use crate::response::{self, FHIR_JSON, JSON, content};
 use crate::transport::Peer;
 use axum::Router;
@@ -21,11 +21,11 @@ use http::header::ALLOW;
 use http::{HeaderValue, Method, StatusCode};
 use std::sync::Arc;
 
-/// The routes, and beside them those of `others`, which the same names and policies protect.
-pub(crate) fn router<F: Subscribe>(api: Arc<Api<F>>, others: Router) -> Router {
+/// The routes, and beside them those of `extra_routes`, which the same names and policies protect.
+pub(crate) fn router<F: FeedHandle>(api: Arc<Api<F>>, extra_routes: Router) -> Router {
     let guard = Arc::new(HostGuard::new(api.hosts.clone()));
     Router::new()
-        .merge(others.with_state(()))
+        .merge(extra_routes.with_state(()))
         .route("/metrics", get(metrics::<F>))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready::<F>))
@@ -33,19 +33,19 @@ pub(crate) fn router<F: Subscribe>(api: Arc<Api<F>>, others: Router) -> Router {
         .route("/fhir/", any(fhir::<F>))
         .route("/fhir/{*path}", any(fhir::<F>))
         .fallback(nothing)
-        .method_not_allowed_fallback(only_reading)
-        .layer(from_fn_with_state(guard, own_name))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(guard, host_guard))
         .layer(from_fn(restrict))
         .with_state(api)
 }
 
-async fn fhir<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request) -> Response {
+async fn fhir<F: FeedHandle>(State(api): State<Arc<Api<F>>>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
-    let place = Place::of(parts.uri.path());
+    let endpoint = Endpoint::from_path(parts.uri.path());
     let reads = parts.method == Method::GET || parts.method == Method::HEAD;
-    match place {
-        Place::Nothing(why) => response::error(StatusCode::NOT_FOUND, IssueType::NotFound, &why),
-        Place::Export(level) if reads || parts.method == Method::POST => {
+    match endpoint {
+        Endpoint::NotFound(why) => response::error(StatusCode::NOT_FOUND, IssueType::NotFound, &why),
+        Endpoint::Export(level) if reads || parts.method == Method::POST => {
             let Some(Peer(peer)) = parts.extensions.get().copied() else {
                 return response::error(
                     StatusCode::INTERNAL_SERVER_ERROR,
@@ -55,12 +55,12 @@ async fn fhir<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request) ->
             };
             export(&api, level, peer, &parts).await
         }
-        Place::Front if reads => url_list::front(&api.hosts.base_url(&parts.headers), &parts.headers),
-        Place::Metadata if reads => content(
+        Endpoint::UrlList if reads => url_list::front(&api.hosts.base_url(&parts.headers), &parts.headers),
+        Endpoint::Capability if reads => content(
             FHIR_JSON,
             capability::capability_statement(&api.hosts.base_url(&parts.headers), api.started),
         ),
-        _ => only_reading().await,
+        _ => method_not_allowed().await,
     }
 }
 
@@ -68,7 +68,7 @@ pub(crate) async fn live() -> Response {
     content(JSON, r#"{"live":true}"#)
 }
 
-async fn ready<F: Subscribe>(State(api): State<Arc<Api<F>>>, request: Request) -> Response {
+async fn ready<F: FeedHandle>(State(api): State<Arc<Api<F>>>, request: Request) -> Response {
     let (ready, details) =
         health::readiness(&api.feed.status(), &(api.source)(), api.stopping.is_cancelled());
     readiness(ready, details.to_string(), api.hosts.check_or_address(&request).is_ok())
@@ -84,7 +84,7 @@ pub(crate) fn readiness(ready: bool, details: String, host_is_ours: bool) -> Res
     response
 }
 
-async fn metrics<F: Subscribe>(State(api): State<Arc<Api<F>>>) -> Response {
+async fn metrics<F: FeedHandle>(State(api): State<Arc<Api<F>>>) -> Response {
     match scrape::scrape(&api.metrics, &api.feed.status(), &(api.source)()) {
         Ok(text) => content(HeaderValue::from_static(scrape::CONTENT_TYPE), text),
         Err(error) => {
@@ -104,7 +104,7 @@ async fn nothing() -> Response {
     )
 }
 
-async fn only_reading() -> Response {
+async fn method_not_allowed() -> Response {
     let mut response = response::error(
         StatusCode::METHOD_NOT_ALLOWED,
         IssueType::NotSupported,

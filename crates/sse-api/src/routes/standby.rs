@@ -3,9 +3,9 @@
 
 use crate::request::browser_policy::restrict;
 use crate::request::hosts::Hosts;
-use crate::request::negotiate::Asking;
+use crate::request::negotiate::Negotiated;
 use crate::routes::{live, readiness};
-use crate::stream::rejection::{Passing, Refusal};
+use crate::stream::rejection::{Rejection, RetryReason};
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::from_fn;
@@ -36,8 +36,8 @@ pub(crate) fn router(detail: &str, hosts: Hosts) -> Router {
 /// A client keeps the id that it came with.
 async fn come_back(request: Request) -> Response {
     let headers = request.headers();
-    let asked = Asking::of(headers).asked;
+    let mode = Negotiated::from_headers(headers).mode;
     let id = headers.get_all("last-event-id").iter().find(|value| !value.is_empty());
-    let came_with = id.map(|value| value.as_bytes().to_vec());
-    Refusal::Passing { why: Passing::Unavailable, asked, came_with }.into_response()
+    let last_event_id = id.map(|value| value.as_bytes().to_vec());
+    Rejection::Retryable { why: RetryReason::Unavailable, mode, last_event_id }.into_response()
 }

@@ -12,7 +12,7 @@ mod shutdown;
 mod wire;
 
 use crate::scripted_feed::{Scripted, ScriptedFeed, scripted};
-use crate::{Server, Settings, SourceSnapshot, bind};
+use crate::{Server, ServerSettings, SourceSnapshot, bind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -33,14 +33,15 @@ struct Service {
 
 impl Service {
     async fn start() -> Self {
-        Self::start_with(Settings::default()).await
+        Self::start_with(ServerSettings::default()).await
     }
 
-    async fn start_with(settings: Settings) -> Self {
-        let server: Server = bind(Settings { listen: vec!["127.0.0.1:0".parse().unwrap()], ..settings })
-            .await
-            .unwrap()
-            .with_routes(dashboard::routes());
+    async fn start_with(settings: ServerSettings) -> Self {
+        let server: Server =
+            bind(ServerSettings { listen: vec!["127.0.0.1:0".parse().unwrap()], ..settings })
+                .await
+                .unwrap()
+                .with_routes(dashboard::routes());
         let address = server.local_addrs().next().unwrap();
         let (feed, streams): (ScriptedFeed, _) = scripted();
         let connected = Arc::new(AtomicBool::new(true));

@@ -3,11 +3,11 @@
 //! Nothing is taken from the subscription before the connection has written what it has in hand, so a slow client costs
 //! that and a socket's buffer, whatever lies before it.
 
-use crate::feed_handle::Subscriber;
-use crate::metrics::Ended;
-use crate::stream::framing::{HEARTBEAT, draw_retry, outcome_frame};
+use crate::feed_handle::FeedStream;
+use crate::metrics::EndReason;
+use crate::stream::framing::{HEARTBEAT, outcome_frame, random_retry_delay};
 use crate::stream::notices;
-use crate::stream::registry::OpenStream;
+use crate::stream::registry::StreamHandle;
 use bytes::Bytes;
 use feed::{Item, SourceError, idle_timer, poll_on_wake};
 use futures_core::Stream;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// What a stream begins with, and how it goes on.
-pub(crate) struct Opening {
+pub(crate) struct StreamOptions {
     /// The notice `start`.
     pub(crate) start: String,
     /// How long it may be quiet.
@@ -33,19 +33,19 @@ enum Event {
 }
 
 /// The frames of a stream. Its place is given back when this is dropped.
-pub(crate) fn frames(
-    mut subscriber: impl Subscriber,
-    opening: Opening,
-    mut open: OpenStream,
+pub(crate) fn event_body(
+    mut subscriber: impl FeedStream,
+    options: StreamOptions,
+    mut handle: StreamHandle,
     stopping: CancellationToken,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
     async_stream::stream! {
-        let start = outcome_frame(Some(draw_retry()), subscriber.id().as_bytes(), &opening.start);
-        open.sent_notice("start", start.len());
+        let start = outcome_frame(Some(random_retry_delay()), subscriber.id().as_bytes(), &options.start);
+        handle.record_notice("start", start.len());
         yield Ok(start);
 
         let mut stopped = pin!(poll_on_wake(stopping.cancelled()));
-        let mut quiet = Instant::now() + opening.heartbeat;
+        let mut quiet = Instant::now() + options.heartbeat;
         let mut alarm = pin!(sleep_until(quiet));
         // Set while a frame is sent in pieces: until it ends nothing else may be.
         let mut in_frame = false;
@@ -61,39 +61,39 @@ pub(crate) fn frames(
             let bytes = match event {
                 Event::Item(Ok(Item::Frames(frames))) => {
                     in_frame = frames.open;
-                    open.sent(&frames);
+                    handle.record_frames(&frames);
                     frames.bytes
                 }
                 Event::Item(Ok(Item::Notice(notice))) => {
                     let (code, outcome) = notices::of(&notice);
                     let frame = outcome_frame(None, subscriber.id().as_bytes(), &outcome);
-                    open.sent_notice(code, frame.len());
+                    handle.record_notice(code, frame.len());
                     frame
                 }
                 Event::Item(Ok(Item::Waiting(what))) => {
-                    open.waits_for(what);
+                    handle.log_wait(what);
                     continue;
                 }
                 Event::Quiet => {
-                    open.sent_bytes(HEARTBEAT.len());
+                    handle.record_bytes(HEARTBEAT.len());
                     HEARTBEAT
                 }
                 Event::Stopping => {
-                    open.ends(Ended::Shutdown);
+                    handle.set_end_reason(EndReason::Shutdown);
                     if in_frame {
                         return;
                     }
                     let (code, outcome) = notices::shutdown();
-                    let last = outcome_frame(Some(draw_retry()), subscriber.id().as_bytes(), &outcome);
-                    open.sent_notice(code, last.len());
+                    let last = outcome_frame(Some(random_retry_delay()), subscriber.id().as_bytes(), &outcome);
+                    handle.record_notice(code, last.len());
                     yield Ok(last);
                     return;
                 }
                 Event::Item(Err(error)) => {
-                    open.ends(if matches!(error, SourceError::Unavailable(_)) {
-                        Ended::Unavailable
+                    handle.set_end_reason(if matches!(error, SourceError::Unavailable(_)) {
+                        EndReason::Unavailable
                     } else {
-                        Ended::Refused
+                        EndReason::Refused
                     });
                     // What the database said is for the operator alone.
                     tracing::warn!(%error, "a stream cannot go on");
@@ -101,14 +101,14 @@ pub(crate) fn frames(
                         return;
                     }
                     let (code, outcome) = notices::failed(&error);
-                    let last = outcome_frame(Some(draw_retry()), subscriber.id().as_bytes(), &outcome);
-                    open.sent_notice(code, last.len());
+                    let last = outcome_frame(Some(random_retry_delay()), subscriber.id().as_bytes(), &outcome);
+                    handle.record_notice(code, last.len());
                     yield Ok(last);
                     return;
                 }
             };
             yield Ok(bytes);
-            quiet = Instant::now() + opening.heartbeat;
+            quiet = Instant::now() + options.heartbeat;
         }
     }
 }

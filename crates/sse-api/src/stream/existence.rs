@@ -1,35 +1,35 @@
 //! Whether those are there whose resources are asked for.
 
-use crate::feed_handle::Subscribe;
-use crate::stream::rejection::Passing;
+use crate::feed_handle::FeedHandle;
+use crate::stream::rejection::RetryReason;
 use feed::{GroupNow, SourceError};
 use fhir::{Compartment, ExportRequest, Handling, Issue, IssueType, Level, Outcome, Patients};
 use http::StatusCode;
 use std::sync::Arc;
 
 /// Why a request cannot be answered.
-pub(crate) enum NotThere {
+pub(crate) enum ExistenceError {
     /// It would be refused again.
-    Lasting(StatusCode, Outcome),
+    Permanent(StatusCode, Outcome),
     /// That cannot be known now.
-    Passing(Passing),
+    Retryable(RetryReason),
 }
 
-impl From<SourceError> for NotThere {
+impl From<SourceError> for ExistenceError {
     fn from(error: SourceError) -> Self {
-        Self::Passing(match error {
-            SourceError::Unavailable(_) => Passing::Unavailable,
-            SourceError::Refused(_) | SourceError::Gone(_) => Passing::NoPatients,
+        Self::Retryable(match error {
+            SourceError::Unavailable(_) => RetryReason::Unavailable,
+            SourceError::Refused(_) | SourceError::Gone(_) => RetryReason::MigrationMissing,
         })
     }
 }
 
 /// Looks for them: the patients who were named and are not there, if the request may leave them out.
-pub(crate) async fn look<F: Subscribe>(
+pub(crate) async fn check_existence<F: FeedHandle>(
     feed: &F,
     request: &ExportRequest,
     handling: Handling,
-) -> Result<Patients, NotThere> {
+) -> Result<Patients, ExistenceError> {
     let (named, there, of) = match &request.filter.compartment {
         Compartment::Any => return Ok(Patients::none()),
         Compartment::AnyPatient => {
@@ -38,7 +38,7 @@ pub(crate) async fn look<F: Subscribe>(
         }
         Compartment::Patients(named) => (named, Arc::new(feed.stored(named.clone()).await?), ""),
         Compartment::Group { id, only } => {
-            let there = followed(feed.group(id).await?, id)?;
+            let there = followable_members(feed.group(id).await?, id)?;
             let Some(named) = only else { return Ok(Patients::none()) };
             (named, there, " among the Group's members")
         }
@@ -54,34 +54,37 @@ pub(crate) async fn look<F: Subscribe>(
                 "patient: there is no Patient{of} with the id {ids}; leave it out, or ask with 'Prefer: handling=lenient'"
             );
             let outcome = Outcome::new(Issue::error(IssueType::Value, text).about("patient"));
-            Err(NotThere::Lasting(StatusCode::BAD_REQUEST, outcome))
+            Err(ExistenceError::Permanent(StatusCode::BAD_REQUEST, outcome))
         }
     }
 }
 
 /// Looks for the Group of a request that goes on, if the database is there to be asked. Of a patient who was deleted since who
 /// comes back is told, and what follows in the journal needs no tables.
-pub(crate) async fn look_again<F: Subscribe>(feed: &F, request: &ExportRequest) -> Result<(), NotThere> {
+pub(crate) async fn recheck_group<F: FeedHandle>(
+    feed: &F,
+    request: &ExportRequest,
+) -> Result<(), ExistenceError> {
     let Compartment::Group { id, .. } = &request.filter.compartment else { return Ok(()) };
     match feed.group(id).await {
-        Ok(group) => followed(group, id).map(|_| ()),
+        Ok(group) => followable_members(group, id).map(|_| ()),
         Err(_) => Ok(()),
     }
 }
 
-/// The members of a Group that can be followed.
-fn followed(group: GroupNow, id: &str) -> Result<Arc<Patients>, NotThere> {
+/// The members of a Group that can be followable_members.
+fn followable_members(group: GroupNow, id: &str) -> Result<Arc<Patients>, ExistenceError> {
     match group {
         GroupNow::Missing => Err(not_found(&format!("there is no Group with the id {id}"))),
         GroupNow::Uninterpretable(why) => {
-            let text = format!("the Group {id} cannot be followed: {why}");
+            let text = format!("the Group {id} cannot be followable_members: {why}");
             let outcome = Outcome::error(IssueType::Processing, text);
-            Err(NotThere::Lasting(StatusCode::UNPROCESSABLE_ENTITY, outcome))
+            Err(ExistenceError::Permanent(StatusCode::UNPROCESSABLE_ENTITY, outcome))
         }
         GroupNow::Members(members) => Ok(members),
     }
 }
 
-fn not_found(text: &str) -> NotThere {
-    NotThere::Lasting(StatusCode::NOT_FOUND, Outcome::error(IssueType::NotFound, text))
+fn not_found(text: &str) -> ExistenceError {
+    ExistenceError::Permanent(StatusCode::NOT_FOUND, Outcome::error(IssueType::NotFound, text))
 }

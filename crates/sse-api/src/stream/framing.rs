@@ -31,7 +31,7 @@ impl Framing for EventStream {
 }
 
 /// A delay before coming back.
-pub(crate) fn draw_retry() -> Duration {
+pub(crate) fn random_retry_delay() -> Duration {
     Duration::from_millis(fastrand::u64(RETRY_MILLIS))
 }
 
@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn retries_are_drawn_from_one_to_four_seconds() {
-        let drawn: std::collections::BTreeSet<_> = (0..200).map(|_| draw_retry().as_millis()).collect();
+        let drawn: std::collections::BTreeSet<_> =
+            (0..200).map(|_| random_retry_delay().as_millis()).collect();
         assert!(drawn.iter().all(|millis| (1_000..=4_000).contains(millis)));
         assert!(drawn.len() > 1);
     }

@@ -4,10 +4,10 @@ use feed::{Notice, SourceError};
 use fhir::{Instant, Issue, IssueType, NoticeCode, Outcome};
 
 /// A notice's code, and its text.
-pub(crate) type Told = (&'static str, String);
+pub(crate) type RenderedNotice = (&'static str, String);
 
 /// A notice of the feed.
-pub(crate) fn of(notice: &Notice) -> Told {
+pub(crate) fn of(notice: &Notice) -> RenderedNotice {
     let (code, outcome) = match notice {
         Notice::Live { transaction_time } => (NoticeCode::Live, Outcome::live(*transaction_time)),
         Notice::Position { transaction_time } => as_of(
@@ -51,14 +51,14 @@ pub(crate) fn of(notice: &Notice) -> Told {
 }
 
 /// The service stops.
-pub(crate) fn shutdown() -> Told {
+pub(crate) fn shutdown() -> RenderedNotice {
     let (code, outcome) =
         told(NoticeCode::Shutdown, "the service is stopping: come back with this id and nothing is missed");
     (code.as_str(), outcome.to_json())
 }
 
 /// The stream cannot go on. What the database said is not for clients.
-pub(crate) fn failed(error: &SourceError) -> Told {
+pub(crate) fn failed(error: &SourceError) -> RenderedNotice {
     match error {
         SourceError::Unavailable(_) => {
             let (code, outcome) =

@@ -1,7 +1,7 @@
 //! The streams that are open: how many there may be, who they are, and what became of them.
 
-use crate::limits::counted_as;
-use crate::metrics::{Ended, Metrics};
+use crate::limits::limit_key;
+use crate::metrics::{EndReason, Metrics};
 use dashmap::DashMap;
 use feed::Frames;
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// The streams that are open.
-pub(crate) struct Streams {
+pub(crate) struct StreamRegistry {
     open: DashMap<u64, Arc<Stream>>,
     next: AtomicU64,
     places: Arc<Semaphore>,
@@ -38,7 +38,7 @@ pub(crate) struct Stream {
     pub(crate) bytes: AtomicU64,
 }
 
-impl Streams {
+impl StreamRegistry {
     /// `max`: how many there may be; `max_per_address`: of one address that is not of this machine.
     pub(crate) fn new(max: usize, max_per_address: usize, metrics: Arc<Metrics>) -> Self {
         let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
@@ -47,9 +47,9 @@ impl Streams {
     }
 
     /// Takes a place; `None` when there is none left.
-    pub(crate) fn open(self: &Arc<Self>, level: &'static str, peer: SocketAddr) -> Option<OpenStream> {
+    pub(crate) fn open(self: &Arc<Self>, level: &'static str, peer: SocketAddr) -> Option<StreamHandle> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        self.count(counted_as(peer.ip()))?;
+        self.reserve_for_address(limit_key(peer.ip()))?;
         let stream = Arc::new(Stream {
             level,
             peer,
@@ -61,11 +61,11 @@ impl Streams {
         self.open.insert(key, Arc::clone(&stream));
         self.metrics.streams_open.inc();
         tracing::info!(%peer, level, "stream begins");
-        Some(OpenStream { streams: Arc::clone(self), key, stream, ended: Ended::Client, _place: place })
+        Some(StreamHandle { streams: Arc::clone(self), key, stream, ended: EndReason::Client, _place: place })
     }
 
     /// Counts a stream for its address; `None` when the address has as many as it may have.
-    fn count(&self, address: IpAddr) -> Option<()> {
+    fn reserve_for_address(&self, address: IpAddr) -> Option<()> {
         let mut by_address = self.by_address.lock();
         let count = by_address.entry(address).or_default();
         if *count >= self.max_per_address && !address.is_loopback() {
@@ -75,7 +75,7 @@ impl Streams {
         Some(())
     }
 
-    fn uncount(&self, address: IpAddr) {
+    fn release_for_address(&self, address: IpAddr) {
         let mut by_address = self.by_address.lock();
         if let Some(count) = by_address.get_mut(&address) {
             *count -= 1;
@@ -92,17 +92,17 @@ impl Streams {
 }
 
 /// The place of one stream, given back when it is dropped.
-pub(crate) struct OpenStream {
-    streams: Arc<Streams>,
+pub(crate) struct StreamHandle {
+    streams: Arc<StreamRegistry>,
     key: u64,
     stream: Arc<Stream>,
-    ended: Ended,
+    ended: EndReason,
     _place: OwnedSemaphorePermit,
 }
 
-impl OpenStream {
+impl StreamHandle {
     /// Counts frames of changes that are handed to the connection.
-    pub(crate) fn sent(&self, frames: &Frames) {
+    pub(crate) fn record_frames(&self, frames: &Frames) {
         let metrics = &self.streams.metrics;
         let mut events = 0;
         for (event, count) in frames.counts.iter() {
@@ -110,23 +110,23 @@ impl OpenStream {
             events += count;
         }
         self.stream.events.fetch_add(events, Relaxed);
-        self.sent_bytes(frames.bytes.len());
+        self.record_bytes(frames.bytes.len());
     }
 
     /// Counts a notice that is handed to the connection.
-    pub(crate) fn sent_notice(&self, code: &str, bytes: usize) {
+    pub(crate) fn record_notice(&self, code: &str, bytes: usize) {
         self.streams.metrics.notices_sent.with_label_values(&[code]).inc();
-        self.sent_bytes(bytes);
+        self.record_bytes(bytes);
     }
 
     /// Notes what keeps the stream waiting.
-    pub(crate) fn waits_for(&self, what: String) {
+    pub(crate) fn log_wait(&self, what: String) {
         let Stream { level, peer, .. } = &*self.stream;
         tracing::debug!(%peer, level, what, "stream waits");
     }
 
     /// Counts bytes that are handed to the connection.
-    pub(crate) fn sent_bytes(&self, bytes: usize) {
+    pub(crate) fn record_bytes(&self, bytes: usize) {
         // Lossless: usize has at most 64 bits.
         let bytes = bytes as u64;
         self.stream.bytes.fetch_add(bytes, Relaxed);
@@ -134,15 +134,15 @@ impl OpenStream {
     }
 
     /// Notes why it ends; without this, because the client went away.
-    pub(crate) fn ends(&mut self, reason: Ended) {
+    pub(crate) fn set_end_reason(&mut self, reason: EndReason) {
         self.ended = reason;
     }
 }
 
-impl Drop for OpenStream {
+impl Drop for StreamHandle {
     fn drop(&mut self) {
         self.streams.open.remove(&self.key);
-        self.streams.uncount(counted_as(self.stream.peer.ip()));
+        self.streams.release_for_address(limit_key(self.stream.peer.ip()));
         let metrics = &self.streams.metrics;
         metrics.streams_open.dec();
         metrics.streams_ended.with_label_values(&[self.ended.as_str()]).inc();

@@ -4,7 +4,7 @@
 //! that passes is a stream of one frame, with `retry:` set to the wait; everyone else gets the status
 //! and `Retry-After`. Refusals that last keep their status for everyone.
 
-use crate::request::negotiate::{Asked, EVENT_STREAM};
+use crate::request::negotiate::{EVENT_STREAM, ResponseMode};
 use crate::response;
 use crate::stream::framing::outcome_frame;
 use axum::body::Body;
@@ -18,37 +18,37 @@ use std::time::Duration;
 
 /// Why a stream cannot begin now and could later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Passing {
+pub(crate) enum RetryReason {
     /// The service stops.
     Stopping,
     /// The database is away.
     Unavailable,
     /// The database cannot tell whose a resource was.
-    NoPatients,
+    MigrationMissing,
     /// As many streams as there may be are open.
-    Full,
+    StreamLimit,
 }
 
-impl Passing {
+impl RetryReason {
     const fn status(self) -> StatusCode {
         match self {
-            Self::Stopping | Self::Unavailable | Self::NoPatients => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Full => StatusCode::TOO_MANY_REQUESTS,
+            Self::Stopping | Self::Unavailable | Self::MigrationMissing => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StreamLimit => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
     /// In seconds; drawn, so that those who were refused together do not come back together.
-    const fn wait(self) -> RangeInclusive<u64> {
+    const fn retry_after(self) -> RangeInclusive<u64> {
         match self {
             Self::Stopping | Self::Unavailable => 2..=6,
-            Self::NoPatients | Self::Full => 10..=30,
+            Self::MigrationMissing | Self::StreamLimit => 10..=30,
         }
     }
 
     const fn code(self) -> NoticeCode {
         match self {
-            Self::Stopping | Self::Unavailable | Self::NoPatients => NoticeCode::Transient,
-            Self::Full => NoticeCode::Throttled,
+            Self::Stopping | Self::Unavailable | Self::MigrationMissing => NoticeCode::Transient,
+            Self::StreamLimit => NoticeCode::Throttled,
         }
     }
 
@@ -57,63 +57,63 @@ impl Passing {
         match self {
             Self::Stopping => "the service is stopping: come back in a few seconds",
             Self::Unavailable => "the database is not available: come back in a few seconds",
-            Self::NoPatients => {
+            Self::MigrationMissing => {
                 "the database does not tell yet whose a resource was, or by an index who is in it: its operator runs \
                  'fhir-tail migrate', and 'fhir-tail check' says what is missing"
             }
-            Self::Full => "as many streams as there may be are open: close one, or come back later",
+            Self::StreamLimit => "as many streams as there may be are open: close one, or come back later",
         }
     }
 }
 
 /// Why there is no stream.
-pub(crate) enum Refusal {
+pub(crate) enum Rejection {
     /// The request would be refused again.
-    Lasting(StatusCode, Outcome),
+    Permanent(StatusCode, Outcome),
     /// It could be answered later.
-    Passing {
+    Retryable {
         /// Why not now.
-        why: Passing,
+        why: RetryReason,
         /// How the stream was asked for.
-        asked: Asked,
+        mode: ResponseMode,
         /// The id that the client gave: it gets it back byte for byte, so that its next attempt is the same as this one.
-        came_with: Option<Vec<u8>>,
+        last_event_id: Option<Vec<u8>>,
     },
 }
 
-impl Refusal {
+impl Rejection {
     /// One that lasts.
-    pub(crate) fn lasting(status: StatusCode, code: IssueType, diagnostics: &str) -> Self {
-        Self::Lasting(status, Outcome::error(code, diagnostics))
+    pub(crate) fn permanent(status: StatusCode, code: IssueType, diagnostics: &str) -> Self {
+        Self::Permanent(status, Outcome::error(code, diagnostics))
     }
 
     /// The label of the metric: the status, of a frame for an EventSource as well.
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
-            Self::Lasting(status, _) => *status,
-            Self::Passing { why, .. } => why.status(),
+            Self::Permanent(status, _) => *status,
+            Self::Retryable { why, .. } => why.status(),
         }
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         match self {
-            Self::Lasting(status, outcome) => response::outcome(status, &outcome),
-            Self::Passing { why, asked, came_with } => passing(why, asked, came_with),
+            Self::Permanent(status, outcome) => response::outcome(status, &outcome),
+            Self::Retryable { why, mode, last_event_id } => retryable(why, mode, last_event_id),
         }
     }
 }
 
-fn passing(why: Passing, asked: Asked, came_with: Option<Vec<u8>>) -> Response {
-    let wait = Duration::from_secs(fastrand::u64(why.wait()));
+fn retryable(why: RetryReason, mode: ResponseMode, last_event_id: Option<Vec<u8>>) -> Response {
+    let wait = Duration::from_secs(fastrand::u64(why.retry_after()));
     let outcome = Outcome::notice(why.code(), why.diagnostics());
-    if asked != Asked::Accepted {
+    if mode != ResponseMode::StreamByAccept {
         let mut rejected = response::outcome(why.status(), &outcome);
         rejected.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
         return rejected;
     }
-    let id = came_with.unwrap_or_else(|| EventId::beginning().to_string().into_bytes());
+    let id = last_event_id.unwrap_or_else(|| EventId::beginning().to_string().into_bytes());
     let mut response = Response::new(Body::from(outcome_frame(Some(wait), &id, &outcome.to_json())));
     stream_headers(response.headers_mut());
     response

@@ -1,6 +1,6 @@
 //! Accepting connections: within the limits, and when the operating system refuses.
 
-use super::Serving;
+use super::ConnectionContext;
 use super::connections::Connections;
 use super::http1::serve;
 use crate::limits::LogLimit;
@@ -17,32 +17,32 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
 /// Accepts connections until the service stops.
-pub(crate) async fn accept(listener: &TcpListener, serving: Serving) {
-    let stopping = serving.stopping.clone();
+pub(crate) async fn accept(listener: &TcpListener, context: ConnectionContext) {
+    let stopping = context.stopping.clone();
     // It never ends by itself.
-    stopping.run_until_cancelled(accept_all(listener, &serving)).await;
+    stopping.run_until_cancelled(accept_all(listener, &context)).await;
 }
 
-async fn accept_all(listener: &TcpListener, serving: &Serving) {
+async fn accept_all(listener: &TcpListener, context: &ConnectionContext) {
     let log = LogLimit::new(LOG_EVERY);
     let mut wait = WAIT;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 wait = WAIT;
-                begin(stream, peer, serving).await;
+                begin(stream, peer, context).await;
             }
-            Err(error) if of_one_connection(&error) => tracing::debug!(%error, "a connection broke"),
+            Err(error) if concerns_one_connection(&error) => tracing::debug!(%error, "a connection broke"),
             Err(error) => {
-                serving.metrics.accept_errors.inc();
-                if let Some(unsaid) = log.allow() {
+                context.metrics.accept_errors.inc();
+                if let Some(suppressed) = log.allow() {
                     tracing::warn!(
                         %error,
-                        unsaid,
+                        suppressed,
                         "no connection can be accepted: connections without a stream are closed, and it is tried again"
                     );
                 }
-                serving.connections.close_longest_waiting();
+                context.connections.close_longest_waiting();
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(MAX_WAIT);
             }
@@ -51,19 +51,19 @@ async fn accept_all(listener: &TcpListener, serving: &Serving) {
 }
 
 /// Serves a connection, once there is room for it.
-async fn begin(stream: TcpStream, peer: SocketAddr, serving: &Serving) {
+async fn begin(stream: TcpStream, peer: SocketAddr, context: &ConnectionContext) {
     // Without room the socket is closed: the client's library sees a connection that failed, and tries again.
-    let Some(place) = Connections::admit(&serving.connections, peer.ip()).await else { return };
-    let place = Arc::new(place);
-    let task = serving.tasks.spawn({
-        let (place, serving) = (Arc::clone(&place), serving.clone());
-        async move { serve(stream, peer, place, serving).await }
+    let Some(slot) = Connections::admit(&context.connections, peer.ip()).await else { return };
+    let slot = Arc::new(slot);
+    let task = context.tasks.spawn({
+        let (slot, context) = (Arc::clone(&slot), context.clone());
+        async move { serve(stream, peer, slot, context).await }
     });
-    place.runs_as(task.abort_handle());
+    slot.set_task(task.abort_handle());
 }
 
 /// Whether it is the fault of the connection that would have been accepted: the next one is not affected.
-fn of_one_connection(error: &Error) -> bool {
+fn concerns_one_connection(error: &Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::ConnectionAborted

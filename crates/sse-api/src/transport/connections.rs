@@ -5,7 +5,7 @@
 //! longest is closed. A connection waits from the moment it was accepted, and again from each request on, until it becomes a
 //! stream. A request that arrives byte by byte does not end the wait, so slow requests are closed first.
 
-use crate::limits::{LogLimit, counted_as};
+use crate::limits::{LogLimit, limit_key};
 use crate::metrics::Metrics;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -62,13 +62,13 @@ struct Address {
 
 /// Which limit is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Reached {
+enum ConnectionLimit {
     All,
     Waiting,
     Address,
 }
 
-impl Reached {
+impl ConnectionLimit {
     /// The label of the metric.
     const fn as_str(self) -> &'static str {
         match self {
@@ -83,7 +83,7 @@ impl Reached {
 enum Admission {
     Admitted(u64),
     /// This one has to end first; `None` when no connection can be closed.
-    Full(Reached, Option<Waiting>),
+    Full(ConnectionLimit, Option<Waiting>),
 }
 
 impl Connections {
@@ -95,7 +95,7 @@ impl Connections {
     /// Takes a new connection, for which others are closed where a limit is reached. `None` when all others are streams: the new
     /// one has to be closed.
     pub(super) async fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Connection> {
-        let address = counted_as(address);
+        let address = limit_key(address);
         loop {
             // Before the look, so that a connection that ends after it is not missed.
             let ended = self.ended.notified();
@@ -107,7 +107,7 @@ impl Connections {
                     return Some(Connection { connections: Arc::clone(self), address, key });
                 }
                 Admission::Full(reached, evicted) => {
-                    self.tell(reached, address);
+                    self.report(reached, address);
                     // Its task is dropped, and with it the socket, before there is room.
                     evicted?.close();
                     ended.await;
@@ -120,18 +120,18 @@ impl Connections {
     pub(super) fn close_longest_waiting(&self) {
         let evicted = self.open.lock().evict(None);
         if let Some(evicted) = evicted {
-            self.metrics.connections_closed.with_label_values(&[Reached::All.as_str()]).inc();
+            self.metrics.connections_closed.with_label_values(&[ConnectionLimit::All.as_str()]).inc();
             evicted.close();
         }
     }
 
-    fn tell(&self, reached: Reached, address: IpAddr) {
+    fn report(&self, reached: ConnectionLimit, address: IpAddr) {
         self.metrics.connections_closed.with_label_values(&[reached.as_str()]).inc();
-        if let Some(unsaid) = self.log.allow() {
+        if let Some(suppressed) = self.log.allow() {
             tracing::warn!(
                 limit = reached.as_str(),
                 %address,
-                unsaid,
+                suppressed,
                 "a connection limit is reached: connections without a stream are closed to make room for new ones"
             );
         }
@@ -142,18 +142,18 @@ impl Open {
     fn admit(&mut self, limits: Limits, address: IpAddr) -> Admission {
         let of_address = self.by_address.get(&address).map_or(0, |there| there.count);
         let reached = if !address.is_loopback() && of_address >= limits.per_address {
-            Reached::Address
+            ConnectionLimit::Address
         } else if self.count >= limits.all {
-            Reached::All
+            ConnectionLimit::All
         } else if self.waiting.len() >= limits.waiting {
-            Reached::Waiting
+            ConnectionLimit::Waiting
         } else {
             let key = self.wait(address, None);
             self.count += 1;
             self.by_address.entry(address).or_default().count += 1;
             return Admission::Admitted(key);
         };
-        let among = (reached == Reached::Address).then_some(address);
+        let among = (reached == ConnectionLimit::Address).then_some(address);
         Admission::Full(reached, self.evict(among))
     }
 
@@ -217,7 +217,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Says what ends it.
-    pub(super) fn runs_as(&self, task: AbortHandle) {
+    pub(super) fn set_task(&self, task: AbortHandle) {
         let mut open = self.connections.open.lock();
         match self.key.lock().and_then(|key| open.waiting.get_mut(&key)) {
             Some(waiting) => waiting.task = Some(task),
@@ -229,7 +229,7 @@ impl Connection {
     }
 
     /// A request has come: from now on it waits for the next one.
-    pub(super) fn asked(&self) {
+    pub(super) fn request_received(&self) {
         let mut open = self.connections.open.lock();
         let mut key = self.key.lock();
         // One that was closed stays so.
@@ -275,7 +275,7 @@ mod tests {
     ) -> (Arc<Connection>, tokio::task::JoinHandle<()>) {
         let connection = Arc::new(connections.admit(address).await.unwrap());
         let task = tokio::spawn(std::future::pending());
-        connection.runs_as(task.abort_handle());
+        connection.set_task(task.abort_handle());
         (connection, task)
     }
 
@@ -301,7 +301,7 @@ mod tests {
         let second = open(&connections, address(2)).await;
         let third = open(&connections, address(3)).await;
         // It has asked for something: the second has been waiting longest.
-        first.0.asked();
+        first.0.request_received();
         let fourth = makes_room(&connections, address(4), second).await;
         assert!(!first.1.is_finished() && !third.1.is_finished());
         drop(fourth);
@@ -347,10 +347,10 @@ mod tests {
         let first = connections.admit(address(1)).await.unwrap();
         connections.close_longest_waiting();
         let task = tokio::spawn(std::future::pending::<()>());
-        first.runs_as(task.abort_handle());
+        first.set_task(task.abort_handle());
         assert!(task.await.unwrap_err().is_cancelled());
         assert!(!first.becomes_stream());
-        first.asked();
+        first.request_received();
         assert!(connections.open.lock().waiting.is_empty());
         drop(first);
         assert!(connections.open.lock().by_address.is_empty());

@@ -1,7 +1,7 @@
 //! Sockets: accepting connections, limiting how many there are, and carrying HTTP over them.
 //!
 //! What a connection speaks is in a folder of its own: [`http1`] is HTTP/1.1 in plain text. It asks the service with a
-//! request, with its [`Peer`] as an extension, and gets a response. One that is [`Streamed`] has no end; a protocol may
+//! request, with its [`Peer`] as an extension, and gets a response. One that is [`Detachable`] has no end; a protocol may
 //! write its body in a way of its own. The rest of the crate sees no socket.
 
 pub(crate) mod accept;
@@ -26,11 +26,11 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// An extension of the responses whose body is a stream without an end of its own.
 #[derive(Clone, Copy)]
-pub(crate) struct Streamed;
+pub(crate) struct Detachable;
 
 /// What every connection is served with.
 #[derive(Clone)]
-pub(crate) struct Serving {
+pub(crate) struct ConnectionContext {
     pub(crate) service: TowerToHyperService<Router>,
     pub(crate) client_timeout: Duration,
     /// Whether a connection is for more than one request.

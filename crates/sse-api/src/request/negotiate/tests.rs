@@ -13,53 +13,54 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
     headers
 }
 
-fn asked(lines: &[(&str, &str)]) -> Asked {
-    Asking::of(&headers(lines)).asked
+fn mode(lines: &[(&str, &str)]) -> ResponseMode {
+    Negotiated::from_headers(&headers(lines)).mode
 }
 
 #[test]
 fn who_asks_for_what() {
-    use Asked::*;
-    let table: &[(&[(&str, &str)], Asked)] = &[
-        (&[], Nothing),
-        (&[("accept", "*/*")], Nothing),
-        (&[("accept", "text/*")], Nothing),
-        (&[("accept", "application/fhir+json")], Nothing),
-        (&[("accept", "text/event-stream")], Accepted),
-        (&[("accept", "TEXT/Event-Stream; charset=utf-8")], Accepted),
-        (&[("accept", "text/html, text/event-stream;q=0.001")], Accepted),
-        (&[("accept", "text/html"), ("accept", "text/event-stream")], Accepted),
-        (&[("accept", "text/event-stream;q=0")], Nothing),
-        (&[("accept", "text/event-stream; Q=0.000")], Nothing),
-        (&[("accept", "text/event-stream;q=2")], Nothing),
-        (&[("accept", "text/event-stream;q=1.001")], Nothing),
-        (&[("accept", "text/event-stream;q=nonsense")], Nothing),
-        (&[("accept", "text/event-stream-not")], Nothing),
-        (&[("accept", r#"text/x;a=", text/event-stream,""#)], Nothing),
-        (&[("prefer", "respond-eventsource")], Preferred),
-        (&[("prefer", "Respond-EventSource")], Preferred),
-        (&[("prefer", "respond-eventsource"), ("accept", "application/fhir+json")], Preferred),
-        (&[("prefer", "respond-eventsource"), ("accept", "text/event-stream")], Preferred),
-        (&[("prefer", "respond-async, respond-eventsource")], Preferred),
-        (&[("prefer", "respond-async"), ("prefer", "respond-eventsource")], Preferred),
+    use ResponseMode::*;
+    let table: &[(&[(&str, &str)], ResponseMode)] = &[
+        (&[], Unspecified),
+        (&[("accept", "*/*")], Unspecified),
+        (&[("accept", "text/*")], Unspecified),
+        (&[("accept", "application/fhir+json")], Unspecified),
+        (&[("accept", "text/event-stream")], StreamByAccept),
+        (&[("accept", "TEXT/Event-Stream; charset=utf-8")], StreamByAccept),
+        (&[("accept", "text/html, text/event-stream;q=0.001")], StreamByAccept),
+        (&[("accept", "text/html"), ("accept", "text/event-stream")], StreamByAccept),
+        (&[("accept", "text/event-stream;q=0")], Unspecified),
+        (&[("accept", "text/event-stream; Q=0.000")], Unspecified),
+        (&[("accept", "text/event-stream;q=2")], Unspecified),
+        (&[("accept", "text/event-stream;q=1.001")], Unspecified),
+        (&[("accept", "text/event-stream;q=nonsense")], Unspecified),
+        (&[("accept", "text/event-stream-not")], Unspecified),
+        (&[("accept", r#"text/x;a=", text/event-stream,""#)], Unspecified),
+        (&[("prefer", "respond-eventsource")], StreamByPrefer),
+        (&[("prefer", "Respond-EventSource")], StreamByPrefer),
+        (&[("prefer", "respond-eventsource"), ("accept", "application/fhir+json")], StreamByPrefer),
+        (&[("prefer", "respond-eventsource"), ("accept", "text/event-stream")], StreamByPrefer),
+        (&[("prefer", "respond-async, respond-eventsource")], StreamByPrefer),
+        (&[("prefer", "respond-async"), ("prefer", "respond-eventsource")], StreamByPrefer),
         (&[("prefer", "respond-async"), ("accept", "text/event-stream")], Asynchronous),
         (&[("prefer", ",, respond-async;wait=10 ,")], Asynchronous),
-        (&[("prefer", r#"respond-eventsource="""#)], Preferred),
-        (&[("prefer", r#"wait=10, respond-eventsource; a="x,\"y;"; b"#)], Preferred),
-        (&[("prefer", r#"note="respond-eventsource""#)], Nothing),
-        (&[("prefer", r#"note="a, respond-eventsource, b""#)], Nothing),
-        (&[("prefer", "note; respond-eventsource")], Nothing),
-        (&[("prefer", "respond-eventsources")], Nothing),
-        (&[("prefer", "return=minimal"), ("accept", "text/event-stream")], Accepted),
+        (&[("prefer", r#"respond-eventsource="""#)], StreamByPrefer),
+        (&[("prefer", r#"wait=10, respond-eventsource; a="x,\"y;"; b"#)], StreamByPrefer),
+        (&[("prefer", r#"note="respond-eventsource""#)], Unspecified),
+        (&[("prefer", r#"note="a, respond-eventsource, b""#)], Unspecified),
+        (&[("prefer", "note; respond-eventsource")], Unspecified),
+        (&[("prefer", "respond-eventsources")], Unspecified),
+        (&[("prefer", "return=minimal"), ("accept", "text/event-stream")], StreamByAccept),
     ];
     for (lines, expected) in table {
-        assert_eq!(asked(lines), *expected, "{lines:?}");
+        assert_eq!(mode(lines), *expected, "{lines:?}");
     }
 }
 
 #[test]
 fn the_first_handling_counts() {
-    let lenient = |value: &str| Asking::of(&headers(&[("prefer", value)])).handling == Handling::Lenient;
+    let lenient =
+        |value: &str| Negotiated::from_headers(&headers(&[("prefer", value)])).handling == Handling::Lenient;
     assert!(lenient("handling=lenient"));
     assert!(lenient(r#"respond-eventsource, Handling = "Lenient""#));
     assert!(lenient("handling=lenient, handling=strict"));
@@ -88,7 +89,7 @@ proptest! {
             headers.append("prefer", value);
         }
         headers.append(ACCEPT, HeaderValue::from_str(&accept).unwrap());
-        Asking::of(&headers);
+        Negotiated::from_headers(&headers);
     }
 
     /// Whatever stands around it, in whatever case: a preference is heard exactly if it is there.
@@ -105,10 +106,10 @@ proptest! {
             list.push(name);
         }
         list.extend(after);
-        let one = asked(&[("prefer", &list.join(" , "))]);
+        let one = mode(&[("prefer", &list.join(" , "))]);
         let lines: Vec<_> = list.iter().map(|value| ("prefer", value.as_str())).collect();
-        prop_assert_eq!(one, if present { Asked::Preferred } else { Asked::Nothing });
-        prop_assert_eq!(asked(&lines), one);
+        prop_assert_eq!(one, if present { ResponseMode::StreamByPrefer } else { ResponseMode::Unspecified });
+        prop_assert_eq!(mode(&lines), one);
     }
 
     #[test]

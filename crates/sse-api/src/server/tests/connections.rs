@@ -1,7 +1,7 @@
 //! Connections that become streams: what comes before, behind, and of their end.
 
 use super::*;
-use crate::Settings;
+use crate::ServerSettings;
 use crate::scripted_feed::change;
 use fhir::ResourceType;
 use tokio::net::TcpSocket;
@@ -117,7 +117,8 @@ async fn bytes_sent(service: &Service) -> String {
 /// Nothing is written on the way: the next heartbeat is not needed to find out.
 #[tokio::test]
 async fn the_place_of_a_client_that_goes_away_is_free_at_once() {
-    let mut service = Service::start_with(Settings { max_streams: 1, ..Settings::default() }).await;
+    let mut service =
+        Service::start_with(ServerSettings { max_streams: 1, ..ServerSettings::default() }).await;
     let (client, stream) = service.stream("/fhir/$export?_heartbeat=50", &[]).await;
     let before = bytes_sent(&service).await;
     drop(client);
@@ -215,7 +216,8 @@ async fn a_stream_comes_after_the_answers_to_all_requests_before() {
 
 #[tokio::test]
 async fn a_client_that_is_gone_before_its_stream_begins_leaves_nothing() {
-    let mut service = Service::start_with(Settings { max_streams: 1, ..Settings::default() }).await;
+    let mut service =
+        Service::start_with(ServerSettings { max_streams: 1, ..ServerSettings::default() }).await;
     for _ in 0..20 {
         let mut client = service.connect().await;
         client.send("GET", "/fhir/$export", &["Prefer: respond-eventsource"]).await;

@@ -44,7 +44,8 @@ async fn endless(service: &Service, head: &str, piece: &[u8]) -> (String, usize)
 
 #[tokio::test]
 async fn a_stream_whose_client_never_stops_sending_is_closed() {
-    let mut service = Service::start_with(Settings { max_streams: 1, ..Settings::default() }).await;
+    let mut service =
+        Service::start_with(ServerSettings { max_streams: 1, ..ServerSettings::default() }).await;
     for piece in [&[b'y'; PIECE][..], b"GET /fhir/$export HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
         let (mut client, stream) = service.stream("/fhir/$export", &[]).await;
         // It reads nothing more itself, so that a stream cannot end for want of a reader.
@@ -119,9 +120,11 @@ async fn what_is_no_request_is_refused_and_closed() {
 /// Requests that come one behind the other are answered as fast as the answers are taken, and no faster.
 #[tokio::test]
 async fn requests_are_not_read_while_their_answers_are_not_taken() {
-    let service =
-        Service::start_with(Settings { client_timeout: Duration::from_millis(300), ..Settings::default() })
-            .await;
+    let service = Service::start_with(ServerSettings {
+        client_timeout: Duration::from_millis(300),
+        ..ServerSettings::default()
+    })
+    .await;
     let (reading, mut writing) = connect(&service).await.into_split();
     let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
     let sent = pour(&mut writing, request.as_bytes()).await;

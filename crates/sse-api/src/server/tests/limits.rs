@@ -4,8 +4,8 @@ use super::*;
 use std::time::Duration;
 
 /// Few, so that a test reaches them: 3 streams, and 4 other connections.
-fn few() -> Settings {
-    Settings { max_streams: 3, spare_connections: 4, ..Settings::default() }
+fn few() -> ServerSettings {
+    ServerSettings { max_streams: 3, spare_connections: 4, ..ServerSettings::default() }
 }
 
 /// Reads to the end of a connection that was closed, in whichever way.
@@ -90,7 +90,7 @@ async fn probes_are_answered_when_every_stream_is_taken() {
 /// Thousands come at once, some say nothing, some a little: each of the streams goes on, and a probe is answered in between.
 #[tokio::test]
 async fn a_storm_of_connections_leaves_streams_and_probes_alone() {
-    let mut service = Service::start_with(Settings { spare_connections: 16, ..few() }).await;
+    let mut service = Service::start_with(ServerSettings { spare_connections: 16, ..few() }).await;
     let (mut client, stream) = service.stream("/fhir/$export", &[]).await;
     let mut held = std::collections::VecDeque::new();
     for number in 0..3_000 {

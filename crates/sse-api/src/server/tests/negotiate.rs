@@ -65,7 +65,7 @@ async fn what_would_write_is_not_allowed() {
 #[tokio::test]
 async fn only_our_own_names_are_answered() {
     let public_urls = vec!["https://fhir.example.org".parse().unwrap()];
-    let service = Service::start_with(Settings { public_urls, ..Settings::default() }).await;
+    let service = Service::start_with(ServerSettings { public_urls, ..ServerSettings::default() }).await;
     let ask = async |target: &str, host: &str| {
         let mut client = service.connect().await;
         let request = format!(
@@ -121,7 +121,7 @@ async fn who_used_another_name_is_told_which_and_what_makes_it_ours() {
 #[tokio::test]
 async fn details_and_metrics_are_for_our_names_and_for_addresses() {
     let public_urls = vec!["https://fhir.example.org".parse().unwrap()];
-    let service = Service::start_with(Settings { public_urls, ..Settings::default() }).await;
+    let service = Service::start_with(ServerSettings { public_urls, ..ServerSettings::default() }).await;
     let ask = async |target: &str, hosts: &str| {
         let mut client = service.connect().await;
         client.write(format!("GET {target} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n").as_bytes()).await;
@@ -153,7 +153,7 @@ async fn details_and_metrics_are_for_our_names_and_for_addresses() {
 #[tokio::test]
 async fn a_browser_that_asks_first_is_told_what_a_page_may_send() {
     let public_urls = vec!["https://fhir.example.org".parse().unwrap()];
-    let mut service = Service::start_with(Settings { public_urls, ..Settings::default() }).await;
+    let mut service = Service::start_with(ServerSettings { public_urls, ..ServerSettings::default() }).await;
     let ours = "Origin: https://fhir.example.org";
     let asks = ["Access-Control-Request-Method: GET", "Access-Control-Request-Headers: last-event-id,prefer"];
     for target in ["/fhir/$export", "/fhir/Patient/$export?_type=Patient", "/fhir/metadata", "/nothing"] {
@@ -243,7 +243,7 @@ fn restricted(response: &Response, what: &str) {
 #[tokio::test]
 async fn only_pages_of_a_public_url_may_read() {
     let public_urls = vec!["https://fhir.example.org".parse().unwrap()];
-    let service = Service::start_with(Settings { public_urls, ..Settings::default() }).await;
+    let service = Service::start_with(ServerSettings { public_urls, ..ServerSettings::default() }).await;
     for (origin, allowed) in [
         ("https://fhir.example.org", Some("https://fhir.example.org")),
         ("https://evil.example", None),

@@ -78,7 +78,8 @@ async fn refusals_that_last_keep_their_status() {
 
 #[tokio::test]
 async fn there_are_as_many_streams_as_there_may_be() {
-    let mut service = Service::start_with(Settings { max_streams: 1, ..Settings::default() }).await;
+    let mut service =
+        Service::start_with(ServerSettings { max_streams: 1, ..ServerSettings::default() }).await;
     let (client, stream) = service.stream("/fhir/$export", &[]).await;
 
     let response = service.answer("GET", "/fhir/$export", &["Prefer: respond-eventsource"]).await;

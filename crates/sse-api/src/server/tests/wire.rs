@@ -1,7 +1,7 @@
 //! Streams on the wire.
 
 use super::*;
-use crate::Settings;
+use crate::ServerSettings;
 use crate::scripted_feed::change;
 use fhir::ResourceType;
 use std::time::Duration;
@@ -147,7 +147,7 @@ async fn a_client_that_does_not_read_is_waited_for() {
 /// Who takes nothing at all holds what others could use; it comes back with its last id.
 #[tokio::test]
 async fn a_client_that_takes_nothing_for_too_long_is_let_go_of() {
-    let settings = Settings { client_timeout: Duration::from_millis(300), ..Settings::default() };
+    let settings = ServerSettings { client_timeout: Duration::from_millis(300), ..ServerSettings::default() };
     let mut service = Service::start_with(settings).await;
     let (client, stream) = service.stream("/fhir/$export", &[]).await;
     let data = format!("\"{}\"", "x".repeat(64 * 1024));

@@ -3,7 +3,7 @@ use crate::admin::scrape::scrape;
 use crate::metrics::Metrics;
 use crate::scripted_feed::{Scripted, change, status, subscriber};
 use crate::source::SourceSnapshot;
-use crate::stream::registry::Streams;
+use crate::stream::registry::StreamRegistry;
 use feed::Notice;
 use fhir::{Instant as FhirInstant, ResourceType};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -15,17 +15,17 @@ struct Test {
     feed: Scripted,
     stopping: CancellationToken,
     metrics: Arc<Metrics>,
-    streams: Arc<Streams>,
+    streams: Arc<StreamRegistry>,
 }
 
 fn stream(heartbeat: u64) -> Test {
     let metrics = Arc::new(Metrics::new().unwrap());
-    let streams = Arc::new(Streams::new(1, 1, Arc::clone(&metrics)));
+    let streams = Arc::new(StreamRegistry::new(1, 1, Arc::clone(&metrics)));
     let open = streams.open("system", "127.0.0.1:1".parse().unwrap()).unwrap();
     let (subscriber, feed) = subscriber();
     let stopping = CancellationToken::new();
-    let opening = Opening { start: r#"{"s":1}"#.to_owned(), heartbeat: Duration::from_secs(heartbeat) };
-    let body = Box::pin(frames(subscriber, opening, open, stopping.clone()));
+    let opening = StreamOptions { start: r#"{"s":1}"#.to_owned(), heartbeat: Duration::from_secs(heartbeat) };
+    let body = Box::pin(event_body(subscriber, opening, open, stopping.clone()));
     Test { body, feed, stopping, metrics, streams }
 }
 

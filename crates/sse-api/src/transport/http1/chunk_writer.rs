@@ -4,8 +4,8 @@
 //! is behind gets several changes with one system call, and catches up. Between chunks nothing is held but the socket and
 //! the stream itself.
 
-use super::detach::Handed;
-use super::socket::{Patience, Yielding};
+use super::detach::DetachedStream;
+use super::socket::{PressureTimeout, WriteTimeout};
 use axum::body::BodyDataStream;
 use bytes::Bytes;
 use feed::Pressure;
@@ -23,21 +23,21 @@ use tokio::net::TcpStream;
 /// The longest line that says a chunk's size.
 const SIZE_LINE_BYTES: usize = 18;
 /// What is in hand is written, and no more taken, when it comes to this.
-const IN_HAND_BYTES: usize = 64 << 10;
+const OUT_BUFFER_BYTES: usize = 64 << 10;
 /// What is read at once of what a client sends behind its request.
 const IGNORED_BYTES: usize = 1024;
 /// How much a client may send behind its request, which is read and dropped: nobody has anything to say there.
 const MAX_IGNORED_BYTES: usize = 64 << 10;
 
 /// A stream being written; ready when it has ended or its client is gone.
-pub(super) struct Streaming {
+pub(super) struct ChunkWriter {
     socket: TcpStream,
-    patience: Patience,
-    yielding: Yielding,
+    write_timeout: WriteTimeout,
+    pressure_timeout: PressureTimeout,
     body: BodyDataStream,
     /// Whether the stream is framed in chunks; without, the end of the connection is its end.
     chunked: bool,
-    in_hand: InHand,
+    out_buffer: OutBuffer,
     step: Step,
     /// How much the client has sent behind its request.
     ignored: usize,
@@ -45,7 +45,7 @@ pub(super) struct Streaming {
 
 enum Step {
     /// Waits for the next frames.
-    Asking,
+    Filling,
     /// Writes them.
     Writing,
     /// Writes the end.
@@ -54,7 +54,7 @@ enum Step {
 
 /// What is being written.
 #[derive(Default)]
-struct InHand {
+struct OutBuffer {
     before: Vec<u8>,
     bytes: Bytes,
     /// What follows them, mostly nothing.
@@ -66,28 +66,38 @@ struct InHand {
     written: usize,
 }
 
-impl Streaming {
+impl ChunkWriter {
     /// `pressure` is put on it when others wait for what its client does not take. `ignored`: how much of what the client
     /// sent behind its request has been read already.
     pub(super) fn new(
         socket: TcpStream,
         client_timeout: Duration,
         pressure: Pressure,
-        handed: Handed,
+        stream: DetachedStream,
         ignored: usize,
     ) -> Result<Self> {
-        let (parts, body) = handed.response.into_parts();
+        let (parts, body) = stream.response.into_parts();
         // HTTP/1.0 has no chunks.
-        let chunked = handed.version != Version::HTTP_10;
+        let chunked = stream.version != Version::HTTP_10;
         // The head goes with the first frame, which is there at once.
-        let in_hand = InHand { before: head(&parts, chunked)?, ..InHand::default() };
-        let (patience, yielding) = (Patience::new(client_timeout), Yielding::new(pressure));
+        let out_buffer = OutBuffer { before: head(&parts, chunked)?, ..OutBuffer::default() };
+        let (write_timeout, pressure_timeout) =
+            (WriteTimeout::new(client_timeout), PressureTimeout::new(pressure));
         let body = body.into_data_stream();
-        Ok(Self { socket, patience, yielding, body, chunked, in_hand, step: Step::Asking, ignored })
+        Ok(Self {
+            socket,
+            write_timeout,
+            pressure_timeout,
+            body,
+            chunked,
+            out_buffer,
+            step: Step::Filling,
+            ignored,
+        })
     }
 
     /// Ready when the client is gone, or has sent too much behind its request, which is dropped.
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+    fn poll_disconnect(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         let mut room = [MaybeUninit::uninit(); IGNORED_BYTES];
         let mut ignored = ReadBuf::uninit(&mut room);
         match ready!(Pin::new(&mut self.socket).poll_read(context, &mut ignored)) {
@@ -107,84 +117,84 @@ impl Streaming {
 
     /// Writes what is in hand.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        let InHand { before, bytes, more, length, after, written } = &mut self.in_hand;
+        let OutBuffer { before, bytes, more, length, after, written } = &mut self.out_buffer;
         let all = before.len() + *length + after.len();
         while *written < all {
-            let (mut few, mut many);
+            let (mut slices, mut all_slices);
             let mut left = if more.is_empty() {
-                few = [IoSlice::new(before), IoSlice::new(bytes), IoSlice::new(after)];
-                &mut few[..]
+                slices = [IoSlice::new(before), IoSlice::new(bytes), IoSlice::new(after)];
+                &mut slices[..]
             } else {
                 let more = more.iter().map(|bytes| &**bytes);
                 let pieces = [&**before, &**bytes].into_iter().chain(more).chain([*after]);
-                many = pieces.map(IoSlice::new).collect::<Vec<_>>();
-                &mut many[..]
+                all_slices = pieces.map(IoSlice::new).collect::<Vec<_>>();
+                &mut all_slices[..]
             };
             IoSlice::advance_slices(&mut left, *written);
             let count = Pin::new(&mut self.socket).poll_write_vectored(context, left);
             if count.is_pending() {
-                self.yielding.poll(context, *length)?;
+                self.pressure_timeout.poll(context, *length)?;
             }
-            *written += match ready!(self.patience.bound(context, count))? {
+            *written += match ready!(self.write_timeout.bound(context, count))? {
                 0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 count => count,
             };
         }
-        self.in_hand.clear();
-        self.yielding.done();
+        self.out_buffer.clear();
+        self.pressure_timeout.done();
         Poll::Ready(Ok(()))
     }
 
-    /// Takes in hand what there is, up to the limit, and what comes next: waiting, if there is nothing. `waits` is set when
+    /// Takes in hand what there is, up to the limit, and what comes next: waiting, if there is nothing. `drained` is set when
     /// there is no more, and the task is woken when there is.
-    fn poll_take(&mut self, context: &mut Context<'_>, waits: &mut bool) -> Poll<Result<Step>> {
+    fn poll_fill(&mut self, context: &mut Context<'_>, drained: &mut bool) -> Poll<Result<Step>> {
         loop {
             match Pin::new(&mut self.body).poll_next(context) {
-                Poll::Pending if self.in_hand.is_empty() => return Poll::Pending,
+                Poll::Pending if self.out_buffer.is_empty() => return Poll::Pending,
                 Poll::Pending => {
-                    *waits = true;
+                    *drained = true;
                     break;
                 }
                 // A chunk without bytes would be the last.
                 Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => {}
                 Poll::Ready(Some(Ok(bytes))) => {
-                    self.in_hand.put(bytes);
-                    if self.in_hand.length >= IN_HAND_BYTES {
+                    self.out_buffer.put(bytes);
+                    if self.out_buffer.length >= OUT_BUFFER_BYTES {
                         break;
                     }
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Error::other(error))),
                 Poll::Ready(None) => {
-                    self.in_hand.frame(self.chunked)?;
+                    self.out_buffer.frame(self.chunked)?;
                     if self.chunked {
-                        self.in_hand.put_last();
+                        self.out_buffer.put_end();
                     }
                     return Poll::Ready(Ok(Step::Ending));
                 }
             }
         }
-        self.in_hand.frame(self.chunked)?;
+        self.out_buffer.frame(self.chunked)?;
         Poll::Ready(Ok(Step::Writing))
     }
 }
 
-impl Future for Streaming {
+impl Future for ChunkWriter {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         let this = &mut *self;
-        if let Poll::Ready(gone) = this.poll_gone(context) {
+        if let Poll::Ready(gone) = this.poll_disconnect(context) {
             return Poll::Ready(gone);
         }
-        let mut waits = false;
+        let mut drained = false;
         loop {
             match this.step {
-                Step::Asking => this.step = ready!(this.poll_take(context, &mut waits))?,
+                Step::Filling => this.step = ready!(this.poll_fill(context, &mut drained))?,
                 Step::Writing => {
                     ready!(this.poll_write(context))?;
-                    this.step = Step::Asking;
+                    this.step = Step::Filling;
                     // What comes wakes the task, as it was told a moment ago: to ask again would only cost.
-                    if waits {
+                    if drained {
                         return Poll::Pending;
                     }
                 }
@@ -197,7 +207,7 @@ impl Future for Streaming {
     }
 }
 
-impl InHand {
+impl OutBuffer {
     const fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -221,7 +231,7 @@ impl InHand {
     }
 
     /// The end of all chunks.
-    fn put_last(&mut self) {
+    fn put_end(&mut self) {
         self.after = if self.is_empty() { b"0\r\n\r\n" } else { b"\r\n0\r\n\r\n" };
     }
 

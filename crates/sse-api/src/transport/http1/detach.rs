@@ -10,7 +10,7 @@ use hyper::Version;
 use parking_lot::Mutex;
 
 /// The response that hyper does not write.
-pub(super) struct Handed {
+pub(super) struct DetachedStream {
     pub(super) response: Response,
     /// By which the request came.
     pub(super) version: Version,
@@ -18,37 +18,37 @@ pub(super) struct Handed {
 
 /// The place where one connection hands its stream over.
 #[derive(Default)]
-pub(super) struct Handover(Mutex<State>);
+pub(super) struct DetachSlot(Mutex<State>);
 
 #[derive(Default)]
 enum State {
     #[default]
     Nothing,
     /// hyper may hold what was to be sent before.
-    Behind(Handed),
-    Ready(Handed),
+    Unflushed(DetachedStream),
+    Ready(DetachedStream),
 }
 
-impl Handover {
+impl DetachSlot {
     /// Hands a stream over. After this hyper gets no more to write: it answers one request after the other.
-    pub(super) fn put(&self, handed: Handed) {
-        *self.0.lock() = State::Behind(handed);
+    pub(super) fn put(&self, detached: DetachedStream) {
+        *self.0.lock() = State::Unflushed(detached);
     }
 
     /// Notes that hyper has written all that it held.
     pub(super) fn flushed(&self) {
         let mut state = self.0.lock();
         *state = match std::mem::take(&mut *state) {
-            State::Behind(handed) => State::Ready(handed),
+            State::Unflushed(detached) => State::Ready(detached),
             other => other,
         };
     }
 
     /// The stream, once the connection is only its own.
-    pub(super) fn take(&self) -> Option<Handed> {
+    pub(super) fn take(&self) -> Option<DetachedStream> {
         let mut state = self.0.lock();
         match std::mem::take(&mut *state) {
-            State::Ready(handed) => Some(handed),
+            State::Ready(detached) => Some(detached),
             other => {
                 *state = other;
                 None
@@ -62,20 +62,20 @@ mod tests {
     use super::*;
     use axum::body::Body;
 
-    fn handed() -> Handed {
-        Handed { response: Response::new(Body::empty()), version: Version::HTTP_11 }
+    fn detached() -> DetachedStream {
+        DetachedStream { response: Response::new(Body::empty()), version: Version::HTTP_11 }
     }
 
     #[test]
     fn a_stream_is_taken_once_what_lay_before_it_is_written() {
-        let handover = Handover::default();
-        handover.flushed();
-        assert!(handover.take().is_none());
-        handover.put(handed());
-        assert!(handover.take().is_none(), "hyper may hold an answer from before");
-        handover.flushed();
-        handover.flushed();
-        assert!(handover.take().is_some());
-        assert!(handover.take().is_none());
+        let detach = DetachSlot::default();
+        detach.flushed();
+        assert!(detach.take().is_none());
+        detach.put(detached());
+        assert!(detach.take().is_none(), "hyper may hold an answer from before");
+        detach.flushed();
+        detach.flushed();
+        assert!(detach.take().is_some());
+        assert!(detach.take().is_none());
     }
 }

@@ -7,11 +7,11 @@ mod chunk_writer;
 mod detach;
 mod socket;
 
-use self::chunk_writer::Streaming;
-use self::detach::{Handed, Handover};
+use self::chunk_writer::ChunkWriter;
+use self::detach::{DetachSlot, DetachedStream};
 use self::socket::Socket;
 use super::connections::Connection;
-use super::{Peer, Serving, Streamed};
+use super::{ConnectionContext, Detachable, Peer};
 use axum::Router;
 use axum::response::Response;
 use feed::poll_on_wake;
@@ -39,21 +39,27 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_UNSENT_BYTES: u32 = 128 * 1024;
 
 /// Serves one connection until it ends or becomes a stream, which is then served by itself.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, place: Arc<Connection>, serving: Serving) {
-    let Serving { service, client_timeout, keep_alive, pressure, tasks, stopping, cut, .. } = serving;
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: Arc<Connection>,
+    context: ConnectionContext,
+) {
+    let ConnectionContext { service, client_timeout, keep_alive, pressure, tasks, stopping, cut, .. } =
+        context;
     // Until a request comes there is nothing to keep buffers for.
     let begun = tokio::time::timeout(HEADERS_WITHIN, stream.readable());
     if !matches!(stopping.run_until_cancelled(begun).await, Some(Ok(Ok(())))) {
         return;
     }
-    let handover = Arc::new(Handover::default());
-    let service = Named { service, peer, place: Arc::clone(&place), handover: Arc::clone(&handover) };
+    let detach = Arc::new(DetachSlot::default());
+    let service = ConnectionService { service, peer, slot: Arc::clone(&slot), detach: Arc::clone(&detach) };
     // Events are small and each is waited for: none may wait for the next.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
-    bound_kernel(&stream, client_timeout);
-    let socket = Socket::new(stream, client_timeout, Arc::clone(&handover));
+    set_socket_options(&stream, client_timeout);
+    let socket = Socket::new(stream, client_timeout, Arc::clone(&detach));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(keep_alive)
@@ -61,21 +67,21 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, place: Arc<Connec
         .max_header_size(MAX_HEADER_BYTES)
         .max_buf_size(MAX_HEADER_BYTES)
         .serve_connection(TokioIo::new(socket), service);
-    let ended = match stopping.run_until_cancelled(answer(&mut connection, &handover)).await {
+    let ended = match stopping.run_until_cancelled(answer(&mut connection, &detach)).await {
         Some(ended) => ended,
         None => {
             Pin::new(&mut connection).graceful_shutdown();
-            cut.run_until_cancelled(answer(&mut connection, &handover)).await.unwrap_or(Ok(None))
+            cut.run_until_cancelled(answer(&mut connection, &detach)).await.unwrap_or(Ok(None))
         }
     };
     match ended {
         Ok(None) => {}
         // What was closed to make room does not become a stream.
-        Ok(Some(handed)) if place.becomes_stream() => {
+        Ok(Some(detached)) if slot.becomes_stream() => {
             let parts = connection.into_parts();
             let socket = parts.io.into_inner().into_inner();
-            match Streaming::new(socket, client_timeout, pressure, handed, parts.read_buf.len()) {
-                Ok(streaming) => drop(tasks.spawn(write(streaming, place, cut))),
+            match ChunkWriter::new(socket, client_timeout, pressure, detached, parts.read_buf.len()) {
+                Ok(writer) => drop(tasks.spawn(write(writer, slot, cut))),
                 Err(error) => tracing::error!(%error, "a stream cannot begin"),
             }
         }
@@ -86,25 +92,25 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, place: Arc<Connec
 
 /// Answers requests until the connection ends, or has become a stream.
 async fn answer(
-    connection: &mut http1::Connection<TokioIo<Socket>, Named>,
-    handover: &Handover,
-) -> hyper::Result<Option<Handed>> {
+    connection: &mut http1::Connection<TokioIo<Socket>, ConnectionService>,
+    detach: &DetachSlot,
+) -> hyper::Result<Option<DetachedStream>> {
     poll_fn(|context| match Pin::new(&mut *connection).poll(context) {
         Poll::Ready(ended) => Poll::Ready(ended.map(|()| None)),
-        Poll::Pending => handover.take().map_or(Poll::Pending, |handed| Poll::Ready(Ok(Some(handed)))),
+        Poll::Pending => detach.take().map_or(Poll::Pending, |detached| Poll::Ready(Ok(Some(detached)))),
     })
     .await
 }
 
 /// Writes a stream until it has ended, its client is gone, or there is no more time.
-async fn write(streaming: Streaming, place: Arc<Connection>, cut: CancellationToken) {
+async fn write(writer: ChunkWriter, slot: Arc<Connection>, cut: CancellationToken) {
     let ended = tokio::select! {
         biased;
         () = poll_on_wake(cut.cancelled()) => Ok(()),
-        ended = streaming => ended,
+        ended = writer => ended,
     };
     // The socket is closed now.
-    drop(place);
+    drop(slot);
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke");
     }
@@ -115,7 +121,7 @@ async fn write(streaming: Streaming, place: Arc<Connection>, cut: CancellationTo
 /// What waits to be sent: the kernel's own bound is megabytes for each client, and a third of them has to be taken before
 /// anything can be written again, so that a slow client would look like one that takes nothing. And how long it waits for a
 /// client that has vanished without a word: its own bound is a quarter of an hour.
-fn bound_kernel(stream: &TcpStream, client_timeout: Duration) {
+fn set_socket_options(stream: &TcpStream, client_timeout: Duration) {
     #[cfg(target_os = "linux")]
     {
         let socket = socket2::SockRef::from(stream);
@@ -130,31 +136,31 @@ fn bound_kernel(stream: &TcpStream, client_timeout: Duration) {
     let _ = (stream, client_timeout);
 }
 
-/// The service with the name of who is connected, and with a place for the stream that the connection may become.
-struct Named {
+/// The service with the name of who is connected, and with a slot for the stream that the connection may become.
+struct ConnectionService {
     service: TowerToHyperService<Router>,
     peer: SocketAddr,
-    place: Arc<Connection>,
-    handover: Arc<Handover>,
+    slot: Arc<Connection>,
+    detach: Arc<DetachSlot>,
 }
 
-impl Service<Request<Incoming>> for Named {
+impl Service<Request<Incoming>> for ConnectionService {
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        self.place.asked();
+        self.slot.request_received();
         let version = request.version();
         request.extensions_mut().insert(Peer(self.peer));
         let response = self.service.call(request);
-        let handover = Arc::clone(&self.handover);
+        let detach = Arc::clone(&self.detach);
         Box::pin(async move {
             let response = response.await?;
-            if response.extensions().get::<Streamed>().is_none() {
+            if response.extensions().get::<Detachable>().is_none() {
                 return Ok(response);
             }
-            handover.put(Handed { response, version });
+            detach.put(DetachedStream { response, version });
             // hyper is dropped while it waits.
             std::future::pending().await
         })

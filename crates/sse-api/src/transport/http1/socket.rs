@@ -1,7 +1,7 @@
 //! A client's socket as hyper has it: it can be taken back when an answer is a stream, and a client that takes nothing
 //! is let go of in time.
 
-use super::detach::Handover;
+use super::detach::DetachSlot;
 use feed::Pressure;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
@@ -16,51 +16,51 @@ use tokio::time::{Instant, Sleep};
 const UNDER_PRESSURE: Duration = Duration::from_secs(1);
 
 /// How long a client may take nothing of what is there for it.
-pub(super) struct Patience {
+pub(super) struct WriteTimeout {
     client_timeout: Duration,
     /// Set while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 /// How long a client may take for what it is given in one go, when others wait.
-pub(super) struct Yielding {
+pub(super) struct PressureTimeout {
     pressure: Pressure,
     /// Set from when a write had to wait for the first time until all is written.
-    behind: Option<Behind>,
+    blocked: Option<Blocked>,
 }
 
-struct Behind {
+struct Blocked {
     since: Instant,
-    asked: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pressed: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-impl Yielding {
+impl PressureTimeout {
     pub(super) const fn new(pressure: Pressure) -> Self {
-        Self { pressure, behind: None }
+        Self { pressure, blocked: None }
     }
 
     /// Fails if others wait for these bytes and the client has had its time. To be asked whenever a write waits.
     pub(super) fn poll(&mut self, context: &mut Context<'_>, bytes: usize) -> Result<()> {
         let pressure = &self.pressure;
-        let behind = self
-            .behind
-            .get_or_insert_with(|| Behind { since: Instant::now(), asked: Box::pin(pressure.asked()) });
-        while behind.asked.as_mut().poll(context).is_ready() {
-            if behind.since.elapsed() >= UNDER_PRESSURE && pressure.gives_up(bytes) {
+        let blocked = self
+            .blocked
+            .get_or_insert_with(|| Blocked { since: Instant::now(), pressed: Box::pin(pressure.asked()) });
+        while blocked.pressed.as_mut().poll(context).is_ready() {
+            if blocked.since.elapsed() >= UNDER_PRESSURE && pressure.gives_up(bytes) {
                 return Err(Error::new(ErrorKind::TimedOut, "the client takes nothing, and others wait"));
             }
-            behind.asked = Box::pin(pressure.asked());
+            blocked.pressed = Box::pin(pressure.asked());
         }
         Ok(())
     }
 
     /// Notes that all is written.
     pub(super) fn done(&mut self) {
-        self.behind = None;
+        self.blocked = None;
     }
 }
 
-impl Patience {
+impl WriteTimeout {
     pub(super) const fn new(client_timeout: Duration) -> Self {
         Self { client_timeout, deadline: None }
     }
@@ -85,13 +85,13 @@ impl Patience {
 /// The socket.
 pub(super) struct Socket {
     stream: TcpStream,
-    patience: Patience,
-    handover: Arc<Handover>,
+    write_timeout: WriteTimeout,
+    detach: Arc<DetachSlot>,
 }
 
 impl Socket {
-    pub(super) const fn new(stream: TcpStream, client_timeout: Duration, handover: Arc<Handover>) -> Self {
-        Self { stream, patience: Patience::new(client_timeout), handover }
+    pub(super) const fn new(stream: TcpStream, client_timeout: Duration, detach: Arc<DetachSlot>) -> Self {
+        Self { stream, write_timeout: WriteTimeout::new(client_timeout), detach }
     }
 
     pub(super) fn into_inner(self) -> TcpStream {
@@ -112,7 +112,7 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.patience.bound(context, written)
+        self.write_timeout.bound(context, written)
     }
 
     fn poll_write_vectored(
@@ -121,7 +121,7 @@ impl AsyncWrite for Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.patience.bound(context, written)
+        self.write_timeout.bound(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -130,7 +130,7 @@ impl AsyncWrite for Socket {
 
     /// hyper flushes when it has written all that it holds. A TCP socket has nothing to flush.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
-        self.handover.flushed();
+        self.detach.flushed();
         Poll::Ready(Ok(()))
     }
 
