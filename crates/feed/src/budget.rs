@@ -36,7 +36,7 @@ pub(crate) struct Budget {
 }
 
 /// Part of the budget.
-pub(crate) struct Held(OwnedSemaphorePermit);
+pub(crate) struct Reservation(OwnedSemaphorePermit);
 
 /// What waits for one client and can be read again.
 pub(crate) trait Reclaim: Send + Sync {
@@ -91,19 +91,19 @@ impl Budget {
     }
 
     /// Takes what is needed if it is free.
-    pub(crate) fn try_take(&self, bytes: usize) -> Option<Held> {
-        self.free.clone().try_acquire_many_owned(self.units(bytes)).ok().map(Held)
+    pub(crate) fn try_take(&self, bytes: usize) -> Option<Reservation> {
+        self.free.clone().try_acquire_many_owned(self.units(bytes)).ok().map(Reservation)
     }
 
     /// Waits until what is needed is free; what others have not taken for a while makes room.
-    pub(crate) async fn take(&self, bytes: usize) -> Option<Held> {
+    pub(crate) async fn take(&self, bytes: usize) -> Option<Reservation> {
         if let Some(held) = self.try_take(bytes) {
             return Some(held);
         }
         Box::pin(self.wait(bytes)).await
     }
 
-    async fn wait(&self, bytes: usize) -> Option<Held> {
+    async fn wait(&self, bytes: usize) -> Option<Reservation> {
         let units = self.units(bytes);
         let _waiting = Waiting::new(&self.room, units as usize);
         let mut taken = pin!(self.free.clone().acquire_many_owned(units));
@@ -112,7 +112,7 @@ impl Budget {
             tokio::select! {
                 biased;
                 // The semaphore is never closed.
-                taken = &mut taken => return taken.ok().map(Held),
+                taken = &mut taken => return taken.ok().map(Reservation),
                 () = sleep(LOOK_EVERY) => {}
             }
         }
@@ -191,8 +191,8 @@ impl Budget {
 
     /// Gives back what turned out not to be needed, or takes what turned out to be missing. The bytes
     /// are there already, so nothing is waited for: one resource can be larger than any page.
-    pub(crate) fn fit(&self, held: &mut Option<Held>, bytes: usize) {
-        let Some(Held(permit)) = held else { return };
+    pub(crate) fn fit(&self, held: &mut Option<Reservation>, bytes: usize) {
+        let Some(Reservation(permit)) = held else { return };
         let (has, needs) = (permit.num_permits(), self.units(bytes) as usize);
         if has >= needs {
             drop(permit.split(has - needs));
@@ -221,10 +221,10 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Held {
+impl Reservation {
     /// Ties the part of the budget to the bytes it was taken for.
     pub(crate) fn attach(held: Option<Self>, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
-        struct Attached<B>(B, #[allow(dead_code)] Option<Held>);
+        struct Attached<B>(B, #[allow(dead_code)] Option<Reservation>);
         impl<B: AsRef<[u8]>> AsRef<[u8]> for Attached<B> {
             fn as_ref(&self) -> &[u8] {
                 self.0.as_ref()
@@ -235,7 +235,7 @@ impl Held {
 
     /// The part of it that so many bytes need, or all of it if that is less.
     pub(crate) fn part(held: &mut Option<Self>, bytes: usize) -> Option<Self> {
-        let Held(permit) = held.as_mut()?;
+        let Reservation(permit) = held.as_mut()?;
         permit.split(bytes.div_ceil(UNIT).min(permit.num_permits())).map(Self)
     }
 }
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn what_is_taken_comes_back_with_the_last_piece() {
         let budget = Budget::new(10 * UNIT, Pressure::default());
-        let bytes = Held::attach(budget.try_take(4 * UNIT), Bytes::from_static(b"12345678"));
+        let bytes = Reservation::attach(budget.try_take(4 * UNIT), Bytes::from_static(b"12345678"));
         let piece = bytes.slice(2..4);
         drop(bytes);
         assert_eq!(budget.held(), 4 * UNIT as u64);

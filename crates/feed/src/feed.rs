@@ -1,7 +1,7 @@
 //! The feed itself: one publisher in, any number of subscribers out.
 
 use crate::budget::Budget;
-use crate::counted::Counted;
+use crate::count_guard::CountGuard;
 use crate::freshness::Freshness;
 use crate::group::{Courses, GroupNow, GroupReads, MemberSets, keep_time};
 use crate::hub::{Hub, keep_index};
@@ -10,9 +10,9 @@ use crate::page_frames::BufferPool;
 use crate::poll_on_wake;
 use crate::publisher::Publisher;
 use crate::spill::Spills;
-use crate::stage::Turns;
 use crate::subscriber::Subscriber;
-use crate::subscription::Out;
+use crate::subscription::ItemSender;
+use crate::type_pages::PagePermits;
 use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Pressure, Source, SourceError, Subscription};
 use fhir::{BaseUrls, Filter, Instant, Patients};
 use parking_lot::Mutex;
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant as Clock, MissedTickBehavior, interval};
 
 /// How often it is judged whether the feed is stale.
-const JUDGE_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+const CHECK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 /// What a client is told that waits for it.
 pub(crate) const UNWRITABLE: &str = "the journal cannot be written";
 
@@ -66,7 +66,7 @@ impl Shared {
 
     /// Waits until the journal has this place in the log, up to which pages are going to be read: it shows after a restart that an
     /// id which carries it is of this history. False if the run has ended meanwhile: then no page may be sent in it.
-    pub(crate) async fn paged(&self, out: &Out, run: u64, l: Lsn) -> bool {
+    pub(crate) async fn paged(&self, out: &ItemSender, run: u64, l: Lsn) -> bool {
         self.paged.send_if_modified(|(of, greatest)| {
             // Of a run that has ended none is noted, and it must not take the place of one that waits.
             let more = self.durable.borrow().run == run && (*of != run || *greatest < l);
@@ -83,8 +83,8 @@ impl Shared {
                 return current == run;
             }
             if failing && waiting.is_none() {
-                waiting = Some(Counted::one_more(&self.waiting_for_journal));
-                out.waits_for(UNWRITABLE.into()).await;
+                waiting = Some(CountGuard::new(&self.waiting_for_journal));
+                out.report_waiting(UNWRITABLE.into()).await;
             }
             if durable.changed().await.is_err() {
                 // The journal's thread has ended, and the process with it.
@@ -159,8 +159,8 @@ pub(crate) struct Shared {
     pub(crate) source: watch::Sender<Option<Arc<dyn Source>>>,
     /// Memory for the pages' frames.
     pub(crate) pool: BufferPool,
-    /// Turns at reading a page of the tables.
-    pub(crate) turns: Turns,
+    /// PagePermits at reading a page of the tables.
+    pub(crate) page_permits: PagePermits,
     /// Large rows of the tables.
     pub(crate) spills: Spills,
     /// On those who hold what others wait for.
@@ -249,7 +249,7 @@ impl Feed {
             durable,
             source: watch::Sender::new(None),
             pool: BufferPool::default(),
-            turns: Turns::new(options.concurrent_pages),
+            page_permits: PagePermits::new(options.concurrent_pages),
             spills: Spills::new(options.directory, pressure.clone()),
             pressure,
             past: past.clone(),
@@ -374,7 +374,7 @@ impl Feed {
             journal_begins: on_disk.floor.stamp,
             held_bytes: self.shared.budget.held() + self.shared.page_budget.held(),
             replays_waiting: self.shared.page_budget.waiting()
-                + self.shared.turns.waiting()
+                + self.shared.page_permits.waiting()
                 + self.shared.spills.waiting()
                 + self.shared.waiting_for_journal.load(Ordering::Relaxed),
             journal_readers_waiting: self.shared.budget.waiting(),
@@ -388,14 +388,14 @@ impl Feed {
 
 /// Looks every second whether the feed is stale, for as long as there is one: the one place where it is judged for all.
 async fn keep_fresh(shared: Weak<Shared>) {
-    let mut looks = interval(JUDGE_EVERY);
+    let mut looks = interval(CHECK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
         let Some(shared) = shared.upgrade() else { return };
         let received = shared.hub.head().received;
-        let judged = shared.freshness.lock().judge(received, Clock::now());
-        match judged {
+        let change = shared.freshness.lock().update(received, Clock::now());
+        match change {
             Some(true) => {
                 tracing::warn!(
                     "the feed is behind the database's log, or the database is away: clients are told that it is stale"

@@ -4,17 +4,17 @@
 //! journal. Before it joins, a subscriber enters the channel and reads the head under one lock: that is
 //! the joining point, up to which it reads the journal, and beyond which the channel has everything.
 
+use crate::change_filter::ChangeFilter;
 use crate::feed::Shared;
+use crate::frame_queue::FrameQueue;
 use crate::group::{AsOf, NoMembers};
 use crate::hub::{Chunk, Head, Joined, Next};
 use crate::idle_timer;
-use crate::journal::{Durable, JournalError};
-use crate::judge::Judge;
+use crate::journal::{DAMAGED, Durable, JournalError, RETRY_AFTER};
 use crate::large::LargeFrame;
-use crate::pace::Pace;
-use crate::pieces::Pieces;
 use crate::read::{Ids, JournalRead, LargeEntry, Passed, Phase, READ_BYTES, read};
-use crate::subscription::Out;
+use crate::read_size::ReadSize;
+use crate::subscription::ItemSender;
 use crate::{Anchor, EventId, Frames, Item, Lsn, Notice, Position, SourceError};
 use bytes::Bytes;
 use fhir::{Compartment, Instant};
@@ -28,7 +28,6 @@ const POSITION_EVERY: Duration = Duration::from_secs(60);
 pub(crate) const OTHER_HISTORY: &str =
     "the database's history is another than the one that the event id is of: it was restored from a copy";
 const AHEAD: &str = "the change that the event id names has to come again from the database";
-pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Who waits outside of the channels looks this often whether the feed has become stale.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -66,8 +65,8 @@ impl From<Lost> for Ended {
 /// One subscriber's place in the feed.
 pub(crate) struct Follow<'a> {
     pub(crate) shared: &'a Arc<Shared>,
-    pub(crate) judge: Judge,
-    pub(crate) out: &'a Out,
+    pub(crate) change_filter: ChangeFilter,
+    pub(crate) out: &'a ItemSender,
     pub(crate) run: u64,
     /// What ids say besides the position.
     pub(crate) ids: Ids,
@@ -108,8 +107,8 @@ pub(crate) enum Trust {
 impl<'a> Follow<'a> {
     pub(crate) fn new(
         shared: &'a Arc<Shared>,
-        judge: Judge,
-        out: &'a Out,
+        change_filter: ChangeFilter,
+        out: &'a ItemSender,
         run: u64,
         (last, trust): (Anchor, Trust),
         w: Instant,
@@ -117,8 +116,8 @@ impl<'a> Follow<'a> {
         let quiet = Clock::now() + POSITION_EVERY;
         Self {
             shared,
-            ids: Ids { scope: judge.filter().scope_hash32(), phase: Phase::Plain },
-            judge,
+            ids: Ids { scope: change_filter.filter().scope_hash32(), phase: Phase::Plain },
+            change_filter,
             out,
             run,
             last,
@@ -136,7 +135,7 @@ impl<'a> Follow<'a> {
     /// Runs until the subscriber is lost, or the members of its Group change.
     pub(crate) async fn run(&mut self) -> Ended {
         loop {
-            if let Err(ended) = self.turn().await {
+            if let Err(ended) = self.follow_once().await {
                 return ended;
             }
         }
@@ -147,10 +146,10 @@ impl<'a> Follow<'a> {
         Box::pin(self.journal_to(Some(l))).await
     }
 
-    async fn turn(&mut self) -> Result<(), Ended> {
+    async fn follow_once(&mut self) -> Result<(), Ended> {
         Box::pin(self.journal_to(None)).await?;
         let shared = self.shared;
-        let mut joined = match shared.hub.join(&self.judge, self.last.position) {
+        let mut joined = match shared.hub.join(&self.change_filter, self.last.position) {
             Ok(joined) => joined,
             // A Group has changed since: that is on its way to the journal.
             Err(head) => {
@@ -192,7 +191,7 @@ impl<'a> Follow<'a> {
                 return Ok(());
             }
             if self.trust != Trust::Verified {
-                self.out.waits_for(AHEAD.into()).await;
+                self.out.report_waiting(AHEAD.into()).await;
             }
             tokio::select! {
                 changed = durable.changed() => if changed.is_err() { std::future::pending().await },
@@ -232,19 +231,19 @@ impl<'a> Follow<'a> {
 
     /// Reads the journal up to a position that is on disk.
     async fn journal(&mut self, until: Anchor) -> Result<(), Ended> {
-        let mut pace = Pace::new(READ_BYTES);
+        let mut read_size = ReadSize::new(READ_BYTES);
         while self.last.position < until.position {
             self.tell_freshness(self.shared.hub.head().stale).await;
-            let held = self.shared.budget.take(pace.bytes()).await;
+            let held = self.shared.budget.take(read_size.bytes()).await;
             let wanted = JournalRead {
                 run: self.run,
                 from: self.last,
                 verified: self.trust == Trust::Verified,
                 until,
-                judge: self.judge.clone(),
+                change_filter: self.change_filter.clone(),
                 ids: self.ids,
                 w: self.w,
-                bytes: pace.bytes(),
+                bytes: read_size.bytes(),
             };
             let (journal, framing) = (self.shared.journal.clone(), self.shared.framing.clone());
             let task = tokio::task::spawn_blocking(move || read(&*journal, &*framing, &wanted));
@@ -252,9 +251,9 @@ impl<'a> Follow<'a> {
                 Ok(Ok(read)) => read,
                 Ok(Err(JournalError::Corrupt(what))) => {
                     tracing::error!(what, "the journal is damaged: its readers are reset");
-                    return Err(self.lost("the journal is damaged").into());
+                    return Err(self.lost(DAMAGED).into());
                 }
-                Err(error) if error.is_panic() => return Err(self.lost("the journal is damaged").into()),
+                Err(error) if error.is_panic() => return Err(self.lost(DAMAGED).into()),
                 Ok(Err(error)) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -276,11 +275,11 @@ impl<'a> Follow<'a> {
                 self.trust = Trust::Verified;
             }
             let begun = Clock::now();
-            if !self.deliver(read.pieces(&self.shared.budget, held)).await {
-                pace.reclaimed();
+            if !self.deliver(read.frame_queue(&self.shared.budget, held)).await {
+                read_size.reclaimed();
                 continue;
             }
-            pace.taken_within(begun.elapsed(), self.shared.budget.waiting() > 0);
+            read_size.record(begun.elapsed(), self.shared.budget.waiting() > 0);
             self.last = read.last;
             self.w = self.w.max(read.w.unwrap_or(self.w));
             if let Some(large) = read.large {
@@ -291,7 +290,7 @@ impl<'a> Follow<'a> {
                 return Err(self.lost("the log does not have what a resource was before a change").into());
             }
             if let Some(change) = read.group_change {
-                self.heed(change).await?;
+                self.handle_group_change(change).await?;
                 continue;
             }
             if read.gap {
@@ -306,9 +305,9 @@ impl<'a> Follow<'a> {
     }
 
     /// Looks at a change of a Group, the next entry, before it is passed.
-    async fn heed(&mut self, change: Position) -> Result<(), Ended> {
-        let Judge::Members(judge) = &mut self.judge else { return Ok(()) };
-        let Compartment::Group { id, only } = &judge.filter.compartment else { return Ok(()) };
+    async fn handle_group_change(&mut self, change: Position) -> Result<(), Ended> {
+        let ChangeFilter::Members(change_filter) = &mut self.change_filter else { return Ok(()) };
+        let Compartment::Group { id, only } = &change_filter.filter.compartment else { return Ok(()) };
         let as_of = AsOf { shared: self.shared, out: self.out, id, only: only.as_ref() };
         let members = match as_of.members(change).await {
             Ok(members) => members,
@@ -317,20 +316,23 @@ impl<'a> Follow<'a> {
             Err(NoMembers::Source(error)) => return Err(Ended::Source(error)),
         };
         match self.ids.phase {
-            Phase::Plain | Phase::Split(_) if members.patients != judge.send => return Err(Ended::Moves),
+            Phase::Plain | Phase::Split(_) if members.patients != change_filter.send => {
+                return Err(Ended::Moves);
+            }
             Phase::Plain | Phase::Split(_) => {
-                judge.groups = members.groups;
-                judge.has_periods = members.next.is_some();
+                change_filter.groups = members.groups;
+                change_filter.has_periods = members.next.is_some();
             }
             Phase::Moving { .. } | Phase::Fading { .. } => {
-                judge.send = judge.send.and(&members.patients);
+                change_filter.send = change_filter.send.and(&members.patients);
                 // What a client of a `_since` has may be of somebody who was a member since then, for a while.
-                judge.had = judge.had.or(&members.patients);
-                judge.groups = Arc::new(judge.groups.union(&members.groups).cloned().collect());
-                judge.has_periods |= members.next.is_some();
+                change_filter.had = change_filter.had.or(&members.patients);
+                change_filter.groups =
+                    Arc::new(change_filter.groups.union(&members.groups).cloned().collect());
+                change_filter.has_periods |= members.next.is_some();
             }
         }
-        judge.heeded = change;
+        change_filter.handled = change;
         Ok(())
     }
 
@@ -353,14 +355,14 @@ impl<'a> Follow<'a> {
     }
 
     /// Sends the pieces; whether none was taken back.
-    async fn deliver(&mut self, pieces: Pieces<Passed>) -> bool {
-        while let Some(piece) = pieces.take() {
-            let Passed { framed, last, w } = piece.place;
+    async fn deliver(&mut self, queue: FrameQueue<Passed>) -> bool {
+        while let Some(buffer) = queue.take() {
+            let Passed { framed, last, w } = buffer.place;
             self.last = last;
             self.w = self.w.max(w);
-            self.frames(piece.frames, framed).await;
+            self.frames(buffer.frames, framed).await;
         }
-        !pieces.reclaimed()
+        !queue.reclaimed()
     }
 
     /// The channel, until it reports that the subscriber lagged or is closed.

@@ -52,7 +52,7 @@ impl Freshness {
     }
 
     /// Whether it is stale now that all before this place has been received; `None`: as before.
-    pub(crate) fn judge(&mut self, received: Lsn, now: Instant) -> Option<bool> {
+    pub(crate) fn update(&mut self, received: Lsn, now: Instant) -> Option<bool> {
         while let Some((at, _)) = self.looks.front().filter(|(_, end)| *end <= received) {
             self.reached = self.reached.max(*at);
             self.looks.pop_front();
@@ -85,7 +85,7 @@ mod tests {
             let start = Instant::now();
             let mut freshness = Freshness::new(start);
             freshness.look(start, Lsn::new(1));
-            assert_eq!(freshness.judge(Lsn::new(1), start), None);
+            assert_eq!(freshness.update(Lsn::new(1), start), None);
             Self { start, freshness }
         }
 
@@ -97,18 +97,18 @@ mod tests {
             self.freshness.look(self.at(second), Lsn::new(end));
         }
 
-        fn judge(&mut self, second: u64, received: u64) -> Option<bool> {
-            self.freshness.judge(Lsn::new(received), self.at(second))
+        fn update(&mut self, second: u64, received: u64) -> Option<bool> {
+            self.freshness.update(Lsn::new(received), self.at(second))
         }
     }
 
     #[test]
     fn without_looks_it_is_stale_within_thirty_seconds() {
         let mut test = Test::begun();
-        let told: Vec<u64> = (0..60).filter(|second| test.judge(*second, 1) == Some(true)).collect();
+        let told: Vec<u64> = (0..60).filter(|second| test.update(*second, 1) == Some(true)).collect();
         assert_eq!(told, [26]);
         test.look(60, 1);
-        assert_eq!(test.judge(60, 1), Some(false));
+        assert_eq!(test.update(60, 1), Some(false));
     }
 
     #[test]
@@ -118,7 +118,7 @@ mod tests {
             if second % 5 == 0 {
                 test.look(second, 1);
             }
-            assert_eq!(test.judge(second, 1), None);
+            assert_eq!(test.update(second, 1), None);
         }
     }
 
@@ -128,12 +128,12 @@ mod tests {
         let mut told = Vec::new();
         for second in 0..60 {
             test.look(second, 100 + second);
-            told.extend(test.judge(second, 99).map(|stale| (second, stale)));
+            told.extend(test.update(second, 99).map(|stale| (second, stale)));
         }
         assert_eq!(told, [(26, true)]);
         // It catches up: not yet with what was there twelve seconds ago, then with that.
-        assert_eq!(test.judge(60, 147), None);
-        assert_eq!(test.judge(60, 148), Some(false));
+        assert_eq!(test.update(60, 147), None);
+        assert_eq!(test.update(60, 148), Some(false));
     }
 
     /// A lag of 30, then 20, then 30 s, and a source that is there for a second now and then.
@@ -145,7 +145,7 @@ mod tests {
             test.look(second, 100 + second);
             let lag = if second / 10 % 2 == 0 { 30 } else { 20 };
             let received = if second < lag { 99 } else { 100 + second - lag };
-            told.extend(test.judge(second, received));
+            told.extend(test.update(second, received));
         }
         assert_eq!(told, [true]);
 
@@ -155,7 +155,7 @@ mod tests {
             if second % 20 == 0 {
                 test.look(second, 1);
             }
-            told += usize::from(test.judge(second, 1).is_some());
+            told += usize::from(test.update(second, 1).is_some());
         }
         assert_eq!(told, 0);
     }
@@ -164,8 +164,8 @@ mod tests {
     fn a_start_has_a_few_seconds() {
         let start = Instant::now() + Duration::from_secs(100);
         let mut freshness = Freshness::new(start);
-        assert_eq!(freshness.judge(Lsn::new(9), start + Duration::from_secs(5)), None);
-        assert_eq!(freshness.judge(Lsn::new(9), start + Duration::from_secs(6)), Some(true));
+        assert_eq!(freshness.update(Lsn::new(9), start + Duration::from_secs(5)), None);
+        assert_eq!(freshness.update(Lsn::new(9), start + Duration::from_secs(6)), Some(true));
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
         let mut test = Test::begun();
         test.look(1, 1_000_000);
         test.look(2, 50);
-        assert_eq!(test.judge(20, 50), None);
+        assert_eq!(test.update(20, 50), None);
         assert_eq!(test.freshness.age(test.at(20)), Duration::from_secs(18));
     }
 
@@ -199,7 +199,7 @@ mod tests {
                     }
                 }
                 looks.retain(|(_, end)| *end > received);
-                if let Some(told) = test.judge(second, received) {
+                if let Some(told) = test.update(second, received) {
                     prop_assert_ne!(told, stale);
                     stale = told;
                 }

@@ -13,9 +13,9 @@ pub(crate) use head::Head;
 pub(crate) use indexing::keep_index;
 pub(crate) use joined::{Joined, Next};
 
-use crate::budget::{Budget, Held};
+use crate::budget::{Budget, Reservation};
+use crate::change_filter::ChangeFilter;
 use crate::journal::{State, is_large};
-use crate::judge::Judge;
 use crate::routes::Routes;
 use crate::subscription::EventCounts;
 use crate::{Anchor, Batch, Change, EventId, Framing, Kind, LARGE_BYTES, Mark, Position};
@@ -44,7 +44,7 @@ pub(crate) struct Hub {
 
 /// What goes through a channel.
 #[derive(Clone)]
-pub(crate) enum Live {
+pub(crate) enum ChannelMessage {
     Chunk(Arc<Chunk>),
     /// There was no room for a chunk: the journal has it.
     Skipped,
@@ -97,21 +97,21 @@ struct Key {
 }
 
 impl Key {
-    fn of(judge: &Judge) -> Self {
-        let members = match judge {
-            Judge::Filter(_) => 0,
-            Judge::Members(members) => Arc::as_ptr(&members.send).addr(),
+    fn of(change_filter: &ChangeFilter) -> Self {
+        let members = match change_filter {
+            ChangeFilter::Request(_) => 0,
+            ChangeFilter::Members(members) => Arc::as_ptr(&members.send).addr(),
         };
-        Self { filter: judge.filter().clone(), members }
+        Self { filter: change_filter.filter().clone(), members }
     }
 }
 
 struct Channel {
     key: Key,
-    judge: Judge,
+    change_filter: ChangeFilter,
     /// What ids say of the filter.
     scope: Option<u32>,
-    sender: broadcast::Sender<Live>,
+    sender: broadcast::Sender<ChannelMessage>,
     /// The changes of the batch in hand that concern it, by their number, and whether they make a resource leave that still
     /// exists.
     changes: Vec<(usize, bool)>,
@@ -244,7 +244,7 @@ impl Hub {
             let large = size > LARGE_BYTES && wanted.iter().any(is_large);
             let Some(held) = (if large { None } else { self.room(inner, size) }) else {
                 // Without a listener left, which is about to close the channel, there is nobody to miss it.
-                let _ = sender.send(Live::Skipped);
+                let _ = sender.send(ChannelMessage::Skipped);
                 continue;
             };
             let mut frames = Vec::with_capacity(size);
@@ -270,17 +270,17 @@ impl Hub {
                 self.framing.frame(id, event, data, &mut frames);
                 ends.push((change.position, event, frames.len()));
             }
-            let frames = Mutex::new(Some(Held::attach(Some(held), frames)));
+            let frames = Mutex::new(Some(Reservation::attach(Some(held), frames)));
             let counts = Arc::new(ends.iter().map(|(_, event, _)| *event).collect());
             let chunk = Arc::new(Chunk { last, w, frames, ends: ends.into_boxed_slice(), counts });
             inner.remember(&chunk);
-            let _ = sender.send(Live::Chunk(chunk));
+            let _ = sender.send(ChannelMessage::Chunk(chunk));
         }
     }
 
     /// Room for a chunk; if there is none, what was sent and not taken makes room, oldest first. Who is so
     /// far behind goes on in the journal.
-    fn room(&self, inner: &mut Inner, size: usize) -> Option<Held> {
+    fn room(&self, inner: &mut Inner, size: usize) -> Option<Reservation> {
         loop {
             if let Some(held) = self.budget.try_take(size) {
                 return Some(held);
@@ -298,16 +298,20 @@ impl Hub {
         let head = Arc::new(inner.head);
         for channel in inner.slots.iter().flatten() {
             // Without a listener left there is nobody to tell.
-            let _ = channel.sender.send(Live::Freshness(Arc::clone(&head)));
+            let _ = channel.sender.send(ChannelMessage::Freshness(Arc::clone(&head)));
         }
     }
 
     /// Enters the channel of a filter, or of a filter and of members who are known as of a position: the head, if one of their
     /// Groups has changed since.
-    pub(crate) fn join(self: &Arc<Self>, judge: &Judge, as_of: Position) -> Result<Joined, Head> {
-        let key = Key::of(judge);
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        change_filter: &ChangeFilter,
+        as_of: Position,
+    ) -> Result<Joined, Head> {
+        let key = Key::of(change_filter);
         let mut inner = self.inner.lock();
-        if let Judge::Members(members) = judge {
+        if let ChangeFilter::Members(members) = change_filter {
             let changed = |id: &str| inner.groups.get(id).is_some_and(|last| *last > as_of);
             let ticked = members.has_periods && inner.ticked > as_of;
             if ticked || members.groups.iter().any(|id| changed(id)) {
@@ -316,7 +320,7 @@ impl Hub {
         }
         let number = match inner.channels.get(&key) {
             Some(number) => *number,
-            None => inner.open(&key, judge),
+            None => inner.open(&key, change_filter),
         };
         self.index_soon(&inner);
         let receiver = inner.slots[number].as_ref().map(|channel| channel.sender.subscribe());
@@ -336,11 +340,11 @@ impl Hub {
 }
 
 impl Inner {
-    fn open(&mut self, key: &Key, judge: &Judge) -> usize {
+    fn open(&mut self, key: &Key, change_filter: &ChangeFilter) -> usize {
         let channel = Channel {
             key: key.clone(),
-            judge: judge.clone(),
-            scope: judge.filter().scope_hash32(),
+            change_filter: change_filter.clone(),
+            scope: change_filter.filter().scope_hash32(),
             sender: broadcast::Sender::new(CAPACITY),
             changes: Vec::new(),
         };
@@ -355,7 +359,7 @@ impl Inner {
             }
         };
         self.channels.insert(key.clone(), number);
-        self.routes.add(number, judge);
+        self.routes.add(number, change_filter);
         number
     }
 
@@ -363,7 +367,7 @@ impl Inner {
     fn close(&mut self, number: usize) {
         if let Some(channel) = self.slots[number].take() {
             self.channels.remove(&channel.key);
-            self.routes.remove(number, &channel.judge);
+            self.routes.remove(number, &channel.change_filter);
             self.free.push(number);
         }
     }
@@ -391,7 +395,7 @@ impl Inner {
                     None => false,
                     // It is concerned for several patients.
                     Some(_) if channel.changes.last().is_some_and(|(last, _)| *last == index) => return,
-                    Some(_) => match channel.judge.change(change) {
+                    Some(_) => match channel.change_filter.change(change) {
                         Some(Verdict::Nothing) => return,
                         Some(Verdict::Send) => false,
                         Some(Verdict::Remove) if change.kind == Kind::Deletion => false,

@@ -1,10 +1,10 @@
 //! The frame of a large resource, sent piece by piece: nobody holds it whole.
 
-use crate::budget::{Budget, Held};
+use crate::budget::{Budget, Reservation};
 use crate::feed::Shared;
-use crate::pieces::PIECE_BYTES;
+use crate::frame_queue::FRAME_BUFFER_BYTES;
 use crate::spill::Spill;
-use crate::subscription::{EventCounts, Out};
+use crate::subscription::{EventCounts, ItemSender};
 use crate::{EventId, Frames, Item, Position, SourceError};
 use bytes::Bytes;
 use fhir::ResourceType;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// One subscriber's frame.
 pub(crate) struct LargeFrame<'a> {
     pub(crate) shared: &'a Shared,
-    pub(crate) out: &'a Out,
+    pub(crate) out: &'a ItemSender,
     /// That the pieces come out of.
     pub(crate) budget: &'a Budget,
 }
@@ -28,19 +28,19 @@ impl LargeFrame<'_> {
     }
 
     /// Reads and sends a piece of the data; its length.
-    pub(crate) async fn piece(
+    pub(crate) async fn send_chunk(
         &self,
         passed: &EventId,
         read: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
     ) -> io::Result<usize> {
-        let mut held = self.budget.take(PIECE_BYTES).await;
+        let mut held = self.budget.take(FRAME_BUFFER_BYTES).await;
         let bytes = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
         if bytes.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let length = bytes.len();
         self.budget.fit(&mut held, length);
-        self.send(Held::attach(held, bytes), passed.clone()).await;
+        self.send(Reservation::attach(held, bytes), passed.clone()).await;
         Ok(length)
     }
 
@@ -53,7 +53,7 @@ impl LargeFrame<'_> {
                 let part = journal.part(position, number).map_err(io::Error::other)?;
                 part.ok_or_else(|| io::Error::other("what was being sent is no longer kept"))
             };
-            sent += self.piece(passed, part).await? as u64;
+            sent += self.send_chunk(passed, part).await? as u64;
             number += 1;
         }
         Ok(())
@@ -70,7 +70,7 @@ impl LargeFrame<'_> {
         let mut offset = 0;
         while offset < spill.length {
             let spill = Arc::clone(spill);
-            let sent = self.piece(passed, move || spill.read(offset, PIECE_BYTES)).await;
+            let sent = self.send_chunk(passed, move || spill.read(offset, FRAME_BUFFER_BYTES)).await;
             // In the middle of a frame nothing can be told: the stream ends, and the client resumes before it.
             offset += sent.map_err(|error| SourceError::Unavailable(error.to_string()))? as u64;
         }

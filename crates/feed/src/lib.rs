@@ -6,9 +6,11 @@
 
 mod budget;
 mod change;
-mod counted;
+mod change_filter;
+mod count_guard;
 mod feed;
 mod follow;
+mod frame_queue;
 mod framing;
 mod freshness;
 #[cfg(any(test, fuzzing))]
@@ -18,26 +20,23 @@ mod hub;
 mod id;
 mod idle_timer;
 mod journal;
-mod judge;
 mod large;
-mod look;
-mod pace;
 mod page_frames;
 mod patient_index;
-mod pieces;
 mod poll_on_wake;
 mod pressure;
 mod publisher;
 mod rate;
 mod read;
+mod read_size;
 mod replay;
 mod restored;
 mod routes;
 mod source;
 mod spill;
-mod stage;
 mod subscriber;
 mod subscription;
+mod type_pages;
 
 pub(crate) use change::Anchor;
 pub use change::{Batch, Before, Change, Kind, Position, Transaction};

@@ -1,9 +1,9 @@
 //! The frames of a page, written where its rows come in: no resource is copied once more for its frame, and the
 //! memory of a piece that was sent serves the next.
 
-use crate::budget::{Budget, Held};
+use crate::budget::{Budget, Reservation};
+use crate::frame_queue::{FRAME_BUFFER_BYTES, FrameBuffer, FrameQueue};
 use crate::id::{Cursor, Place, Replaying, RowIds};
-use crate::pieces::{PIECE_BYTES, Piece, Pieces};
 use crate::source::PageRows;
 use crate::{EventCounts, EventId, Frames, Framing, Kind};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// What most pieces come to. Most of an untouched rest costs nothing.
-const CAPACITY: usize = PIECE_BYTES + (16 << 10);
+const CAPACITY: usize = FRAME_BUFFER_BYTES + (16 << 10);
 /// Of so many pieces the memory is kept while nobody needs it: of two pages.
 const MAX_POOLED: usize = 64;
 
@@ -88,32 +88,32 @@ impl PageFrames {
     }
 
     /// The page, with the id of the last row of each piece. What is held for it is made to fit.
-    pub(crate) fn finish(self, budget: &Budget, mut held: Option<Held>) -> Pieces<EventId> {
+    pub(crate) fn finish(self, budget: &Budget, mut held: Option<Reservation>) -> FrameQueue<EventId> {
         budget.fit(&mut held, self.bytes);
         let (row, event) = (self.row, self.event);
         let all = self.full.into_iter().chain([self.last]).filter(|written| written.count > 0);
-        let pieces = all.map(|Written { frames, count, stamp, id }| {
+        let queue = all.map(|Written { frames, count, stamp, id }| {
             let length = frames.frames.len();
-            let held = Held::part(&mut held, length);
+            let held = Reservation::part(&mut held, length);
             // A client may take its time, and what is kept meanwhile should not be much more than what is counted.
             let bytes = if length < frames.frames.capacity() / 2 {
-                Held::attach(held, Bytes::copy_from_slice(&frames.frames))
+                Reservation::attach(held, Bytes::copy_from_slice(&frames.frames))
             } else {
-                Held::attach(held, frames)
+                Reservation::attach(held, frames)
             };
             let cursor = Cursor { stamp, id: id.into(), ..row.cursor.clone() };
-            Piece {
+            FrameBuffer {
                 frames: Frames { bytes, counts: Arc::new(EventCounts::of(event, count)), open: false },
                 place: EventId(Place::Replay(Replaying { cursor, ..row.clone() })),
             }
         });
-        Pieces::new(pieces.collect(), budget)
+        FrameQueue::new(queue.collect(), budget)
     }
 }
 
 impl PageRows for PageFrames {
     fn row(&mut self, stamp: Instant, id: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> bool) {
-        if self.last.frames.frames.len() >= PIECE_BYTES {
+        if self.last.frames.frames.len() >= FRAME_BUFFER_BYTES {
             let next = Written::new(&self.pool);
             self.full.push(std::mem::replace(&mut self.last, next));
         }

@@ -1,10 +1,10 @@
 //! Reading the journal for one subscriber: a run of blocks, matched and framed.
 
-use crate::budget::{Budget, Held};
+use crate::budget::{Budget, Reservation};
+use crate::change_filter::ChangeFilter;
+use crate::frame_queue::{FRAME_BUFFER_BYTES, FrameBuffer, FrameQueue};
 use crate::id::{MembersChange, Place};
 use crate::journal::{Block, Entry, Header, Journal, JournalError, Probes};
-use crate::judge::Judge;
-use crate::pieces::{PIECE_BYTES, Piece, Pieces};
 use crate::subscription::EventCounts;
 use crate::{Anchor, EventId, Frames, Framing, Kind, Lsn, Mark, Position};
 use fhir::{Instant, ResourceType, Verdict, write_out_of_scope};
@@ -27,7 +27,7 @@ pub(crate) struct JournalRead {
     /// ... up to this, which is on disk.
     pub(crate) until: Anchor,
     /// What the reader is told.
-    pub(crate) judge: Judge,
+    pub(crate) change_filter: ChangeFilter,
     /// What its ids say.
     pub(crate) ids: Ids,
     /// What the reader's own ids carry: all stamped at or before it was sent.
@@ -38,7 +38,7 @@ pub(crate) struct JournalRead {
 
 /// What was read.
 pub(crate) struct Read {
-    pieces: Vec<Written>,
+    buffers: Vec<Written>,
     /// Everything up to here was passed.
     pub(crate) last: Anchor,
     /// What a live id of `last` carries; `None` when nothing was passed.
@@ -93,13 +93,13 @@ pub(crate) struct Passed {
 
 impl Read {
     /// The piece that the next frame goes to.
-    fn piece(&mut self) -> &mut Written {
-        if self.pieces.last().is_none_or(|piece| piece.frames.len() >= PIECE_BYTES) {
+    fn buffer(&mut self) -> &mut Written {
+        if self.buffers.last().is_none_or(|buffer| buffer.frames.len() >= FRAME_BUFFER_BYTES) {
             let passed = Passed { framed: self.last.position, last: self.last, w: Instant::MIN };
-            self.pieces.push(Written { frames: Vec::new(), counts: EventCounts::default(), passed });
+            self.buffers.push(Written { frames: Vec::new(), counts: EventCounts::default(), passed });
         }
-        let last = self.pieces.len() - 1;
-        &mut self.pieces[last]
+        let last = self.buffers.len() - 1;
+        &mut self.buffers[last]
     }
 
     /// Takes in an entry; whether to go on.
@@ -111,7 +111,7 @@ impl Read {
         entry: &Entry<'_>,
         Buffers { id, removal }: &mut Buffers,
     ) -> Result<bool, JournalError> {
-        if wanted.judge.stops_at(entry) {
+        if wanted.change_filter.stops_at(entry) {
             self.group_change = Some(entry.position);
             return Ok(false);
         }
@@ -142,25 +142,29 @@ impl Read {
         };
         id.clear();
         wanted.ids.at(wanted.run, anchor, w).write(id);
-        let piece = self.piece();
-        let before = piece.frames.len();
-        framing.frame(id, event, data, &mut piece.frames);
-        let written = piece.frames.len() - before;
-        piece.counts.count(event);
-        piece.passed = Passed { framed: entry.position, last: anchor, w: header.w };
+        let buffer = self.buffer();
+        let before = buffer.frames.len();
+        framing.frame(id, event, data, &mut buffer.frames);
+        let written = buffer.frames.len() - before;
+        buffer.counts.count(event);
+        buffer.passed = Passed { framed: entry.position, last: anchor, w: header.w };
         self.bytes += written;
         Ok(true)
     }
 
     /// What was read, tied to what is held for it, which is made to fit.
-    pub(crate) fn pieces(&mut self, budget: &Budget, mut held: Option<Held>) -> Pieces<Passed> {
-        budget.fit(&mut held, self.pieces.iter().map(|piece| piece.frames.len()).sum());
-        let pieces = self.pieces.drain(..).map(|Written { frames, counts, passed }| {
-            let held = Held::part(&mut held, frames.len());
-            let bytes = Held::attach(held, frames);
-            Piece { frames: Frames { bytes, counts: Arc::new(counts), open: false }, place: passed }
+    pub(crate) fn frame_queue(
+        &mut self,
+        budget: &Budget,
+        mut held: Option<Reservation>,
+    ) -> FrameQueue<Passed> {
+        budget.fit(&mut held, self.buffers.iter().map(|buffer| buffer.frames.len()).sum());
+        let buffers = self.buffers.drain(..).map(|Written { frames, counts, passed }| {
+            let held = Reservation::part(&mut held, frames.len());
+            let bytes = Reservation::attach(held, frames);
+            FrameBuffer { frames: Frames { bytes, counts: Arc::new(counts), open: false }, place: passed }
         });
-        Pieces::new(pieces.collect::<VecDeque<_>>(), budget)
+        FrameQueue::new(buffers.collect::<VecDeque<_>>(), budget)
     }
 }
 
@@ -171,7 +175,7 @@ pub(crate) fn read(
     wanted: &JournalRead,
 ) -> Result<Read, JournalError> {
     let mut read = Read {
-        pieces: Vec::new(),
+        buffers: Vec::new(),
         last: wanted.from,
         w: None,
         large: None,
@@ -181,7 +185,7 @@ pub(crate) fn read(
         group_change: None,
         bytes: 0,
     };
-    let probes = wanted.judge.probes();
+    let probes = wanted.change_filter.probes();
     let mut buffers = Buffers::default();
     let (from, until) = (wanted.from.position, wanted.until.position);
     let mut verified = wanted.verified;
@@ -222,11 +226,11 @@ pub(crate) fn read(
         blocks += 1;
         Ok(header.last < until && read.bytes < wanted.bytes && blocks < READ_BLOCKS)
     })?;
-    if let (Some(piece), Some(w)) = (read.pieces.last_mut(), read.w)
-        && piece.passed.last.position < read.last.position
+    if let (Some(buffer), Some(w)) = (read.buffers.last_mut(), read.w)
+        && buffer.passed.last.position < read.last.position
     {
-        piece.passed.last = read.last;
-        piece.passed.w = w;
+        buffer.passed.last = read.last;
+        buffer.passed.w = w;
     }
     Ok(read)
 }
@@ -252,10 +256,11 @@ fn has(
 
 impl JournalRead {
     fn looks_into(&self, header: &Header, probes: &Probes) -> bool {
-        let asks = |resource_type| self.judge.asks_for(resource_type);
+        let asks = |resource_type| self.change_filter.asks_for(resource_type);
         let of_types = header.types.iter().any(asks);
         // A Group belongs to no patient.
-        let of_groups = matches!(self.judge, Judge::Members(_)) && header.types.contains(ResourceType::GROUP);
+        let of_groups = matches!(self.change_filter, ChangeFilter::Members(_))
+            && header.types.contains(ResourceType::GROUP);
         of_types && (of_groups || header.patients.may_have(probes))
     }
 
@@ -265,7 +270,7 @@ impl JournalRead {
         if split.is_some_and(|mark| !mark.leaves_to_feed(entry.stamp, entry.position.commit_lsn)) {
             return Ok(Some(Verdict::Nothing));
         }
-        self.judge.entry(entry)
+        self.change_filter.entry(entry)
     }
 }
 

@@ -5,9 +5,9 @@
 use crate::feed::Shared;
 use crate::id::{Cursor, Place, Replaying};
 use crate::journal::PastRun;
-use crate::pace::Pace;
-use crate::stage::Stage;
-use crate::subscription::Out;
+use crate::read_size::ReadSize;
+use crate::subscription::ItemSender;
+use crate::type_pages::TypePages;
 use crate::{EventId, Item, Kind, Mark, Notice, PageRequest, Sample, Scope, Source, SourceError};
 use fhir::{Compartment, Filter, Instant, ResourceType};
 use std::future::Future;
@@ -27,7 +27,7 @@ const STEPPED_BACK: &str = "the database's stamps have gone back behind what the
 pub(crate) struct Replay<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     pub(crate) filter: &'a Filter,
-    pub(crate) out: &'a Out,
+    pub(crate) out: &'a ItemSender,
 }
 
 /// Where the feed takes over.
@@ -151,7 +151,7 @@ impl Replay<'_> {
             }
             let waiting = source.holding_back().unwrap_or_else(|| "open transactions of the database".into());
             if told.as_ref() != Some(&waiting) {
-                self.out.waits_for(waiting.clone()).await;
+                self.out.report_waiting(waiting.clone()).await;
                 told = Some(waiting);
             }
             tokio::time::sleep(WAIT_FOR_W).await;
@@ -179,7 +179,7 @@ impl Replay<'_> {
         id: EventId,
     ) -> Result<EventId, SourceError> {
         let (mut cursor, mut passed) = (cursor, id);
-        let mut pace = Pace::new(PageRequest::LARGEST);
+        let mut read_size = ReadSize::new(PageRequest::LARGEST);
         let scope = self.scope();
         let mentions = scope.as_ref().and_then(|scope| scope.mentions.clone());
         let present =
@@ -206,10 +206,11 @@ impl Replay<'_> {
                 until: round.mark.w,
                 after,
                 expected: None,
-                bytes: pace.bytes(),
+                bytes: read_size.bytes(),
             };
-            let stage = Stage { shared: self.shared, out: self.out, source, row: round.beginning(&request) };
-            passed = stage.run(request, &mut pace, passed).await?;
+            let pages =
+                TypePages { shared: self.shared, out: self.out, source, row: round.beginning(&request) };
+            passed = pages.run(request, &mut read_size, passed).await?;
         }
         Ok(passed)
     }
@@ -245,10 +246,10 @@ impl Shared {
     }
 
     /// The database, as soon as it is known.
-    pub(crate) async fn source(&self, out: &Out) -> Arc<dyn Source> {
+    pub(crate) async fn source(&self, out: &ItemSender) -> Arc<dyn Source> {
         let mut source = self.source.subscribe();
         if source.borrow().is_none() {
-            out.waits_for("the database is not connected yet".into()).await;
+            out.report_waiting("the database is not connected yet".into()).await;
         }
         let known = source.wait_for(Option::is_some).await.ok().and_then(|source| source.clone());
         match known {
@@ -259,13 +260,13 @@ impl Shared {
     }
 
     /// Whether a replay that begins now could be complete.
-    pub(crate) async fn confirm(&self, out: &Out) -> Result<(), SourceError> {
+    pub(crate) async fn confirm(&self, out: &ItemSender) -> Result<(), SourceError> {
         let source = self.source(out).await;
         persist(out, || source.confirm()).await
     }
 
     /// A mark taken now.
-    pub(crate) async fn sample(&self, out: &Out) -> Result<Sample, SourceError> {
+    pub(crate) async fn sample(&self, out: &ItemSender) -> Result<Sample, SourceError> {
         let source = self.source(out).await;
         persist(out, || source.mark()).await
     }
@@ -273,14 +274,14 @@ impl Shared {
 
 /// Asks again, with growing pauses, while the database is away.
 pub(crate) async fn persist<T, F: Future<Output = Result<T, SourceError>>>(
-    out: &Out,
+    out: &ItemSender,
     mut ask: impl FnMut() -> F,
 ) -> Result<T, SourceError> {
     let mut pause = *RETRY.start();
     loop {
         match ask().await {
             Err(SourceError::Unavailable(why)) => {
-                out.waits_for(format!("the database is not available: {why}")).await;
+                out.report_waiting(format!("the database is not available: {why}")).await;
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(*RETRY.end());
             }

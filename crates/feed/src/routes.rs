@@ -4,8 +4,8 @@
 //! streams of one patient or a thousand Groups. To put a Group of a hundred thousand into the index takes a while: until it
 //! is there, piece by piece ([`Work`]), its set is asked plainly.
 
+use crate::change_filter::{ChangeFilter, MemberFilter};
 use crate::group::PatientSet;
-use crate::judge::{ByMembers, Judge};
 use crate::patient_index::PatientIndex;
 use crate::{Before, Change};
 use fhir::{Compartment, Patients, RESOURCE_TYPES, ResourceType};
@@ -86,10 +86,10 @@ impl Routes {
         *self = Self { next: self.next, ..Self::new() };
     }
 
-    pub(crate) fn add(&mut self, channel: usize, judge: &Judge) {
-        let filter = match judge {
-            Judge::Members(members) => return self.add_members(channel, members),
-            Judge::Filter(filter) => filter,
+    pub(crate) fn add(&mut self, channel: usize, change_filter: &ChangeFilter) {
+        let filter = match change_filter {
+            ChangeFilter::Members(members) => return self.add_members(channel, members),
+            ChangeFilter::Request(filter) => filter,
         };
         match &filter.compartment {
             Compartment::Patients(patients) => {
@@ -120,7 +120,7 @@ impl Routes {
         (number, true)
     }
 
-    fn add_members(&mut self, channel: usize, members: &ByMembers) {
+    fn add_members(&mut self, channel: usize, members: &MemberFilter) {
         let patients = &members.send;
         let (number, is_new) = self.set(Whose::Members(Arc::as_ptr(patients).addr()), channel);
         let Some(set) = self.sets.get_mut(&number) else { return };
@@ -148,10 +148,10 @@ impl Routes {
         Work { set, adds, patients: patients.clone(), hashing: self.index.hashing() }
     }
 
-    pub(crate) fn remove(&mut self, channel: usize, judge: &Judge) {
-        let whose = match judge {
-            Judge::Members(members) => Whose::Members(Arc::as_ptr(&members.send).addr()),
-            Judge::Filter(filter) => match &filter.compartment {
+    pub(crate) fn remove(&mut self, channel: usize, change_filter: &ChangeFilter) {
+        let whose = match change_filter {
+            ChangeFilter::Members(members) => Whose::Members(Arc::as_ptr(&members.send).addr()),
+            ChangeFilter::Request(filter) => match &filter.compartment {
                 Compartment::Patients(patients) => Whose::These(patients.clone()),
                 Compartment::Any | Compartment::AnyPatient | Compartment::Group { .. } => {
                     for kind in filter.types.iter() {

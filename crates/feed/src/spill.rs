@@ -3,7 +3,7 @@
 //! The database gives a row whole or not at all. Kept in memory for a client that is slow, a row of a gigabyte would be
 //! kept from all others; so it is written to the disk of the journal, by one replay at a time, and shared by all that want it.
 
-use crate::counted::Counted;
+use crate::count_guard::CountGuard;
 use crate::{Large, Position, Pressure, SourceError};
 use fhir::Patients;
 use parking_lot::Mutex;
@@ -70,7 +70,7 @@ impl Spills {
         if let Some(spill) = self.find(key) {
             return Ok(Some(spill));
         }
-        let waiting = Counted::one_more(&self.waiting);
+        let waiting = CountGuard::new(&self.waiting);
         let _turn = self.turn.lock().await;
         while self.is_full() {
             // What a client has in hand of a large resource keeps its file: any bytes will do.

@@ -1,15 +1,14 @@
 //! What a subscriber goes through: where its id lets it begin, replay, follow, and reset when it is lost.
 
+use crate::change_filter::ChangeFilter;
 use crate::feed::{Shared, UNWRITABLE};
 use crate::follow::{Ended, Follow, Lost, OTHER_HISTORY, Trust};
 use crate::group::GroupStream;
 use crate::id::{Place, Replaying};
-use crate::journal::{Durable, PastRun};
-use crate::judge::Judge;
-use crate::look::look;
+use crate::journal::{Durable, PastRun, blocking_read};
 use crate::read::Phase;
 use crate::replay::{HandOver, Paged, Replay, persist};
-use crate::subscription::Out;
+use crate::subscription::ItemSender;
 use crate::{Anchor, Begin, EventId, Item, Mark, Notice, Position, SourceError};
 use fhir::{Filter, Instant};
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use std::sync::Arc;
 pub(crate) struct Subscriber {
     pub(crate) shared: Arc<Shared>,
     pub(crate) filter: Filter,
-    pub(crate) out: Out,
+    pub(crate) out: ItemSender,
 }
 
 /// A place in the feed, of the run that publishes.
@@ -107,8 +106,8 @@ impl Subscriber {
     /// Follows the feed from there until it cannot go on.
     async fn follow(&self, from: FeedCursor) -> Ended {
         let FeedCursor { run, last, trust, w, split } = from;
-        let judge = Judge::Filter(self.filter.clone());
-        let mut follow = Follow::new(&self.shared, judge, &self.out, run, (last, trust), w);
+        let change_filter = ChangeFilter::Request(self.filter.clone());
+        let mut follow = Follow::new(&self.shared, change_filter, &self.out, run, (last, trust), w);
         follow.ids.phase = split.map_or(Phase::Plain, Phase::Split);
         follow.run().await
     }
@@ -134,7 +133,7 @@ impl Subscriber {
         if is(&durable.borrow()) {
             return;
         }
-        self.out.waits_for(what.into()).await;
+        self.out.report_waiting(what.into()).await;
         if durable.wait_for(is).await.is_err() {
             // The journal's thread has ended, and the process with it.
             std::future::pending::<()>().await;
@@ -185,7 +184,8 @@ impl Subscriber {
         // The head first: what is appended while the journal is searched lies beyond it.
         let Durable { head, epoch, run: current, .. } = *self.shared.durable.borrow();
         // The state after the search: it says what is dropped before it is.
-        let searched = look(&self.shared.journal, move |journal| Ok((journal.seek(mark)?, journal.load()?)));
+        let searched =
+            blocking_read(&self.shared.journal, move |journal| Ok((journal.seek(mark)?, journal.load()?)));
         let scope = self.filter.scope_hash32();
         let id = EventId(Place::Split { run, scope, anchor: head, mark, w });
         let reset = |reason| Step::Reset { since: Some(w), id, reason, all: self.shared.forked(run) };

@@ -134,13 +134,13 @@ pub enum Item {
 type Slot = Arc<Mutex<Option<(Item, Option<EventId>)>>>;
 
 /// Work that hands items over, one after the other; it only runs while the next is waited for.
-pub(crate) struct Handing<T> {
+pub(crate) struct Generator<T> {
     work: Pin<Box<dyn Future<Output = T> + Send>>,
     slot: Slot,
 }
 
 /// What work gives.
-pub(crate) enum Given<T> {
+pub(crate) enum Generated<T> {
     /// An item, with the id of everything up to it; without one it moves nothing.
     Item(Item, Option<EventId>),
     /// What it ends with.
@@ -148,24 +148,24 @@ pub(crate) enum Given<T> {
 }
 
 /// The other end: takes one item at a time.
-pub(crate) struct Out(Slot);
+pub(crate) struct ItemSender(Slot);
 
-impl<T> Handing<T> {
-    pub(crate) fn new<F>(work: impl FnOnce(Out) -> F) -> Self
+impl<T> Generator<T> {
+    pub(crate) fn new<F>(work: impl FnOnce(ItemSender) -> F) -> Self
     where
         F: Future<Output = T> + Send + 'static,
     {
         let slot = Slot::default();
-        Self { work: Box::pin(work(Out(slot.clone()))), slot }
+        Self { work: Box::pin(work(ItemSender(slot.clone()))), slot }
     }
 
     /// What comes next. Can be dropped at any await point and called again, until it has ended.
-    pub(crate) async fn next(&mut self) -> Given<T> {
+    pub(crate) async fn next(&mut self) -> Generated<T> {
         std::future::poll_fn(|context| {
             if let Poll::Ready(end) = self.work.as_mut().poll(context) {
-                return Poll::Ready(Given::End(end));
+                return Poll::Ready(Generated::End(end));
             }
-            self.slot.lock().take().map_or(Poll::Pending, |(item, id)| Poll::Ready(Given::Item(item, id)))
+            self.slot.lock().take().map_or(Poll::Pending, |(item, id)| Poll::Ready(Generated::Item(item, id)))
         })
         .await
     }
@@ -173,7 +173,7 @@ impl<T> Handing<T> {
     /// What it ends with: nobody hears the items.
     pub(crate) async fn end(mut self) -> T {
         loop {
-            if let Given::End(end) = self.next().await {
+            if let Generated::End(end) = self.next().await {
                 return end;
             }
         }
@@ -182,29 +182,29 @@ impl<T> Handing<T> {
 
 /// The stream of one subscriber. Dropping it costs nobody anything.
 pub struct Subscription {
-    items: Handing<SourceError>,
+    items: Generator<SourceError>,
     id: EventId,
 }
 
 impl Subscription {
-    pub(crate) fn new<F>(id: EventId, work: impl FnOnce(Out) -> F) -> Self
+    pub(crate) fn new<F>(id: EventId, work: impl FnOnce(ItemSender) -> F) -> Self
     where
         F: Future<Output = SourceError> + Send + 'static,
     {
-        Self { items: Handing::new(work), id }
+        Self { items: Generator::new(work), id }
     }
 
     /// What comes next; `Err` ends the stream. Can be dropped at any await point and called again.
     pub async fn next(&mut self) -> Result<Item, SourceError> {
         match self.items.next().await {
-            Given::Item(item, id) => {
+            Generated::Item(item, id) => {
                 // Who waits has passed nothing.
                 if let Some(id) = id {
                     self.id = id;
                 }
                 Ok(item)
             }
-            Given::End(error) => Err(error),
+            Generated::End(error) => Err(error),
         }
     }
 
@@ -215,7 +215,7 @@ impl Subscription {
     }
 }
 
-impl Out {
+impl ItemSender {
     /// Hands an item over, with the id of everything up to it, and waits until another is wanted: nothing
     /// is prepared, and nothing taken that others could use, for a client that does not read.
     pub(crate) fn send(&self, item: Item, id: EventId) -> impl Future<Output = ()> {
@@ -223,7 +223,7 @@ impl Out {
     }
 
     /// Says what the subscriber waits for.
-    pub(crate) async fn waits_for(&self, what: String) {
+    pub(crate) async fn report_waiting(&self, what: String) {
         self.put(Item::Waiting(what), None).await;
     }
 

@@ -8,10 +8,9 @@ use super::members::{Members, Question};
 use super::now::members_of;
 use super::patient_set::PatientSet;
 use crate::feed::Shared;
-use crate::journal::{GroupBefore, JournalError};
-use crate::look::UNREADABLE;
+use crate::journal::{GroupBefore, JournalError, UNREADABLE};
 use crate::replay::persist;
-use crate::subscription::{Handing, Out};
+use crate::subscription::{Generator, ItemSender};
 use crate::{Position, SourceError};
 use bytes::Bytes;
 use fhir::{Instant, Patients};
@@ -49,7 +48,7 @@ pub(crate) struct Span {
 /// Asks for the members of one Group.
 pub(crate) struct AsOf<'a> {
     pub(crate) shared: &'a Arc<Shared>,
-    pub(crate) out: &'a Out,
+    pub(crate) out: &'a ItemSender,
     /// The Group.
     pub(crate) id: &'a str,
     /// Of its members only these.
@@ -69,8 +68,10 @@ impl AsOf<'_> {
         let answer = sets.found(&question, || {
             let (shared, id, only) = (self.shared.clone(), Box::<str>::from(self.id), self.only.cloned());
             let question = question.clone();
-            let work = Handing::new(|out| async move {
-                AsOf { shared: &shared, out: &out, id: &id, only: only.as_ref() }.look(question).await
+            let work = Generator::new(|out| async move {
+                AsOf { shared: &shared, out: &out, id: &id, only: only.as_ref() }
+                    .blocking_read(question)
+                    .await
             });
             let task = AbortOnDropHandle::new(tokio::spawn(work.end()));
             let answer = async move { task.await.unwrap_or(Err(NoMembers::NotKept(UNREADABLE))) };
@@ -79,7 +80,7 @@ impl AsOf<'_> {
         answer.await
     }
 
-    async fn look(&self, question: Question) -> Result<Members, NoMembers> {
+    async fn blocking_read(&self, question: Question) -> Result<Members, NoMembers> {
         let sets = &self.shared.member_sets;
         // Somebody may have found it just now.
         if let Some(known) = sets.find(&question) {
@@ -240,15 +241,15 @@ impl AsOf<'_> {
     async fn journal<T: Send + 'static>(
         &self,
         back_to: Position,
-        look: impl FnOnce(&dyn crate::journal::Journal) -> Result<T, JournalError> + Send + 'static,
+        read: impl FnOnce(&dyn crate::journal::Journal) -> Result<T, JournalError> + Send + 'static,
     ) -> Result<T, NoMembers> {
-        let looked = crate::look::look(&self.shared.journal, move |journal| {
-            let found = look(journal)?;
+        let read = crate::journal::blocking_read(&self.shared.journal, move |journal| {
+            let found = read(journal)?;
             // The state after the look: it says what is dropped before it is.
             let kept = journal.load()?.is_some_and(|state| state.floor.position <= back_to);
             Ok((found, kept))
         });
-        match looked.await {
+        match read.await {
             Ok((found, true)) => Ok(found),
             Ok((_, false)) => Err(NoMembers::NotKept("what the Group was then is no longer kept")),
             Err(reason) => Err(NoMembers::NotKept(reason)),

@@ -10,7 +10,7 @@ use super::stream::{GroupStream, Stop};
 use crate::budget::Reclaim;
 use crate::feed::Shared;
 use crate::subscriber::{FeedCursor, Subscriber};
-use crate::subscription::{Given, Handing};
+use crate::subscription::{Generated, Generator};
 use crate::{Anchor, EventId, Item};
 use fhir::{Filter, Instant};
 use parking_lot::Mutex;
@@ -110,7 +110,7 @@ impl Course {
         }
         let work = {
             let shared = shared.clone();
-            Handing::new(|out| async move {
+            Generator::new(|out| async move {
                 let subscriber = Subscriber { shared, filter, out };
                 match GroupStream::of(&subscriber) {
                     Some(mut stream) => stream.course(from).await,
@@ -123,13 +123,13 @@ impl Course {
     }
 
     /// What was told as the n-th, or how it ended.
-    pub(super) async fn next(self: &Arc<Self>, n: usize) -> Given<End> {
+    pub(super) async fn next(self: &Arc<Self>, n: usize) -> Generated<End> {
         let mut more = self.told.more.subscribe();
         loop {
             match self.told.get(n) {
-                Some(Given::End(end)) => {
+                Some(Generated::End(end)) => {
                     self.keep();
-                    return Given::End(end);
+                    return Generated::End(end);
                 }
                 Some(item) => return item,
                 // The task lives as long as this.
@@ -159,7 +159,7 @@ impl Drop for EndAnyway {
     }
 }
 
-async fn run(mut work: Handing<End>, told: Arc<Told>) {
+async fn run(mut work: Generator<End>, told: Arc<Told>) {
     let _guard = EndAnyway(told.clone());
     let mut wanted = told.wanted.subscribe();
     let mut given = 0;
@@ -167,8 +167,8 @@ async fn run(mut work: Handing<End>, told: Arc<Told>) {
         // The sender is in `told`.
         let _ = wanted.wait_for(|wanted| *wanted + AHEAD > given).await;
         match work.next().await {
-            Given::End(end) => break end,
-            Given::Item(item, id) => {
+            Generated::End(end) => break end,
+            Generated::Item(item, id) => {
                 if !told.add(item, id) {
                     break End::Alone;
                 }
@@ -182,14 +182,15 @@ async fn run(mut work: Handing<End>, told: Arc<Told>) {
 }
 
 impl Told {
-    fn get(&self, n: usize) -> Option<Given<End>> {
+    fn get(&self, n: usize) -> Option<Generated<End>> {
         let mut log = self.log.lock();
         log.touched = Some(Clock::now());
         if n < log.dropped {
-            return Some(Given::End(End::Alone));
+            return Some(Generated::End(End::Alone));
         }
-        let found = log.items.get(n - log.dropped).map(|(item, id)| Given::Item(item.clone(), id.clone()));
-        let found = found.or_else(|| log.end.clone().map(Given::End));
+        let found =
+            log.items.get(n - log.dropped).map(|(item, id)| Generated::Item(item.clone(), id.clone()));
+        let found = found.or_else(|| log.end.clone().map(Generated::End));
         drop(log);
         self.wanted.send_if_modified(|wanted| {
             let more = *wanted < n;

@@ -1,7 +1,7 @@
 //! The Group itself, for a stream that begins and asks for it.
 
 use super::stream::{GroupStream, Stop};
-use crate::budget::Held;
+use crate::budget::Reservation;
 use crate::id::{Cursor, GroupPages, Place, Replaying};
 use crate::large::LargeFrame;
 use crate::replay::{persist, sorted_types};
@@ -47,7 +47,7 @@ impl GroupStream<'_> {
         drop(content);
         budget.fit(&mut held, frame.len());
         let counts = Arc::new(EventCounts::of(ResourceType::GROUP, 1));
-        let frames = Frames { bytes: Held::attach(held, frame), counts, open: false };
+        let frames = Frames { bytes: Reservation::attach(held, frame), counts, open: false };
         out.send(Item::Frames(frames), id.clone()).await;
         Ok(id)
     }

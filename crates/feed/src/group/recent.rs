@@ -1,12 +1,11 @@
 //! What was written lately of those who join and leave: for that the journal, not the table, is the state.
 
 use super::patient_set::PatientSet;
-use crate::budget::{Budget, Held};
+use crate::budget::{Budget, Reservation};
 use crate::feed::Shared;
+use crate::frame_queue::{FRAME_BUFFER_BYTES, FrameBuffer, FrameQueue};
 use crate::id::{Place, Replaying};
-use crate::journal::{Entry, Journal, JournalError};
-use crate::look::look;
-use crate::pieces::{PIECE_BYTES, Piece, Pieces};
+use crate::journal::{Entry, Journal, JournalError, blocking_read};
 use crate::read::READ_BYTES;
 use crate::subscription::EventCounts;
 use crate::{Anchor, Before, EventId, Frames, Framing, Kind, Mark, Position};
@@ -91,7 +90,7 @@ impl Recent {
                 None => Ok(Self { start, newest }),
             })
         };
-        look(&shared.journal, read).await?
+        blocking_read(&shared.journal, read).await?
     }
 
     /// Whether the journal has something newer of a resource than the tables up to the mark.
@@ -123,7 +122,7 @@ impl Sets {
 /// Frames of recent entries.
 #[derive(Default)]
 pub(super) struct RecentFrames {
-    pieces: Vec<(Vec<u8>, EventCounts, Position)>,
+    buffers: Vec<(Vec<u8>, EventCounts, Position)>,
     bytes: usize,
     /// The last entry that was looked at; `None` if there was none left.
     pub(super) last: Option<Position>,
@@ -150,7 +149,7 @@ pub(super) async fn frames(
     }
     let framing = shared.framing.clone();
     let (recent, sets, row) = (recent.clone(), sets.clone(), row.clone());
-    look(&shared.journal, move |journal| {
+    blocking_read(&shared.journal, move |journal| {
         let mut read = RecentFrames::default();
         let start = after.max(recent.start);
         let mut gap = false;
@@ -211,10 +210,10 @@ impl RecentFrames {
     }
 
     fn frame(&mut self, framing: &dyn Framing, id: &EventId, event: ResourceType, data: &[u8], at: Position) {
-        if self.pieces.last().is_none_or(|(frames, ..)| frames.len() >= PIECE_BYTES) {
-            self.pieces.push((Vec::new(), EventCounts::default(), at));
+        if self.buffers.last().is_none_or(|(frames, ..)| frames.len() >= FRAME_BUFFER_BYTES) {
+            self.buffers.push((Vec::new(), EventCounts::default(), at));
         }
-        if let Some((frames, counts, last)) = self.pieces.last_mut() {
+        if let Some((frames, counts, last)) = self.buffers.last_mut() {
             let length = frames.len();
             framing.frame(&id.to_string(), event, data, frames);
             self.bytes += frames.len() - length;
@@ -224,18 +223,21 @@ impl RecentFrames {
     }
 
     /// What was read, tied to what is held for it.
-    pub(super) fn pieces(
+    pub(super) fn frame_queue(
         &mut self,
         budget: &Budget,
-        mut held: Option<Held>,
+        mut held: Option<Reservation>,
         row: &Replaying,
-    ) -> Pieces<EventId> {
+    ) -> FrameQueue<EventId> {
         budget.fit(&mut held, self.bytes);
-        let pieces = self.pieces.drain(..).map(|(frames, counts, at)| {
-            let held = Held::part(&mut held, frames.len());
-            let bytes = Held::attach(held, frames);
-            Piece { frames: Frames { bytes, counts: Arc::new(counts), open: false }, place: id(row, at) }
+        let queue = self.buffers.drain(..).map(|(frames, counts, at)| {
+            let held = Reservation::part(&mut held, frames.len());
+            let bytes = Reservation::attach(held, frames);
+            FrameBuffer {
+                frames: Frames { bytes, counts: Arc::new(counts), open: false },
+                place: id(row, at),
+            }
         });
-        Pieces::new(pieces.collect::<VecDeque<_>>(), budget)
+        FrameQueue::new(queue.collect::<VecDeque<_>>(), budget)
     }
 }

@@ -4,15 +4,14 @@ use super::as_of::{AsOf, NoMembers, Span};
 use super::course::End;
 use super::members::Members;
 use super::transition::{Change, Transition};
+use crate::change_filter::{ChangeFilter, MemberFilter};
 use crate::follow::{Ended, Follow, Trust};
 use crate::id::{GroupPages, MembersChange, Place, Replaying};
-use crate::journal::Durable;
-use crate::judge::{ByMembers, Judge};
-use crate::look::look;
+use crate::journal::{Durable, blocking_read};
 use crate::read::{Ids, Phase};
 use crate::replay::{Replay, persist};
 use crate::subscriber::{FeedCursor, Subscriber};
-use crate::subscription::Given;
+use crate::subscription::Generated;
 use crate::{Anchor, Begin, EventId, Item, Lsn, Mark, Notice, Position, SourceError};
 use fhir::{Compartment, Instant, Patients, ResourceType};
 
@@ -127,9 +126,9 @@ impl<'a> GroupStream<'a> {
                 break;
             }
             match given {
-                Given::Item(Item::Notice(Notice::Stale { .. }), _) if self.told_stale => {}
-                Given::Item(Item::Notice(Notice::Fresh { .. }), _) if !self.told_stale => {}
-                Given::Item(item, id) => {
+                Generated::Item(Item::Notice(Notice::Stale { .. }), _) if self.told_stale => {}
+                Generated::Item(Item::Notice(Notice::Fresh { .. }), _) if !self.told_stale => {}
+                Generated::Item(item, id) => {
                     match &item {
                         Item::Notice(Notice::Stale { .. }) => self.told_stale = true,
                         Item::Notice(Notice::Fresh { .. }) => self.told_stale = false,
@@ -138,11 +137,11 @@ impl<'a> GroupStream<'a> {
                     passed = id.clone().or(passed);
                     out.put(item, id).await;
                 }
-                Given::End(End::Settled { run, last, w }) => {
+                Generated::End(End::Settled { run, last, w }) => {
                     return Ok(Step::Follow(FeedCursor::reached(run, last, w), Phase::Plain));
                 }
-                Given::End(End::Stopped(stop)) => return Err(stop),
-                Given::End(End::Alone) => break,
+                Generated::End(End::Stopped(stop)) => return Err(stop),
+                Generated::End(End::Alone) => break,
             }
         }
         match passed {
@@ -306,7 +305,7 @@ impl<'a> GroupStream<'a> {
         // The head first: what is appended while the journal is searched lies beyond it.
         let Durable { head, run: current, .. } = *shared.durable.borrow();
         // The state after the search: it says what is dropped before it is.
-        let searched = look(&shared.journal, move |journal| {
+        let searched = blocking_read(&shared.journal, move |journal| {
             Ok((journal.seek(Mark { w: since, l: Lsn::MAX })?, journal.load()?))
         });
         let last = match searched.await {
@@ -416,12 +415,12 @@ impl<'a> GroupStream<'a> {
         let FeedCursor { run, last, trust, w, .. } = from;
         let id = Ids { scope: self.scope(), phase }.at(run, last, w);
         let now = self.members(last, &id).await?;
-        let mut judge = ByMembers::settled(&subscriber.filter, &now, last.position);
+        let mut change_filter = MemberFilter::settled(&subscriber.filter, &now, last.position);
         let until = match phase {
             Phase::Plain | Phase::Split(_) => None,
             Phase::Moving { from } => {
                 let Span { throughout, ever } = self.span(from, last, &id).await?;
-                (judge.send, judge.had) = (throughout, ever);
+                (change_filter.send, change_filter.had) = (throughout, ever);
                 // After the change, so that all that was stamped before it is on the tables' side.
                 let source = subscriber.shared.source(&subscriber.out).await;
                 let (_, sample) = self.replay().first_mark(&*source).await?;
@@ -431,12 +430,14 @@ impl<'a> GroupStream<'a> {
             }
             Phase::Fading { from, to, until } => {
                 let Span { throughout, ever } = self.span(to, last, &id).await?;
-                (judge.send, judge.had) = (throughout, ever.or(&self.span(from, to, &id).await?.ever));
+                (change_filter.send, change_filter.had) =
+                    (throughout, ever.or(&self.span(from, to, &id).await?.ever));
                 Some(Mark { w, l: until })
             }
         };
-        let judge = Judge::Members(judge);
-        let mut follow = Follow::new(&subscriber.shared, judge, &subscriber.out, run, (last, trust), w);
+        let change_filter = ChangeFilter::Members(change_filter);
+        let mut follow =
+            Follow::new(&subscriber.shared, change_filter, &subscriber.out, run, (last, trust), w);
         follow.ids.phase = phase;
         (follow.live, follow.told_stale) = (self.live, self.told_stale);
         Ok((follow, until))

@@ -7,13 +7,13 @@ use super::patient_set::PatientSet;
 use super::recent::{self, Recent, Sets};
 use crate::follow::Trust;
 use crate::id::{Cursor, GroupPages, Place, Replaying};
+use crate::journal::UNREADABLE;
 use crate::large::LargeFrame;
-use crate::look::UNREADABLE;
-use crate::pace::Pace;
 use crate::read::READ_BYTES;
+use crate::read_size::ReadSize;
 use crate::replay::{persist, sorted_types};
-use crate::stage::Stage;
 use crate::subscriber::Subscriber;
+use crate::type_pages::TypePages;
 use crate::{Anchor, EventId, Item, Kind, PageRequest, Position, Scope, Source, SourceError};
 use fhir::{Instant, Patients, ResourceType};
 use std::sync::Arc;
@@ -101,16 +101,16 @@ impl Transition<'_> {
             if read.last.is_none() && read.large.is_none() {
                 return Ok(Ok(passed));
             }
-            let pieces = read.pieces(&shared.budget, held, &row);
+            let queue = read.frame_queue(&shared.budget, held, &row);
             let mut sent = None;
-            while let Some(piece) = pieces.take() {
-                passed = piece.place.clone();
-                if let Place::Recent { at, .. } = &piece.place.0 {
+            while let Some(buffer) = queue.take() {
+                passed = buffer.place.clone();
+                if let Place::Recent { at, .. } = &buffer.place.0 {
                     sent = Some(*at);
                 }
-                out.send(Item::Frames(piece.frames), piece.place).await;
+                out.send(Item::Frames(buffer.frames), buffer.place).await;
             }
-            if pieces.reclaimed() {
+            if queue.reclaimed() {
                 // Read again, from the last that was sent.
                 after = sent.unwrap_or(after);
                 continue;
@@ -139,7 +139,7 @@ impl Transition<'_> {
         let Self { change, .. } = self;
         let mut cursor = change.resumed.then(|| change.pages.cursor.clone());
         let at = change.pages.group.as_ref().map(|group| (group.leaving, group.batch));
-        let mut pace = Pace::new(PageRequest::LARGEST);
+        let mut read_size = ReadSize::new(PageRequest::LARGEST);
         for leaving in [true, false] {
             let ids = if leaving { &self.leave } else { &self.join };
             let begins_here = at.filter(|_| cursor.is_some());
@@ -162,7 +162,7 @@ impl Transition<'_> {
                 }
                 let batch = (leaving, number);
                 passed = self
-                    .batch(source, recent, batch, mentions.as_ref(), &mut cursor, &mut pace, passed)
+                    .batch(source, recent, batch, mentions.as_ref(), &mut cursor, &mut read_size, passed)
                     .await?;
                 // The place lay in this batch, in a type that nobody has any rows of now.
                 cursor = None;
@@ -180,7 +180,7 @@ impl Transition<'_> {
         (leaving, batch): (bool, u32),
         mentions: Option<&Arc<Patients>>,
         cursor: &mut Option<Cursor>,
-        pace: &mut Pace,
+        read_size: &mut ReadSize,
         mut passed: EventId,
     ) -> Result<EventId, SourceError> {
         let Self { subscriber, change, .. } = self;
@@ -206,19 +206,19 @@ impl Transition<'_> {
                 until: change.pages.mark.w,
                 after,
                 expected: None,
-                bytes: pace.bytes(),
+                bytes: read_size.bytes(),
             };
-            passed = self.stage(source, request, (leaving, batch), pace, passed).await?;
+            passed = self.type_pages(source, request, (leaving, batch), read_size, passed).await?;
         }
         Ok(passed)
     }
 
-    async fn stage(
+    async fn type_pages(
         &self,
         source: &Arc<dyn Source>,
         request: PageRequest,
         (leaving, batch): (bool, u32),
-        pace: &mut Pace,
+        read_size: &mut ReadSize,
         passed: EventId,
     ) -> Result<EventId, SourceError> {
         let Self { subscriber, change, .. } = self;
@@ -232,8 +232,8 @@ impl Transition<'_> {
             cursor: Cursor { kind, resource_type, stamp: Instant::MIN, id: "".into() },
             ..change.pages.clone()
         };
-        let stage = Stage { shared: &subscriber.shared, out: &subscriber.out, source, row };
-        stage.run(request, pace, passed).await
+        let pages = TypePages { shared: &subscriber.shared, out: &subscriber.out, source, row };
+        pages.run(request, read_size, passed).await
     }
 
     /// Which rows of a batch are sent: those that do not belong to who stays, which the client has, and of which the journal has

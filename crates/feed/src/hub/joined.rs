@@ -1,6 +1,6 @@
 //! A listener's place in a channel.
 
-use super::{Chunk, Head, Hub, Key, Live};
+use super::{ChannelMessage, Chunk, Head, Hub, Key};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::broadcast;
@@ -9,14 +9,14 @@ use tokio::sync::broadcast;
 pub(crate) enum Next {
     /// Changes, with their frames.
     Chunk(Arc<Chunk>, Bytes),
-    /// See [`Live::Freshness`].
+    /// See [`ChannelMessage::Freshness`].
     Freshness(Arc<Head>),
 }
 
 /// A place in a channel, entered at a known head.
 pub(crate) struct Joined {
     /// `None` only while it is dropped.
-    pub(super) receiver: Option<broadcast::Receiver<Live>>,
+    pub(super) receiver: Option<broadcast::Receiver<ChannelMessage>>,
     /// The head at that moment: what lies beyond comes through the channel.
     pub(crate) head: Head,
     pub(super) key: Key,
@@ -27,12 +27,12 @@ impl Joined {
     /// What comes next; `None`: the subscriber is behind, or the channel is gone. Either way it goes on in the journal.
     pub(crate) async fn next(&mut self) -> Option<Next> {
         match self.receiver.as_mut()?.recv().await {
-            Ok(Live::Chunk(chunk)) => {
+            Ok(ChannelMessage::Chunk(chunk)) => {
                 let frames = chunk.frames.lock().clone()?;
                 Some(Next::Chunk(chunk, frames))
             }
-            Ok(Live::Freshness(head)) => Some(Next::Freshness(head)),
-            Ok(Live::Skipped) | Err(_) => None,
+            Ok(ChannelMessage::Freshness(head)) => Some(Next::Freshness(head)),
+            Ok(ChannelMessage::Skipped) | Err(_) => None,
         }
     }
 

@@ -117,7 +117,7 @@ proptest! {
     }
 }
 
-/// Given out by the release before, with their hashes.
+/// Generated out by the release before, with their hashes.
 #[test]
 fn ids_of_the_form_before_say_from_where_a_reset_goes_on() {
     let id = |fill: &dyn Fn(&mut Vec<u8>)| {

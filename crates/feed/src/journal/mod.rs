@@ -5,6 +5,7 @@
 //! journal's own thread or from a blocking task.
 
 mod block;
+mod blocking_read;
 mod bloom;
 mod fields;
 mod groups;
@@ -14,6 +15,7 @@ mod state;
 mod writer;
 
 pub(crate) use block::{Block, BlockBuilder, Entry, Header, Packed, is_large};
+pub(crate) use blocking_read::{DAMAGED, RETRY_AFTER, UNREADABLE, blocking_read};
 pub(crate) use bloom::Probes;
 pub(crate) use groups::{GroupBefore, GroupChange};
 pub(crate) use runs::{PastRun, PastRuns, ended};

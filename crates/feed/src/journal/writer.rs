@@ -7,7 +7,7 @@
 use super::{
     BlockBuilder, Floor, Journal, JournalError, Packed, PastRun, PastRuns, Retention, State, is_large,
 };
-use crate::budget::{Budget, Held};
+use crate::budget::{Budget, Reservation};
 use crate::hub::Hub;
 use crate::{Anchor, Batch, Change, Lsn, Mark, Pressure};
 use fhir::Instant;
@@ -44,7 +44,7 @@ pub(crate) enum Publish {
         w: Option<Instant>,
         generation: u64,
         /// Its place in the queue.
-        place: Option<Held>,
+        place: Option<Reservation>,
     },
     /// A new epoch, after the runs that have ended.
     Begin { state: Box<State>, past: Vec<PastRun>, done: oneshot::Sender<()> },
@@ -130,7 +130,7 @@ impl Writer {
     }
 
     /// A place in the queue for a batch; waits while the queue is full.
-    pub(crate) async fn place(&self, batch: &Batch) -> Option<Held> {
+    pub(crate) async fn place(&self, batch: &Batch) -> Option<Reservation> {
         let data: usize = batch.changes.iter().map(|change| change.data.len()).sum();
         self.places.take(BATCH_BYTES + data).await
     }
@@ -204,7 +204,7 @@ struct Group {
     /// Of entries, as they came.
     bytes: usize,
     /// The places in the queue of what is large.
-    places: Vec<Held>,
+    places: Vec<Reservation>,
 }
 
 impl Thread {

@@ -14,14 +14,14 @@ fn name(patient: usize) -> String {
 /// A channel, and what it hears of.
 struct Listener {
     channel: usize,
-    judge: Judge,
+    change_filter: ChangeFilter,
 }
 
 impl Listener {
     fn hears_of(&self, change: &Change) -> bool {
-        let has = |patients: &Patients| match &self.judge {
-            Judge::Members(members) => members.send.has_any(patients),
-            Judge::Filter(filter) => filter.compartment.contains(patients),
+        let has = |patients: &Patients| match &self.change_filter {
+            ChangeFilter::Members(members) => members.send.has_any(patients),
+            ChangeFilter::Request(filter) => filter.compartment.contains(patients),
         };
         match &change.before {
             Before::Unknown => true,
@@ -31,11 +31,11 @@ impl Listener {
     }
 }
 
-fn of_members(set: &Arc<PatientSet>, group: &str) -> Judge {
+fn of_members(set: &Arc<PatientSet>, group: &str) -> ChangeFilter {
     let groups = Arc::new([Box::from(group)].into_iter().collect());
     let members = Members { patients: set.clone(), groups, next: None };
     let filter = Filter::of_group(TypeSet::default(), group, None);
-    Judge::Members(ByMembers::settled(&filter, &members, Position::ZERO))
+    ChangeFilter::Members(MemberFilter::settled(&filter, &members, Position::ZERO))
 }
 
 fn change(patients: &[usize], before: Before) -> Change {
@@ -100,17 +100,17 @@ proptest! {
                         sets.push(Arc::new(set));
                     }
                     let set = &sets[random.usize(..sets.len())];
-                    listeners.push(Listener { channel: next, judge: of_members(set, ["g", "h"][random.usize(..2)]) });
+                    listeners.push(Listener { channel: next, change_filter: of_members(set, ["g", "h"][random.usize(..2)]) });
                 }
                 4 => {
                     let some = [name(random.usize(..8)), name(random.usize(..PATIENTS))];
                     let patients = Compartment::Patients(Patients::from_ids(some.iter().map(String::as_str)));
                     let types = ["Observation".parse().unwrap()].into_iter().collect();
-                    listeners.push(Listener { channel: next, judge: Judge::Filter(Filter::of_patients(types, patients)) });
+                    listeners.push(Listener { channel: next, change_filter: ChangeFilter::Request(Filter::of_patients(types, patients)) });
                 }
                 5 | 6 if !listeners.is_empty() => {
                     let gone = listeners.swap_remove(random.usize(..listeners.len()));
-                    routes.remove(gone.channel, &gone.judge);
+                    routes.remove(gone.channel, &gone.change_filter);
                 }
                 7 if random.u8(..6) == 0 => sets.clear(),
                 7 if random.u8(..30) == 0 => {
@@ -120,7 +120,7 @@ proptest! {
                 _ => work(&mut routes, &mut at_hand),
             }
             if let Some(new) = listeners.last().filter(|new| new.channel == next) {
-                routes.add(next, &new.judge);
+                routes.add(next, &new.change_filter);
                 next += 1;
             }
             let of = |random: &mut fastrand::Rng| [random.usize(..8), random.usize(..PATIENTS)];
@@ -145,14 +145,14 @@ proptest! {
                 let of_group: BTreeSet<usize> = routes.of_group(group).collect();
                 let wanted: BTreeSet<usize> = listeners
                     .iter()
-                    .filter(|listener| matches!(&listener.judge, Judge::Members(members) if members.groups.contains(group)))
+                    .filter(|listener| matches!(&listener.change_filter, ChangeFilter::Members(members) if members.groups.contains(group)))
                     .map(|listener| listener.channel)
                     .collect();
                 prop_assert!(of_group.is_superset(&wanted) && of_group.is_subset(&there), "{of_group:?} {wanted:?}");
             }
         }
         for gone in listeners.drain(..) {
-            routes.remove(gone.channel, &gone.judge);
+            routes.remove(gone.channel, &gone.change_filter);
         }
         while at_hand.is_some() || routes.has_work() {
             work(&mut routes, &mut at_hand);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::sync::{Semaphore, watch};
 
 /// A table with a Group whose n-th read, which the test lets through, finds the n-th patient as its member.
-struct Counted {
+struct CountGuard {
     tables: Empty,
     begun: watch::Sender<usize>,
     let_through: Semaphore,
@@ -21,7 +21,7 @@ struct Counted {
     padding: usize,
 }
 
-impl Counted {
+impl CountGuard {
     fn new(let_through: usize, padding: usize) -> Arc<Self> {
         let mark = Mark { w: instant(1_000), l: Lsn::new(1_000) };
         Arc::new(Self {
@@ -34,7 +34,7 @@ impl Counted {
     }
 }
 
-impl Source for Counted {
+impl Source for CountGuard {
     fn mark(&self) -> Answer<'_, Sample> {
         self.tables.mark()
     }
@@ -89,7 +89,7 @@ fn member(found: GroupNow) -> String {
 async fn one_read_of_a_group_serves_all_who_asked_before_it_began() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, _publisher) = open(directory.path(), 1 << 20).await;
-    let tables = Counted::new(0, 0);
+    let tables = CountGuard::new(0, 0);
     feed.set_source(tables.clone());
     let mut begun = tables.begun.subscribe();
 
@@ -126,7 +126,7 @@ async fn one_read_of_a_group_serves_all_who_asked_before_it_began() {
 async fn a_large_group_is_sent_in_pieces_from_one_file() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, mut publisher) = open(directory.path(), 16 << 20).await;
-    feed.set_source(Counted::new(Semaphore::MAX_PERMITS, 3 << 20));
+    feed.set_source(CountGuard::new(Semaphore::MAX_PERMITS, 3 << 20));
     publisher.publish(batch(2_000, ResourceType::PATIENT)).await.unwrap();
     let filter = Filter::of_group([ResourceType::GROUP].into_iter().collect(), "g", None);
     let mut streams: Vec<_> = (0..20).map(|_| feed.subscribe(filter.clone(), Begin::Since(None))).collect();

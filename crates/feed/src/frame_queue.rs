@@ -8,28 +8,28 @@ use std::sync::{Arc, Weak};
 use tokio::time::Instant as Clock;
 
 /// A piece ends with the frame that brings it to this.
-pub(crate) const PIECE_BYTES: usize = 32 << 10;
+pub(crate) const FRAME_BUFFER_BYTES: usize = 32 << 10;
 
 /// Some frames, and the place that is reached with them.
-pub(crate) struct Piece<P> {
+pub(crate) struct FrameBuffer<P> {
     pub(crate) frames: Frames,
     pub(crate) place: P,
 }
 
 /// The pieces, in order.
-pub(crate) struct Pieces<P>(Arc<Mutex<Waiting<P>>>);
+pub(crate) struct FrameQueue<P>(Arc<Mutex<Waiting<P>>>);
 
 struct Waiting<P> {
-    pieces: VecDeque<Piece<P>>,
+    buffers: VecDeque<FrameBuffer<P>>,
     /// When the last one was taken, or all were read.
     touched: Clock,
     reclaimed: bool,
 }
 
-impl<P: Send + 'static> Pieces<P> {
+impl<P: Send + 'static> FrameQueue<P> {
     /// These pieces, whose bytes are of the budget.
-    pub(crate) fn new(pieces: VecDeque<Piece<P>>, budget: &Budget) -> Self {
-        let waiting = Arc::new(Mutex::new(Waiting { pieces, touched: Clock::now(), reclaimed: false }));
+    pub(crate) fn new(buffers: VecDeque<FrameBuffer<P>>, budget: &Budget) -> Self {
+        let waiting = Arc::new(Mutex::new(Waiting { buffers, touched: Clock::now(), reclaimed: false }));
         let reclaim: Weak<dyn Reclaim> = {
             let waiting: Arc<dyn Reclaim> = waiting.clone();
             Arc::downgrade(&waiting)
@@ -39,10 +39,10 @@ impl<P: Send + 'static> Pieces<P> {
     }
 
     /// The next one; `None` if none is left.
-    pub(crate) fn take(&self) -> Option<Piece<P>> {
+    pub(crate) fn take(&self) -> Option<FrameBuffer<P>> {
         let mut waiting = self.0.lock();
         waiting.touched = Clock::now();
-        waiting.pieces.pop_front()
+        waiting.buffers.pop_front()
     }
 
     /// Whether pieces were taken back: what follows the last that was taken is to be read again.
@@ -54,7 +54,7 @@ impl<P: Send + 'static> Pieces<P> {
 impl<P: Send> Reclaim for Mutex<Waiting<P>> {
     fn untouched_since(&self) -> Option<(Clock, usize)> {
         let waiting = self.lock();
-        (!waiting.pieces.is_empty()).then(|| (waiting.touched, waiting.bytes()))
+        (!waiting.buffers.is_empty()).then(|| (waiting.touched, waiting.bytes()))
     }
 
     fn reclaim(&self) -> usize {
@@ -62,13 +62,13 @@ impl<P: Send> Reclaim for Mutex<Waiting<P>> {
         let bytes = waiting.bytes();
         // The last may have been taken a moment ago.
         waiting.reclaimed |= bytes > 0;
-        waiting.pieces = VecDeque::new();
+        waiting.buffers = VecDeque::new();
         bytes
     }
 }
 
 impl<P> Waiting<P> {
     fn bytes(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.frames.bytes.len()).sum()
+        self.buffers.iter().map(|buffer| buffer.frames.bytes.len()).sum()
     }
 }

@@ -13,16 +13,16 @@ const PROBED: usize = 64;
 
 /// What decides about changes.
 #[derive(Clone)]
-pub(crate) enum Judge {
+pub(crate) enum ChangeFilter {
     /// The request alone.
-    Filter(Filter),
+    Request(Filter),
     /// The request, and who is a member of its Group.
-    Members(ByMembers),
+    Members(MemberFilter),
 }
 
 /// Who is a member of the request's Group, as far as that is known.
 #[derive(Clone)]
-pub(crate) struct ByMembers {
+pub(crate) struct MemberFilter {
     pub(crate) filter: Filter,
     /// Whose resources are sent.
     pub(crate) send: Arc<PatientSet>,
@@ -31,12 +31,12 @@ pub(crate) struct ByMembers {
     /// Groups whose changes may change the members ...
     pub(crate) groups: Arc<BTreeSet<Box<str>>>,
     /// ... unless they lie at or before this, which has been looked at.
-    pub(crate) heeded: Position,
+    pub(crate) handled: Position,
     /// Whether the members may change with the time, too.
     pub(crate) has_periods: bool,
 }
 
-impl ByMembers {
+impl MemberFilter {
     /// While the members are these.
     pub(crate) fn settled(filter: &Filter, members: &Members, at: Position) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl ByMembers {
             send: members.patients.clone(),
             had: members.patients.clone(),
             groups: members.groups.clone(),
-            heeded: at,
+            handled: at,
             has_periods: members.next.is_some(),
         }
     }
@@ -88,10 +88,10 @@ impl ByMembers {
     }
 }
 
-impl Judge {
+impl ChangeFilter {
     pub(crate) fn filter(&self) -> &Filter {
         match self {
-            Self::Filter(filter) => filter,
+            Self::Request(filter) => filter,
             Self::Members(members) => &members.filter,
         }
     }
@@ -100,7 +100,7 @@ impl Judge {
     pub(crate) fn change(&self, change: &Change) -> Option<Verdict> {
         let Change { resource_type, kind, patients, before, .. } = change;
         match self {
-            Self::Filter(filter) => decide(filter, *resource_type, *kind, patients, before),
+            Self::Request(filter) => decide(filter, *resource_type, *kind, patients, before),
             Self::Members(members) => members.decide(*resource_type, *kind, change.id(), patients, before),
         }
     }
@@ -116,7 +116,7 @@ impl Judge {
         }
         let (patients, before) = (entry.patients()?, entry.before()?);
         Ok(match self {
-            Self::Filter(filter) => decide(filter, entry.resource_type, entry.kind, &patients, &before),
+            Self::Request(filter) => decide(filter, entry.resource_type, entry.kind, &patients, &before),
             Self::Members(members) => {
                 members.decide(entry.resource_type, entry.kind, entry.id(), &patients, &before)
             }
@@ -126,10 +126,10 @@ impl Judge {
     /// Whether the members may change with an entry, which has not been looked at.
     pub(crate) fn stops_at(&self, entry: &Entry<'_>) -> bool {
         match self {
-            Self::Filter(_) => false,
+            Self::Request(_) => false,
             Self::Members(members) => {
                 entry.resource_type == ResourceType::GROUP
-                    && entry.position > members.heeded
+                    && entry.position > members.handled
                     && match entry.is_tick {
                         true => members.has_periods,
                         false => entry.id().is_none_or(|id| members.groups.contains(id)),
@@ -147,7 +147,7 @@ impl Judge {
     /// What blocks are probed for.
     pub(crate) fn probes(&self) -> Probes {
         match self {
-            Self::Filter(filter) => Probes::of(&filter.compartment),
+            Self::Request(filter) => Probes::of(&filter.compartment),
             Self::Members(members) if members.send.len() + members.had.len() <= PROBED => {
                 Probes::of_ids(members.send.iter().chain(members.had.iter()))
             }

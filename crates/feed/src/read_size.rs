@@ -13,14 +13,14 @@ const PART_OF_TAKEN: usize = 4;
 
 /// How large the reads for one client are.
 #[derive(Clone, Copy)]
-pub(crate) struct Pace {
+pub(crate) struct ReadSize {
     /// What the client took at once.
     taken: usize,
     largest: usize,
     prompt: bool,
 }
 
-impl Pace {
+impl ReadSize {
     /// Of reads of at most so many bytes.
     pub(crate) const fn new(largest: usize) -> Self {
         Self { taken: 0, largest, prompt: false }
@@ -37,7 +37,7 @@ impl Pace {
     }
 
     /// Notes how long the client took for one. While others wait for memory the reads do not grow.
-    pub(crate) fn taken_within(&mut self, time: Duration, others_wait: bool) {
+    pub(crate) fn record(&mut self, time: Duration, others_wait: bool) {
         self.prompt = time < PROMPT && !others_wait;
         if self.prompt {
             self.taken = self.taken.saturating_add(self.bytes());

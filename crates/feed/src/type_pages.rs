@@ -1,15 +1,15 @@
 //! One stage of a replay: the rows of a type, or its deletions, page after page.
 
-use crate::counted::Counted;
+use crate::count_guard::CountGuard;
 use crate::feed::Shared;
+use crate::frame_queue::FrameQueue;
 use crate::id::{Cursor, Place, Replaying};
 use crate::large::LargeFrame;
-use crate::pace::Pace;
 use crate::page_frames::PageFrames;
-use crate::pieces::Pieces;
+use crate::read_size::ReadSize;
 use crate::replay::persist;
 use crate::spill::{Spill, SpillKey};
-use crate::subscription::Out;
+use crate::subscription::ItemSender;
 use crate::{EventId, Item, LargeRow, Page, PageRequest, PageRows as _, Scope, Source, SourceError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -18,22 +18,22 @@ use tokio::time::Instant as Clock;
 use tokio_util::task::AbortOnDropHandle;
 
 /// One stage for one subscriber.
-pub(crate) struct Stage<'a> {
+pub(crate) struct TypePages<'a> {
     pub(crate) shared: &'a Arc<Shared>,
-    pub(crate) out: &'a Out,
+    pub(crate) out: &'a ItemSender,
     pub(crate) source: &'a Arc<dyn Source>,
     /// The place before all its rows.
     pub(crate) row: Replaying,
 }
 
-type Read = (Page, Pieces<EventId>);
+type Read = (Page, FrameQueue<EventId>);
 
-impl Stage<'_> {
+impl TypePages<'_> {
     /// Sends its pages; the id of the last row sent, or the one given.
     pub(crate) async fn run(
         &self,
         mut request: PageRequest,
-        pace: &mut Pace,
+        read_size: &mut ReadSize,
         mut passed: EventId,
     ) -> Result<EventId, SourceError> {
         let mut ahead: Option<AbortOnDropHandle<Result<Read, SourceError>>> = None;
@@ -43,39 +43,39 @@ impl Stage<'_> {
                 Some(ahead) => ahead.await.ok().and_then(Result::ok),
                 None => None,
             };
-            let (page, pieces) = match early {
+            let (page, queue) = match early {
                 Some(page) => page,
                 None => persist(self.out, || self.read(&request)).await?,
             };
             let more = page.next.is_some();
-            let (after, expected, bytes) = (page.next, page.expected, pace.bytes());
+            let (after, expected, bytes) = (page.next, page.expected, read_size.bytes());
             let next = PageRequest { after, expected, bytes, ..request.clone() };
             let this = std::mem::replace(&mut request, next);
-            if more && pace.is_prompt() {
+            if more && read_size.is_prompt() {
                 ahead = Some(AbortOnDropHandle::new(tokio::spawn(self.read(&request))));
                 // So that the database has it before we are busy with this one.
                 tokio::task::yield_now().await;
             }
             let begun = Clock::now();
             let mut sent = None;
-            while let Some(piece) = pieces.take() {
-                sent = Some(piece.place.clone());
-                self.out.send(Item::Frames(piece.frames), piece.place).await;
+            while let Some(buffer) = queue.take() {
+                sent = Some(buffer.place.clone());
+                self.out.send(Item::Frames(buffer.frames), buffer.place).await;
             }
             passed = sent.clone().unwrap_or(passed);
-            if pieces.reclaimed() {
-                pace.reclaimed();
+            if queue.reclaimed() {
+                read_size.reclaimed();
                 ahead = None;
                 // The rest of this page, from the last row that was sent.
                 let after = sent.as_ref().and_then(place_of).or_else(|| this.after.clone());
-                request = PageRequest { after, bytes: pace.bytes(), ..this };
+                request = PageRequest { after, bytes: read_size.bytes(), ..this };
                 continue;
             }
             if let Some(large) = &page.large {
                 passed = self.send_large(large, this.scope.as_ref(), passed).await?;
             }
-            pace.taken_within(begun.elapsed(), self.shared.page_budget.waiting() > 0);
-            request.bytes = pace.bytes();
+            read_size.record(begun.elapsed(), self.shared.page_budget.waiting() > 0);
+            request.bytes = read_size.bytes();
             if !more {
                 return Ok(passed);
             }
@@ -110,9 +110,9 @@ impl Stage<'_> {
     async fn send_leaving(&self, large: &LargeRow, id: EventId) -> EventId {
         let mut rows = PageFrames::new(self.shared.framing.clone(), &self.shared.pool, self.row.clone());
         rows.row(large.stamp, &large.id, &mut |_| true);
-        let pieces = rows.finish(&self.shared.page_budget, None);
-        while let Some(piece) = pieces.take() {
-            self.out.send(Item::Frames(piece.frames), piece.place).await;
+        let queue = rows.finish(&self.shared.page_budget, None);
+        while let Some(buffer) = queue.take() {
+            self.out.send(Item::Frames(buffer.frames), buffer.place).await;
         }
         id
     }
@@ -127,7 +127,7 @@ impl Stage<'_> {
         let (row, request) = (self.row.clone(), request.clone());
         async move {
             let held = shared.page_budget.take(request.bytes).await;
-            let _turn = shared.turns.take().await;
+            let _turn = shared.page_permits.take().await;
             let mut rows = PageFrames::new(shared.framing.clone(), &shared.pool, row);
             let page = source.page(request, &mut rows).await?;
             Ok((page, rows.finish(&shared.page_budget, held)))
@@ -149,23 +149,23 @@ fn place_of(id: &EventId) -> Option<(fhir::Instant, Box<str>)> {
     }
 }
 
-/// Turns at reading a page of the tables.
-pub(crate) struct Turns {
+/// PagePermits at reading a page of the tables.
+pub(crate) struct PagePermits {
     free: Semaphore,
     waiting: AtomicUsize,
 }
 
-impl Turns {
+impl PagePermits {
     /// So many at the same time.
-    pub(crate) fn new(turns: usize) -> Self {
-        Self { free: Semaphore::new(turns.max(1)), waiting: AtomicUsize::new(0) }
+    pub(crate) fn new(page_permits: usize) -> Self {
+        Self { free: Semaphore::new(page_permits.max(1)), waiting: AtomicUsize::new(0) }
     }
 
     async fn take(&self) -> Option<SemaphorePermit<'_>> {
         if let Ok(turn) = self.free.try_acquire() {
             return Some(turn);
         }
-        let _waiting = Counted::one_more(&self.waiting);
+        let _waiting = CountGuard::new(&self.waiting);
         // It is never closed.
         self.free.acquire().await.ok()
     }
