@@ -4,8 +4,8 @@ use crate::documents;
 use bytes::Bytes;
 use cdc::layout::{BadRows, Layout, Native};
 use feed::{
-    Answer, Batch, Before, Begin, Change, EventId, Feed, Framing as _, Item, Kind, Lsn, Mark, Notice,
-    Options, Origin, Page, PageRequest, PageRows, Position, Sample, Source, Transaction,
+    Answer, Batch, Before, Begin, Change, EventId, Feed, Framing as _, Item, Kind, Lsn, Notice, Options,
+    Origin, Page, PageRequest, PageRows, Position, Sample, Source, Transaction, Watermark,
 };
 use fhir::{
     BaseUrls, Columns, Filter, Instant, Patients, RESOURCE_TYPES, ResourceType, TypeSet,
@@ -187,14 +187,15 @@ fn frame() -> Result<Work, Box<dyn Error>> {
     }))
 }
 
-/// Tables without rows, and a mark.
+/// Tables without rows, and a watermark.
 struct Empty;
 
-const MARK: Mark = Mark { w: STAMP, l: Lsn::new(1) };
+const WATERMARK: Watermark = Watermark { safe_time: STAMP, fence_lsn: Lsn::new(1) };
 
 impl Source for Empty {
-    fn mark(&self) -> Answer<'_, Sample> {
-        let sample = Sample { mark: MARK, taken: tokio::time::Instant::now(), tombstones_purged: None };
+    fn watermark(&self) -> Answer<'_, Sample> {
+        let sample =
+            Sample { watermark: WATERMARK, taken: tokio::time::Instant::now(), tombstones_purged: None };
         Box::pin(async move { Ok(sample) })
     }
 
@@ -244,7 +245,7 @@ fn feed() -> Result<Work, Box<dyn Error>> {
     let mut subscription = feed.subscribe(Filter::everything(), Begin::Since(None));
     runtime.block_on(async {
         publisher.begin_epoch(origin, Lsn::new(1), Instant::from_unix_micros(0), false).await?;
-        feed.mark(feed.marking(), MARK);
+        feed.note_watermark(feed.sample_base(), WATERMARK);
         publisher.publish(Batch { passed: Some(Lsn::new(2)), ..Batch::default() }).await?;
         while !matches!(subscription.next().await?, Item::Notice(Notice::Live { .. })) {}
         Ok::<_, Box<dyn Error>>(())

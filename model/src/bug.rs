@@ -11,7 +11,7 @@ pub enum Bug {
     DeletedBehindStamp,
     /// A row is stamped before its transaction has an id, by which others see that it writes.
     StampBeforeTransactionId,
-    /// A mark looks who is writing first, and closes a time afterwards.
+    /// A watermark looks who is writing first, and closes a time afterwards.
     WritersBeforeClosing,
     /// A time that was closed counts as safe at once, whoever was writing then.
     ClosedIsSafe,
@@ -19,19 +19,19 @@ pub enum Bug {
     ClosedTimeIsForgotten,
     /// A journal begins at the clock, even if what is in the tables is stamped later.
     JournalBeginsAtClock,
-    /// Neither a mark nor a page waits for the log to come to the database's disk.
+    /// Neither a watermark nor a page waits for the log to come to the database's disk.
     NothingWaitsForDisk,
-    /// A round is resumed with a mark that is taken anew.
-    ResumeWithNewMark,
-    /// A replay begins before W has passed the beginning of the journal.
+    /// A round is resumed with a watermark that is taken anew.
+    ResumeWithNewWatermark,
+    /// A replay begins before the safe time has passed the beginning of the journal.
     ReplayBeforeJournalBegins,
-    /// The id of a live event has the W of the last sample, even if the feed has not passed its L.
-    IdHasNewestW,
-    /// `position` tells the W of the newest mark, even if the feed has not passed its L.
-    PositionHasNewestW,
-    /// A commit that stands exactly at L counts as lying before it.
-    CommitAtLIsBefore,
-    /// A mark waits for the disk, but a page is sent before the log is there up to what the page may have seen.
+    /// The id of a live event has the safe time of the last sample, even if the feed has not passed its fence LSN.
+    IdHasNewestSafeTime,
+    /// `position` tells the safe time of the newest watermark, even if the feed has not passed its fence LSN.
+    PositionHasNewestSafeTime,
+    /// A commit that stands exactly at the fence LSN counts as lying before it.
+    CommitAtFenceIsBefore,
+    /// A watermark waits for the disk, but a page is sent before the log is there up to what the page may have seen.
     PageBeforeLogIsOnDisk,
 
     /// A keepalive's place is acknowledged as it comes, before the fsync of what was received before it.
@@ -103,8 +103,8 @@ pub enum Bug {
     ResetWithoutProof,
     /// A process that starts goes on with the run of the one before it.
     RunSurvivesRestart,
-    /// Pages are resumed, or their end followed, although nothing proves that their mark is of this history.
-    MarkIsNotProven,
+    /// Pages are resumed, or their end followed, although nothing proves that their watermark is of this history.
+    WatermarkIsNotProven,
 
     /// A deletion without a tombstone is passed over.
     UntoldIsPassedOver,
@@ -124,8 +124,8 @@ pub enum Bug {
     PolicyIsNoError,
     /// A client is told to drop what it has without a look at the facts.
     ResetWithoutLook,
-    /// A page is sent although the journal cannot note its mark.
-    PageBeforeMarkIsNoted,
+    /// A page is sent although the journal cannot note its watermark.
+    PageBeforeWatermarkIsNoted,
     /// Ids are given out although the journal cannot note the run that they carry.
     IdBeforeRunIsNoted,
 }

@@ -108,7 +108,7 @@ async fn a_commit_that_waits_while_the_clock_steps_back(context: Context) -> Res
     let address = site.server.listening()?;
     let time = before_the_step(&site).await?;
     let mut live = site.live(Subscribe::all(Client::Raw)).await?;
-    // One is cut in its replay before the step, and goes on with the same mark after it.
+    // One is cut in its replay before the step, and goes on with the same watermark after it.
     let mut resumed = Reader::new(Subscribe::all(Client::EventSource));
     resumed.read(address, Cut::Events(2), |_| false).await;
     ensure!(!resumed.noticed("live") && resumed.last_id.is_some(), "{}", resumed.tail());

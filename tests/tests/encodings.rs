@@ -111,7 +111,7 @@ async fn rows_that_are_not_utf_8_are_left_out(context: Context) -> Result<()> {
     site.settle().await?;
     ensure!(heard(&site, "b").await? == ["Müller", "end"]);
 
-    // Names of the cluster, which marks and messages show, need not be text either.
+    // Names of the cluster, which watermarks and messages show, need not be text either.
     let hex = "63726561746520726f6c65202274fc7222";
     let role = format!("do $do$ begin execute convert_from(decode('{hex}', 'hex'), 'SQL_ASCII'); end $do$");
     site.sql.batch_execute(&role).await?;

@@ -99,7 +99,7 @@ async fn asynchronous_commit_that_a_crash_takes_is_not_told(context: Context) ->
         let other = site.cluster.connect().await?;
         site.sql.batch_execute("set synchronous_commit = off").await?;
         replay.connect(site.server.listening()?).await?;
-        // Each mark that the service takes brings to disk what is there. On a busy machine one may always come between.
+        // Each watermark that the service takes brings to disk what is there. On a busy machine one may always come between.
         let stands_still = round > 10;
         if stands_still {
             site.server.freeze()?;

@@ -216,7 +216,7 @@ async fn after_the_journal_is_lost(context: Context) -> Result<()> {
     let mut reader = site.live(Subscribe::all(Client::Raw)).await?;
     reader.hear("gone", SOON, |reader| reader.heard_of("gone")).await?;
     site.settle().await?;
-    // So that the id names a W beyond what was written until now.
+    // So that the id names a safe time beyond what was written until now.
     site.put("Patient", "seen").await?;
     reader.hear("seen", SOON, |reader| reader.heard_of("seen")).await?;
     reader.cut();

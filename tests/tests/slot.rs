@@ -99,7 +99,7 @@ async fn a_slot_that_the_server_gave_up_is_a_reset(context: Context) -> Result<(
         site.put("Patient", id).await?;
     }
     site.settle().await?;
-    // So that the id names a W beyond what was written until now.
+    // So that the id names a safe time beyond what was written until now.
     site.put("Patient", "seen").await?;
     reader.hear("seen", SOON, |reader| reader.heard_of("seen")).await?;
     site.server.terminate(SOON).await?;
@@ -218,7 +218,7 @@ async fn stamps_ahead_of_the_clock_are_seen_and_mended(context: Context) -> Resu
         site.sql.batch_execute(AHEAD).await?;
         if is_up {
             // It looks at once when it connects, and else every minute.
-            let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'fhir-tail marks'";
+            let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'fhir-tail watermark'";
             site.sql.batch_execute(cut).await?;
             says(&site, "fhir-tail migrate --restamp").await?;
             ensure!(

@@ -38,7 +38,7 @@ async fn one_open_across_a_start_delays_nobody(context: Context) -> Result<()> {
     let site = Site::start(&context).await?;
     History::begin(&site.sql).await?;
     site.put("Patient", "before").await?;
-    // Replays wait until W has passed the moment when the journal began: nothing may hold it back then.
+    // Replays wait until the safe time has passed the moment when the journal began: nothing may hold it back then.
     site.settle().await?;
     let mut other = site.cluster.connect().await?;
     let long = other.transaction().await?;

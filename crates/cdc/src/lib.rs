@@ -1,6 +1,6 @@
 //! Postgres into the feed.
 //!
-//! It owns the connection by which the database's changes come in, and the pages and marks that a
+//! It owns the connection by which the database's changes come in, and the pages and watermarks that a
 //! replay is made of; it refuses to know anything of HTTP or of who listens. Read [`run`] first.
 
 mod batch;
@@ -12,7 +12,6 @@ pub mod fuzzing;
 mod identity;
 pub mod layout;
 mod lossy;
-mod marks;
 mod migrate;
 mod on_disk;
 mod pages;
@@ -27,6 +26,7 @@ mod tables;
 mod tick;
 mod timestamptz;
 mod wal_rate;
+mod watermark;
 
 pub use facts::{NAMES as FACTS, PATIENT_STREAM_NAMES as PATIENT_STREAM_FACTS};
 pub use follow::{RunError, Settings, run, run_into};

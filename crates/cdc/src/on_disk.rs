@@ -77,11 +77,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn all_who_wait_share_one_limit() {
         let pages = OnDisk::default();
-        let marks = pages.clone();
+        let watermark = pages.clone();
         assert!(pages.may_force());
-        assert!(!marks.may_force() && !pages.may_force(), "at once again");
+        assert!(!watermark.may_force() && !pages.may_force(), "at once again");
         sleep(FORCE_EVERY).await;
-        assert!(marks.may_force());
+        assert!(watermark.may_force());
         assert!(!pages.may_force(), "another did");
     }
 }

@@ -1,11 +1,11 @@
-//! The tables as a replay sees them: marks and pages, behind [`feed::Source`].
+//! The tables as a replay sees them: watermarks and pages, behind [`feed::Source`].
 
 use crate::Settings;
 use crate::check::Finding;
 use crate::layout::{BadRows, BeforeImages, Native, OnBadRow};
-use crate::marks::Marks;
 use crate::on_disk::OnDisk;
 use crate::pages::Pages;
+use crate::watermark::Watermarks;
 use bytes::Bytes;
 use feed::{Answer, Kind, Large, LargeRow, Page, PageRequest, PageRows, Sample, Source, SourceError};
 use fhir::{BaseUrls, Instant, Patients, ResourceType, TypeSet};
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The tables of the native layout.
 pub struct Tables {
-    marks: Marks,
+    watermarks: Watermarks,
     pages: Pages,
     bad_rows: Arc<BadRows>,
     before_images: Arc<BeforeImages>,
@@ -22,7 +22,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Begins to sample marks, every second until `shutdown`, and feeds them to `feed`. Never fails: while the database is
+    /// Begins to sample watermarks, every second until `shutdown`, and feeds them to `feed`. Never fails: while the database is
     /// away, or refuses, those who ask are told so.
     pub fn start(
         settings: &Settings,
@@ -33,11 +33,11 @@ impl Tables {
         let bad_rows = Arc::new(BadRows::new(on_bad_row));
         let on_disk = OnDisk::default();
         let before_images = Arc::<BeforeImages>::default();
-        let marks =
-            Marks::start(settings.clone(), feed, on_disk.clone(), Arc::clone(&before_images), shutdown);
+        let watermarks =
+            Watermarks::start(settings.clone(), feed, on_disk.clone(), Arc::clone(&before_images), shutdown);
         let (database, bases) = (settings.database.clone(), settings.base_urls.clone());
         let pages = Pages::new(database, on_disk, Arc::clone(&bad_rows), bases.clone());
-        Arc::new(Self { marks, pages, bad_rows, before_images, bases })
+        Arc::new(Self { watermarks, pages, bad_rows, before_images, bases })
     }
 
     /// What makes changes of the rows in the log. It shares with the tables what cannot be streamed, and what it misses.
@@ -52,22 +52,22 @@ impl Tables {
 
     /// Why no replay can begin now, in a sentence for people: it may pass by itself.
     pub fn obstacle(&self) -> Option<String> {
-        self.marks.failure()
+        self.watermarks.failure()
     }
 
-    /// Why no mark can be taken until somebody mends it, in a sentence for people.
+    /// Why no watermark can be taken until somebody mends it, in a sentence for people.
     pub fn refusal(&self) -> Option<String> {
-        self.marks.refusal()
+        self.watermarks.refusal()
     }
 
     /// The facts that fail on which a complete replay depends, as they were when last looked at.
     pub fn failing_facts(&self) -> Vec<Finding> {
-        self.marks.failing()
+        self.watermarks.failing()
     }
 
     /// What streams of patients and Groups need and is lacking, as it was when last looked at: without it they are refused.
     pub fn lacking_for_patients(&self) -> Vec<Finding> {
-        self.marks.lacking_for_patients()
+        self.watermarks.lacking_for_patients()
     }
 
     /// Passes an answer on. A refusal may come of a fact that has begun to fail: that is looked at now, not in a minute.
@@ -77,24 +77,24 @@ impl Tables {
     ) -> Result<T, SourceError> {
         let answer = answer.await;
         if matches!(answer, Err(SourceError::Refused(_))) {
-            self.marks.suspect();
+            self.watermarks.suspect();
         }
         answer
     }
 
     /// How often the database's clock was seen to step back by more than 100 ms.
     pub fn clock_steps(&self) -> u64 {
-        self.marks.clock_steps()
+        self.watermarks.clock_steps()
     }
 }
 
 impl Source for Tables {
-    fn mark(&self) -> Answer<'_, Sample> {
-        Box::pin(self.marks.take())
+    fn watermark(&self) -> Answer<'_, Sample> {
+        Box::pin(self.watermarks.take())
     }
 
     fn confirm(&self) -> Answer<'_, ()> {
-        Box::pin(self.marks.confirm())
+        Box::pin(self.watermarks.confirm())
     }
 
     fn estimates(&self, types: TypeSet) -> Answer<'_, Vec<(ResourceType, u64)>> {
@@ -117,7 +117,7 @@ impl Source for Tables {
     }
 
     fn knows_patients(&self) -> Answer<'_, ()> {
-        Box::pin(self.marks.knows_patients())
+        Box::pin(self.watermarks.knows_patients())
     }
 
     fn group<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Bytes>> {
@@ -149,6 +149,6 @@ impl Source for Tables {
     }
 
     fn holding_back(&self) -> Option<String> {
-        self.marks.holding_back()
+        self.watermarks.holding_back()
     }
 }

@@ -88,7 +88,7 @@ impl Change {
     pub fn tick(position: Position, time: Instant) -> Self {
         Self {
             position,
-            // It is in no table, so it is on the feed's side of every mark.
+            // It is in no table, so it is on the feed's side of every watermark.
             stamp: Instant::MIN,
             resource_type: ResourceType::GROUP,
             kind: Kind::Upsert,

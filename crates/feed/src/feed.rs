@@ -13,7 +13,7 @@ use crate::spill::Spills;
 use crate::subscriber::Subscriber;
 use crate::subscription::ItemSender;
 use crate::type_pages::PagePermits;
-use crate::{Begin, EventId, Framing, Lsn, Mark, Position, Pressure, Source, SourceError, Subscription};
+use crate::{Begin, EventId, Framing, Lsn, Position, Pressure, Source, SourceError, Subscription, Watermark};
 use fhir::{BaseUrls, Filter, Instant, Patients};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
@@ -56,9 +56,9 @@ pub struct OpenError {
 
 impl Shared {
     /// Waits until everything that was committed before a place in the log is in the journal.
-    pub(crate) async fn passed(&self, l: Lsn) {
+    pub(crate) async fn passed(&self, fence_lsn: Lsn) {
         let mut durable = self.durable.clone();
-        if durable.wait_for(|durable| durable.lsn >= l).await.is_err() {
+        if durable.wait_for(|durable| durable.lsn >= fence_lsn).await.is_err() {
             // The journal's thread has ended, and the process with it.
             std::future::pending::<()>().await;
         }
@@ -66,12 +66,12 @@ impl Shared {
 
     /// Waits until the journal has this place in the log, up to which pages are going to be read: it shows after a restart that an
     /// id which carries it is of this history. False if the run has ended meanwhile: then no page may be sent in it.
-    pub(crate) async fn paged(&self, out: &ItemSender, run: u64, l: Lsn) -> bool {
+    pub(crate) async fn paged(&self, out: &ItemSender, run: u64, fence_lsn: Lsn) -> bool {
         self.paged.send_if_modified(|(of, greatest)| {
             // Of a run that has ended none is noted, and it must not take the place of one that waits.
-            let more = self.durable.borrow().run == run && (*of != run || *greatest < l);
+            let more = self.durable.borrow().run == run && (*of != run || *greatest < fence_lsn);
             if more {
-                (*of, *greatest) = (run, l);
+                (*of, *greatest) = (run, fence_lsn);
             }
             more
         });
@@ -79,7 +79,7 @@ impl Shared {
         let mut waiting = None;
         loop {
             let Durable { run: current, paged, failing, .. } = *durable.borrow_and_update();
-            if current != run || paged >= l {
+            if current != run || paged >= fence_lsn {
                 return current == run;
             }
             if failing && waiting.is_none() {
@@ -113,12 +113,12 @@ pub struct Status {
     pub journal_bytes: u64,
     /// Whether the journal can be written.
     pub journal_ok: bool,
-    /// The newest W.
-    pub w: Option<Instant>,
-    /// While the clock does not step, all that is stamped at or before it is visible: later than W if nothing has changed
+    /// The newest safe time.
+    pub safe_time: Option<Instant>,
+    /// While the clock does not step, all that is stamped at or before it is visible: later than the safe time if nothing has changed
     /// since.
     pub visible_until: Option<Instant>,
-    /// Before W has passed this instant no replay begins: where the journal begins.
+    /// Before the safe time has passed this instant no replay begins: where the journal begins.
     pub journal_begins: Instant,
     /// Bytes held for subscribers.
     pub held_bytes: u64,
@@ -167,9 +167,9 @@ pub(crate) struct Shared {
     pressure: Pressure,
     /// The runs that have ended.
     pub(crate) past: PastRuns,
-    marks: watch::Sender<Option<(u64, Mark)>>,
+    watermarks: watch::Sender<Option<(u64, Watermark)>>,
     freshness: Mutex<Freshness>,
-    /// The greatest L of a mark that pages wait for, with the run that they are read in.
+    /// The greatest fence LSN of a watermark that pages wait for, with the run that they are read in.
     paged: watch::Sender<(u64, Lsn)>,
     /// Replays that wait for the journal, which cannot be written.
     waiting_for_journal: AtomicUsize,
@@ -179,16 +179,16 @@ pub(crate) struct Shared {
     is_leader: watch::Sender<bool>,
 }
 
-/// Where marks stand before one is taken.
+/// Where watermarks stand before one is taken.
 #[derive(Clone, Copy, Debug)]
-pub struct Marking {
-    /// The newest W that is known: no later one may fall behind it. `None` in a new epoch.
+pub struct SampleBase {
+    /// The newest safe time that is known: no later one may fall behind it. `None` in a new epoch.
     pub floor: Option<Instant>,
     /// The epoch that it is taken in.
     pub epoch: u64,
     /// The last change that was published.
     pub head: Position,
-    /// A W at or beyond it lets replays begin, and leaves nothing that is in the journal to the feed.
+    /// A safe time at or beyond it lets replays begin, and leaves nothing that is in the journal to the feed.
     pub reached: Instant,
 }
 
@@ -214,7 +214,7 @@ impl Feed {
         options: Options,
         framing: Arc<dyn Framing>,
     ) -> Result<(Self, Publisher), Box<dyn std::error::Error + Send + Sync>> {
-        // The state is written before an epoch begins too, when a mark comes or the disk was full: it follows no database.
+        // The state is written before an epoch begins too, when a watermark comes or the disk was full: it follows no database.
         let stored = journal.load()?.filter(|state| state.origin.system != 0);
         let known = stored.as_ref().map(|state| state.origin.clone());
         let mut past = journal.past()?;
@@ -231,7 +231,7 @@ impl Feed {
         let page_budget = Budget::new(options.held_bytes / 2, pressure.clone());
         let hub = Arc::new(Hub::new(&state, framing.clone(), budget.clone()));
         let retention = Retention { bytes: options.retention_bytes, age: options.retention_age };
-        let (marks, marked) = watch::channel(None);
+        let (watermarks, watermarks_noted) = watch::channel(None);
         let (paged, to_page) = watch::channel((state.run, state.paged));
         let noted = failed.is_none();
         let (announce, durable) = watch::channel(Durable::of(&state, journal.bytes(), 0, (noted, !noted)));
@@ -253,7 +253,7 @@ impl Feed {
             spills: Spills::new(options.directory, pressure.clone()),
             pressure,
             past: past.clone(),
-            marks,
+            watermarks,
             paged,
             waiting_for_journal: AtomicUsize::new(0),
             freshness: Mutex::new(Freshness::new(Clock::now())),
@@ -267,7 +267,7 @@ impl Feed {
             journal,
             (state.clone(), failed),
             retention,
-            marked,
+            watermarks_noted,
             announce,
             shared.hub.clone(),
             (past, to_page),
@@ -276,7 +276,7 @@ impl Feed {
         Ok((Self { shared }, publisher))
     }
 
-    /// Tells where marks and pages come from; replays wait until it is known.
+    /// Tells where watermarks and pages come from; replays wait until it is known.
     pub fn set_source(&self, source: Arc<dyn Source>) {
         self.shared.source.send_replace(Some(source));
     }
@@ -292,13 +292,13 @@ impl Feed {
         self.shared.freshness.lock().look(at, end);
     }
 
-    /// To be asked before a mark is taken, and given back with it.
-    pub fn marking(&self) -> Marking {
+    /// To be asked before a watermark is taken, and given back with it.
+    pub fn sample_base(&self) -> SampleBase {
         let (head, on_disk) = (self.shared.hub.head(), *self.shared.durable.borrow());
-        let floor = head.mark.map(|mark| mark.w);
+        let floor = head.watermark.map(|watermark| watermark.safe_time);
         let newest = if on_disk.known { on_disk.newest } else { Instant::MIN };
         let reached = floor.unwrap_or(Instant::MIN).max(newest);
-        Marking { floor, epoch: head.epoch, head: head.last.position, reached }
+        SampleBase { floor, epoch: head.epoch, head: head.last.position, reached }
     }
 
     /// Notes up to when all that is stamped is visible, as far as the clock does not step: how far behind replays are.
@@ -306,11 +306,11 @@ impl Feed {
         *self.shared.visible_until.lock() = Some((epoch, until));
     }
 
-    /// Notes a mark that was taken (every second): for the ids of live events and for retention. One that was begun in
+    /// Notes a watermark that was taken (every second): for the ids of live events and for retention. One that was begun in
     /// an epoch which has ended since is of no more use: the clock that it was read from may have been wrong.
-    pub fn mark(&self, marking: Marking, mark: Mark) {
-        if self.shared.hub.mark(marking.epoch, mark) {
-            self.shared.marks.send_replace(Some((marking.epoch, mark)));
+    pub fn note_watermark(&self, sample_base: SampleBase, watermark: Watermark) {
+        if self.shared.hub.note_watermark(sample_base.epoch, watermark) {
+            self.shared.watermarks.send_replace(Some((sample_base.epoch, watermark)));
         }
     }
 
@@ -369,7 +369,7 @@ impl Feed {
             durable_lsn: on_disk.lsn,
             journal_bytes: on_disk.bytes,
             journal_ok: !on_disk.failing,
-            w: head.mark.map(|mark| mark.w),
+            safe_time: head.watermark.map(|watermark| watermark.safe_time),
             visible_until: visible.filter(|(epoch, _)| *epoch == head.epoch).map(|(_, until)| until),
             journal_begins: on_disk.floor.stamp,
             held_bytes: self.shared.budget.held() + self.shared.page_budget.held(),

@@ -75,12 +75,12 @@ pub(crate) struct Follow<'a> {
     /// Whether that is known to be of this history.
     pub(crate) trust: Trust,
     /// What a live id of the position carries.
-    pub(crate) w: Instant,
+    pub(crate) safe_time: Instant,
     /// Whether `live` was said.
     pub(crate) live: bool,
     /// The position of the last id that was sent.
     told: Position,
-    /// What was stamped at or before it has been sent; at least `w`.
+    /// What was stamped at or before it has been sent; at least the safe time.
     complete: Instant,
     /// The `complete` that was told last.
     told_complete: Instant,
@@ -111,7 +111,7 @@ impl<'a> Follow<'a> {
         out: &'a ItemSender,
         run: u64,
         (last, trust): (Anchor, Trust),
-        w: Instant,
+        safe_time: Instant,
     ) -> Self {
         let quiet = Clock::now() + POSITION_EVERY;
         Self {
@@ -122,11 +122,11 @@ impl<'a> Follow<'a> {
             run,
             last,
             trust,
-            w,
+            safe_time,
             live: false,
             told: last.position,
-            complete: w,
-            told_complete: w,
+            complete: safe_time,
+            told_complete: safe_time,
             told_stale: false,
             quiet,
         }
@@ -142,8 +142,8 @@ impl<'a> Follow<'a> {
     }
 
     /// Follows until everything committed before a place in the log was passed.
-    pub(crate) async fn until(&mut self, l: Lsn) -> Result<(), Ended> {
-        Box::pin(self.journal_to(Some(l))).await
+    pub(crate) async fn until(&mut self, fence_lsn: Lsn) -> Result<(), Ended> {
+        Box::pin(self.journal_to(Some(fence_lsn))).await
     }
 
     async fn follow_once(&mut self) -> Result<(), Ended> {
@@ -173,21 +173,25 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
-    /// Reads what is on disk, without a place in a channel, and waits for more up to a place in the log, while there is a split, or
+    /// Reads what is on disk, without a place in a channel, and waits for more up to a place in the log, while there is a cutover, or
     /// while the place that the subscriber came with has not been passed: the change there, which its client has, was lost in a crash of ours, and
     /// comes again; or it was never in this history.
-    async fn journal_to(&mut self, l: Option<Lsn>) -> Result<(), Ended> {
+    async fn journal_to(&mut self, fence_lsn: Option<Lsn>) -> Result<(), Ended> {
         let mut durable = self.shared.durable.clone();
         loop {
             let on_disk = *durable.borrow_and_update();
             self.same_run(on_disk.run)?;
             self.journal(on_disk.head).await?;
             self.compare_with_head(&on_disk)?;
-            if self.ids.split().is_some_and(|mark| passed(&on_disk, self.last.position, mark.l)) {
+            if self
+                .ids
+                .cutover()
+                .is_some_and(|watermark| passed(&on_disk, self.last.position, watermark.fence_lsn))
+            {
                 self.ids.phase = Phase::Plain;
             }
-            let there = l.is_none_or(|l| passed(&on_disk, self.last.position, l));
-            if there && self.ids.split().is_none() && self.trust == Trust::Verified {
+            let there = fence_lsn.is_none_or(|fence_lsn| passed(&on_disk, self.last.position, fence_lsn));
+            if there && self.ids.cutover().is_none() && self.trust == Trust::Verified {
                 return Ok(());
             }
             if self.trust != Trust::Verified {
@@ -242,7 +246,7 @@ impl<'a> Follow<'a> {
                 until,
                 change_filter: self.change_filter.clone(),
                 ids: self.ids,
-                w: self.w,
+                safe_time: self.safe_time,
                 bytes: read_size.bytes(),
             };
             let (journal, framing) = (self.shared.journal.clone(), self.shared.framing.clone());
@@ -281,7 +285,7 @@ impl<'a> Follow<'a> {
             }
             read_size.record(begun.elapsed(), self.shared.budget.waiting() > 0);
             self.last = read.last;
-            self.w = self.w.max(read.w.unwrap_or(self.w));
+            self.safe_time = self.safe_time.max(read.safe_time.unwrap_or(self.safe_time));
             if let Some(large) = read.large {
                 self.large(large).await?;
                 continue;
@@ -316,10 +320,10 @@ impl<'a> Follow<'a> {
             Err(NoMembers::Source(error)) => return Err(Ended::Source(error)),
         };
         match self.ids.phase {
-            Phase::Plain | Phase::Split(_) if members.patients != change_filter.send => {
+            Phase::Plain | Phase::Cutover(_) if members.patients != change_filter.send => {
                 return Err(Ended::Moves);
             }
-            Phase::Plain | Phase::Split(_) => {
+            Phase::Plain | Phase::Cutover(_) => {
                 change_filter.groups = members.groups;
                 change_filter.has_periods = members.next.is_some();
             }
@@ -338,16 +342,16 @@ impl<'a> Follow<'a> {
 
     /// Sends a large entry, part by part.
     async fn large(&mut self, large: LargeEntry) -> Result<(), Ended> {
-        let LargeEntry { anchor, event, length, w } = large;
+        let LargeEntry { anchor, event, length, safe_time } = large;
         let passed = self.id();
         let frame = LargeFrame { shared: self.shared, out: self.out, budget: &self.shared.budget };
-        frame.begin(&self.ids.at(self.run, anchor, w), event, &passed).await;
+        frame.begin(&self.ids.at(self.run, anchor, safe_time), event, &passed).await;
         if let Err(error) = frame.parts(anchor.position, length, &passed).await {
             tracing::warn!(%error, "a large change cannot be read from the journal: its stream ends");
             return Err(Lost { in_frame: true, ..self.lost("what was being sent cannot be read") }.into());
         }
         self.last = anchor;
-        self.w = self.w.max(w);
+        self.safe_time = self.safe_time.max(safe_time);
         self.quiet = Clock::now() + POSITION_EVERY;
         self.told = anchor.position;
         frame.end(self.id(), event).await;
@@ -357,9 +361,9 @@ impl<'a> Follow<'a> {
     /// Sends the pieces; whether none was taken back.
     async fn deliver(&mut self, queue: FrameQueue<Passed>) -> bool {
         while let Some(buffer) = queue.take() {
-            let Passed { framed, last, w } = buffer.place;
+            let Passed { framed, last, safe_time } = buffer.place;
             self.last = last;
-            self.w = self.w.max(w);
+            self.safe_time = self.safe_time.max(safe_time);
             self.frames(buffer.frames, framed).await;
         }
         !queue.reclaimed()
@@ -398,7 +402,7 @@ impl<'a> Follow<'a> {
         let start =
             first.checked_sub(1).and_then(|before| chunk.ends.get(before)).map_or(0, |(_, _, end)| *end);
         self.last = chunk.last;
-        self.w = self.w.max(chunk.w);
+        self.safe_time = self.safe_time.max(chunk.safe_time);
         if first < chunk.ends.len() {
             let counts = if first == 0 {
                 Arc::clone(&chunk.counts)
@@ -414,15 +418,16 @@ impl<'a> Follow<'a> {
     fn is_at(&mut self, head: &Head) {
         if head.last.position > self.last.position {
             self.last = head.last;
-            self.w = self.w.max(head.w);
+            self.safe_time = self.safe_time.max(head.safe_time);
         }
-        // The L of that mark was received: who stamped at or before its W committed before that, and was published.
-        self.complete = self.complete.max(head.passed_mark.map_or(self.w, |mark| mark.w));
+        // The fence LSN of that watermark was received: who stamped at or before its safe time committed before that, and was published.
+        self.complete =
+            self.complete.max(head.passed_watermark.map_or(self.safe_time, |watermark| watermark.safe_time));
     }
 
     /// The instant after which a `_since` misses nothing that was not sent.
     fn complete(&mut self) -> Instant {
-        self.complete = self.complete.max(self.w);
+        self.complete = self.complete.max(self.safe_time);
         self.complete
     }
 
@@ -464,7 +469,7 @@ impl<'a> Follow<'a> {
             Trust::Verified => self.run,
             Trust::Compared { run, .. } => run,
         };
-        self.ids.at(run, self.last, self.w)
+        self.ids.at(run, self.last, self.safe_time)
     }
 
     fn same_run(&self, run: u64) -> Result<(), Ended> {
@@ -481,11 +486,11 @@ impl<'a> Follow<'a> {
 
     pub(crate) fn lost(&self, reason: &'static str) -> Lost {
         let forked = matches!(self.trust, Trust::Compared { proven: false, .. });
-        Lost { since: self.w, run: self.run, id: self.id(), reason, forked, in_frame: false }
+        Lost { since: self.safe_time, run: self.run, id: self.id(), reason, forked, in_frame: false }
     }
 }
 
-/// Whether everything committed before `l` lies before the position.
-fn passed(on_disk: &Durable, position: Position, l: Lsn) -> bool {
-    position.commit_lsn >= l || (on_disk.lsn >= l && position >= on_disk.head.position)
+/// Whether everything committed before the fence LSN lies before the position.
+fn passed(on_disk: &Durable, position: Position, fence_lsn: Lsn) -> bool {
+    position.commit_lsn >= fence_lsn || (on_disk.lsn >= fence_lsn && position >= on_disk.head.position)
 }

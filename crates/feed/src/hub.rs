@@ -18,7 +18,7 @@ use crate::change_filter::ChangeFilter;
 use crate::journal::{State, is_large};
 use crate::routes::Routes;
 use crate::subscription::EventCounts;
-use crate::{Anchor, Batch, Change, EventId, Framing, Kind, LARGE_BYTES, Mark, Position};
+use crate::{Anchor, Batch, Change, EventId, Framing, Kind, LARGE_BYTES, Position, Watermark};
 use bytes::Bytes;
 use fhir::{Filter, Instant, ResourceType, Verdict, write_out_of_scope};
 use parking_lot::Mutex;
@@ -30,8 +30,8 @@ use tokio::sync::{Notify, broadcast};
 const CAPACITY: usize = 128;
 /// What a frame takes besides its data, about.
 const FRAME_BYTES: usize = 128;
-/// Marks that wait for the feed to pass their L. A walsender that is further behind gets older ones, which is safe.
-const PENDING_MARKS: usize = 4096;
+/// Watermarks that wait for the feed to pass their fence LSN. A walsender that is further behind gets older ones, which is safe.
+const PENDING_WATERMARKS: usize = 4096;
 
 /// The hub.
 pub(crate) struct Hub {
@@ -57,7 +57,7 @@ pub(crate) struct Chunk {
     /// The last change of the batch, whether it concerned the filter or not.
     pub(crate) last: Anchor,
     /// What the ids of the batch carry.
-    pub(crate) w: Instant,
+    pub(crate) safe_time: Instant,
     /// Taken away by the hub, oldest first, when the budget is needed elsewhere: the journal has them.
     frames: Mutex<Option<Bytes>>,
     /// Of each frame: its position, the name of its event, and where it ends.
@@ -68,7 +68,7 @@ pub(crate) struct Chunk {
 
 struct Inner {
     head: Head,
-    pending: VecDeque<Mark>,
+    pending: VecDeque<Watermark>,
     channels: HashMap<Key, usize>,
     /// By number; a number is used again when its channel is gone.
     slots: Vec<Option<Channel>>,
@@ -160,14 +160,14 @@ impl Hub {
         self.inner.lock().head
     }
 
-    /// Notes a mark: it counts for ids once the feed is beyond its L. Whether it is one of this epoch.
-    pub(crate) fn mark(&self, epoch: u64, mark: Mark) -> bool {
+    /// Notes a watermark: it counts for ids once the feed is beyond its fence LSN. Whether it is one of this epoch.
+    pub(crate) fn note_watermark(&self, epoch: u64, watermark: Watermark) -> bool {
         let mut inner = self.inner.lock();
         if inner.head.epoch != epoch {
             return false;
         }
-        inner.head.mark = Some(mark);
-        if inner.pending.len() == PENDING_MARKS {
+        inner.head.watermark = Some(watermark);
+        if inner.pending.len() == PENDING_WATERMARKS {
             // Every other one will do.
             let mut keep = false;
             inner.pending.retain(|_| {
@@ -175,8 +175,8 @@ impl Hub {
                 keep
             });
         }
-        inner.pending.push_back(mark);
-        inner.head.pass(&mark);
+        inner.pending.push_back(watermark);
+        inner.head.pass(&watermark);
         true
     }
 
@@ -198,10 +198,10 @@ impl Hub {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         if let Some((first, last)) = batch.changes.first().zip(batch.last_anchor()) {
-            while let Some(mark) = inner.pending.front().copied()
-                && mark.l <= first.position.commit_lsn
+            while let Some(watermark) = inner.pending.front().copied()
+                && watermark.fence_lsn <= first.position.commit_lsn
             {
-                inner.head.w = inner.head.w.max(mark.w);
+                inner.head.safe_time = inner.head.safe_time.max(watermark.safe_time);
                 inner.pending.pop_front();
             }
             let removals = inner.match_channels(batch);
@@ -211,14 +211,14 @@ impl Hub {
         if let Some(passed) = batch.passed {
             inner.head.received = inner.head.received.max(passed);
             for index in 0..inner.pending.len() {
-                let mark = inner.pending[index];
-                if mark.l > inner.head.received {
+                let watermark = inner.pending[index];
+                if watermark.fence_lsn > inner.head.received {
                     break;
                 }
-                inner.head.pass(&mark);
+                inner.head.pass(&watermark);
             }
         }
-        inner.head.w
+        inner.head.safe_time
     }
 
     /// Frames and sends, one channel after the other: what is held at once is one channel's.
@@ -226,7 +226,7 @@ impl Hub {
         if inner.touched.is_empty() {
             return;
         }
-        let Head { run, w, .. } = inner.head;
+        let Head { run, safe_time, .. } = inner.head;
         let transactions = batch.transaction_hashes();
         let mut ids = vec![String::new(); batch.changes.len()];
         let mut id_in_scope = String::new();
@@ -261,7 +261,7 @@ impl Hub {
                     }
                 };
                 if id.is_empty() {
-                    EventId::live(run, scope, anchor, w).write(id);
+                    EventId::live(run, scope, anchor, safe_time).write(id);
                 }
                 let (event, data) = match removals.0.get(&index) {
                     Some(removal) if leaves => (ResourceType::BUNDLE, &removal[..]),
@@ -272,7 +272,7 @@ impl Hub {
             }
             let frames = Mutex::new(Some(Reservation::attach(Some(held), frames)));
             let counts = Arc::new(ends.iter().map(|(_, event, _)| *event).collect());
-            let chunk = Arc::new(Chunk { last, w, frames, ends: ends.into_boxed_slice(), counts });
+            let chunk = Arc::new(Chunk { last, safe_time, frames, ends: ends.into_boxed_slice(), counts });
             inner.remember(&chunk);
             let _ = sender.send(ChannelMessage::Chunk(chunk));
         }

@@ -7,7 +7,7 @@
 //! What an id names it names in one history only: a position comes with the hash of its transaction, and all of it with the
 //! run that gave it out ([`PastRun`](crate::journal::PastRun)).
 
-use crate::{Anchor, Kind, Lsn, Mark, Position};
+use crate::{Anchor, Kind, Lsn, Position, Watermark};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fhir::{Instant, ResourceType, stable_hash, stable_hash_after};
@@ -35,22 +35,22 @@ pub(crate) enum Place {
         /// See [`fhir::Filter::scope_hash32`].
         scope: Option<u32>,
         anchor: Anchor,
-        /// Of the newest mark whose L is at or before the position: from where a reset goes on.
-        w: Instant,
+        /// Of the newest watermark whose fence LSN is at or before the position: from where a reset goes on.
+        safe_time: Instant,
     },
-    /// In the feed, the pages done, while the feed may not have passed the mark's L yet.
-    Split {
+    /// In the feed, the pages done, while the feed may not have passed the watermark's fence LSN yet.
+    Cutover {
         run: u64,
         scope: Option<u32>,
         anchor: Anchor,
-        mark: Mark,
-        /// From where a reset goes on; the mark's own may be the request's `_since`, which lies ahead.
-        w: Instant,
+        watermark: Watermark,
+        /// From where a reset goes on; the watermark's own may be the request's `_since`, which lies ahead.
+        safe_time: Instant,
     },
     /// In the pages.
     Replay(Replaying),
     /// In the feed, while the members of a Group change or have changed.
-    Changing { run: u64, scope: u32, anchor: Anchor, change: Box<MembersChange>, w: Instant },
+    Changing { run: u64, scope: u32, anchor: Anchor, change: Box<MembersChange>, safe_time: Instant },
     /// In what was written lately of patients who joined a Group.
     Recent { pages: Box<Replaying>, at: Position },
     /// Of a release whose ids did not name the transaction: not to be continued.
@@ -67,8 +67,8 @@ pub(crate) struct Replaying {
     pub(crate) run: u64,
     /// The round's lower bound.
     pub(crate) since: Option<Instant>,
-    /// The round's mark: its upper bound, and where the feed takes over.
-    pub(crate) mark: Mark,
+    /// The round's watermark: its upper bound, and where the feed takes over.
+    pub(crate) watermark: Watermark,
     /// Of the request's filter: another filter's pages are others.
     pub(crate) filter: u32,
     /// Of a Group's members.
@@ -79,10 +79,10 @@ pub(crate) struct Replaying {
 
 impl Replaying {
     /// Before all rows of a Group's members.
-    pub(crate) fn beginning(run: u64, mark: Mark, filter: u32, group: GroupPages) -> Self {
+    pub(crate) fn beginning(run: u64, watermark: Watermark, filter: u32, group: GroupPages) -> Self {
         let resource_type = ResourceType::PATIENT;
         let cursor = Cursor { kind: Kind::Upsert, resource_type, stamp: Instant::MIN, id: "".into() };
-        Self { run, since: None, mark, filter, group: Some(Box::new(group)), cursor }
+        Self { run, since: None, watermark, filter, group: Some(Box::new(group)), cursor }
     }
 }
 
@@ -126,11 +126,11 @@ pub struct InvalidEventId;
 const BEGINNING: u8 = 0x10;
 const ANEW: u8 = 0x20;
 const LIVE: u8 = 0x21;
-const SPLIT: u8 = 0x22;
+const CUTOVER: u8 = 0x22;
 const REPLAY: u8 = 0x23;
 const OLD: u8 = 0x24;
 const LIVE_IN_SCOPE: u8 = 0x25;
-const SPLIT_IN_SCOPE: u8 = 0x26;
+const CUTOVER_IN_SCOPE: u8 = 0x26;
 const MOVING: u8 = 0x27;
 const FADING: u8 = 0x28;
 const RECENT: u8 = 0x29;
@@ -149,15 +149,15 @@ impl EventId {
         Self(Place::Beginning)
     }
 
-    pub(crate) const fn live(run: u64, scope: Option<u32>, anchor: Anchor, w: Instant) -> Self {
-        Self(Place::Live { run, scope, anchor, w })
+    pub(crate) const fn live(run: u64, scope: Option<u32>, anchor: Anchor, safe_time: Instant) -> Self {
+        Self(Place::Live { run, scope, anchor, safe_time })
     }
 
     /// The run that gave it out.
     pub(crate) const fn run(&self) -> Option<u64> {
         match &self.0 {
             Place::Beginning | Place::Anew { .. } => None,
-            Place::Live { run, .. } | Place::Split { run, .. } => Some(*run),
+            Place::Live { run, .. } | Place::Cutover { run, .. } => Some(*run),
             Place::Replay(place) => Some(place.run),
             Place::Changing { run, .. } => Some(*run),
             Place::Recent { pages, .. } => Some(pages.run),
@@ -175,26 +175,26 @@ impl EventId {
                 bytes.push(ANEW);
                 bytes.extend_from_slice(&filter.to_be_bytes());
             }
-            Place::Live { run, scope, anchor, w } => {
+            Place::Live { run, scope, anchor, safe_time } => {
                 bytes.push(if scope.is_some() { LIVE_IN_SCOPE } else { LIVE });
                 put_u64(*run, &mut bytes);
                 put_scope(*scope, &mut bytes);
                 put_anchor(*anchor, &mut bytes);
-                put_instant(*w, &mut bytes);
+                put_instant(*safe_time, &mut bytes);
             }
-            Place::Split { run, scope, anchor, mark, w } => {
-                bytes.push(if scope.is_some() { SPLIT_IN_SCOPE } else { SPLIT });
+            Place::Cutover { run, scope, anchor, watermark, safe_time } => {
+                bytes.push(if scope.is_some() { CUTOVER_IN_SCOPE } else { CUTOVER });
                 put_u64(*run, &mut bytes);
                 put_scope(*scope, &mut bytes);
                 put_anchor(*anchor, &mut bytes);
-                put_mark(*mark, &mut bytes);
-                put_instant(*w, &mut bytes);
+                put_watermark(*watermark, &mut bytes);
+                put_instant(*safe_time, &mut bytes);
             }
             Place::Replay(replay) => {
                 put_stage(replay, &mut bytes);
                 put_row(replay.cursor.stamp, &replay.cursor.id, &mut bytes);
             }
-            Place::Changing { run, scope, anchor, change, w } => {
+            Place::Changing { run, scope, anchor, change, safe_time } => {
                 let MembersChange { from, fading } = &**change;
                 bytes.push(if fading.is_some() { FADING } else { MOVING });
                 put_u64(*run, &mut bytes);
@@ -205,7 +205,7 @@ impl EventId {
                     put_anchor(*to, &mut bytes);
                     put_u64(until.get(), &mut bytes);
                 }
-                put_instant(*w, &mut bytes);
+                put_instant(*safe_time, &mut bytes);
             }
             Place::Recent { pages, at } => {
                 bytes.push(RECENT);
@@ -273,7 +273,7 @@ fn put_stage(row: &Replaying, out: &mut Vec<u8>) {
     }
     put_u64(row.run, out);
     put_instant(row.since.unwrap_or(Instant::MIN), out);
-    put_mark(row.mark, out);
+    put_watermark(row.watermark, out);
     out.extend_from_slice(&row.filter.to_be_bytes());
     // There are fewer than 256 types.
     #[allow(clippy::cast_possible_truncation)]
@@ -298,9 +298,9 @@ fn put_instant(instant: Instant, out: &mut Vec<u8>) {
     out.extend_from_slice(&instant.unix_micros().to_be_bytes());
 }
 
-fn put_mark(mark: Mark, out: &mut Vec<u8>) {
-    put_instant(mark.w, out);
-    put_u64(mark.l.get(), out);
+fn put_watermark(watermark: Watermark, out: &mut Vec<u8>) {
+    put_instant(watermark.safe_time, out);
+    put_u64(watermark.fence_lsn.get(), out);
 }
 
 fn put_anchor(anchor: Anchor, out: &mut Vec<u8>) {
@@ -341,8 +341,8 @@ impl Fields<'_> {
         self.take().map(i64::from_be_bytes).map(Instant::from_unix_micros)
     }
 
-    fn mark(&mut self) -> Option<Mark> {
-        Some(Mark { w: self.instant()?, l: Lsn::new(self.u64()?) })
+    fn watermark(&mut self) -> Option<Watermark> {
+        Some(Watermark { safe_time: self.instant()?, fence_lsn: Lsn::new(self.u64()?) })
     }
 
     fn varint(&mut self) -> Option<u64> {
@@ -405,7 +405,7 @@ impl Fields<'_> {
         };
         let run = self.u64()?;
         let since = self.since()?;
-        let mark = self.mark()?;
+        let watermark = self.watermark()?;
         let filter = self.take().map(u32::from_be_bytes)?;
         let [index] = self.take()?;
         let resource_type = ResourceType::from_index(index.into())?;
@@ -416,7 +416,14 @@ impl Fields<'_> {
         };
         let stamp = self.instant()?;
         let id = std::str::from_utf8(std::mem::take(&mut self.0)).ok()?.into();
-        Some(Replaying { run, since, mark, filter, group, cursor: Cursor { kind, resource_type, stamp, id } })
+        Some(Replaying {
+            run,
+            since,
+            watermark,
+            filter,
+            group,
+            cursor: Cursor { kind, resource_type, stamp, id },
+        })
     }
 
     fn place(&mut self) -> Option<Place> {
@@ -428,14 +435,14 @@ impl Fields<'_> {
                 run: self.u64()?,
                 scope: self.scope(tag == LIVE_IN_SCOPE)?,
                 anchor: self.anchor()?,
-                w: self.instant()?,
+                safe_time: self.instant()?,
             },
-            SPLIT | SPLIT_IN_SCOPE => Place::Split {
+            CUTOVER | CUTOVER_IN_SCOPE => Place::Cutover {
                 run: self.u64()?,
-                scope: self.scope(tag == SPLIT_IN_SCOPE)?,
+                scope: self.scope(tag == CUTOVER_IN_SCOPE)?,
                 anchor: self.anchor()?,
-                mark: self.mark()?,
-                w: self.instant()?,
+                watermark: self.watermark()?,
+                safe_time: self.instant()?,
             },
             REPLAY | REPLAY_OF_GROUP | REPLAY_OF_NEW_GROUP => Place::Replay(self.replay(tag)?),
             MOVING | FADING => Place::Changing {
@@ -443,7 +450,7 @@ impl Fields<'_> {
                 scope: self.take().map(u32::from_be_bytes)?,
                 anchor: self.anchor()?,
                 change: Box::new(self.change(tag == FADING)?),
-                w: self.instant()?,
+                safe_time: self.instant()?,
             },
             RECENT => {
                 let at = self.position()?;
@@ -456,7 +463,7 @@ impl Fields<'_> {
                 Place::Old { epoch, since: self.since()? }
             }
             SPLIT_BEFORE => {
-                let (epoch, _, _) = (self.u64()?, self.position()?, self.mark()?);
+                let (epoch, _, _) = (self.u64()?, self.position()?, self.watermark()?);
                 Place::Old { epoch, since: self.since()? }
             }
             REPLAY_BEFORE => {

@@ -1,7 +1,7 @@
 //! The feed of changes: what is published once is followed by anyone, from any position, exactly.
 //!
-//! It owns positions and event ids, the durable journal, the live hub, and the hand-over from a replay of the
-//! tables to the journal to the hub. It knows neither Postgres (it asks a [`Source`] for marks and
+//! It owns positions and event ids, the durable journal, the live hub, and the cutover from a replay of the
+//! tables to the journal to the hub. It knows neither Postgres (it asks a [`Source`] for watermarks and
 //! pages) nor HTTP (a [`Framing`] makes the bytes). Read [`Feed`] first.
 
 mod budget;
@@ -40,7 +40,7 @@ mod type_pages;
 
 pub(crate) use change::Anchor;
 pub use change::{Batch, Before, Change, Kind, Position, Transaction};
-pub use feed::{Feed, Marking, OpenError, Options, Status};
+pub use feed::{Feed, OpenError, Options, SampleBase, Status};
 pub use framing::Framing;
 pub use group::GroupNow;
 pub use id::{EventId, InvalidEventId};
@@ -52,7 +52,7 @@ pub use publisher::{Origin, PublishError, Publisher};
 pub use rate::Rate;
 pub use restored::{Noted, note_restored};
 pub use source::{
-    Answer, LARGE_BYTES, Large, LargeRow, Mark, Page, PageRequest, PageRows, Sample, Scope, Source,
-    SourceError, Wants, WriteResource,
+    Answer, LARGE_BYTES, Large, LargeRow, Page, PageRequest, PageRows, Sample, Scope, Source, SourceError,
+    Wants, Watermark, WriteResource,
 };
 pub use subscription::{Begin, EventCounts, Frames, Item, Notice, Subscription};

@@ -126,7 +126,7 @@ impl PageRows for PageFrames {
             // Of what leaves only that is told.
             frames.truncate(data);
             let Cursor { resource_type, .. } = self.row.cursor;
-            written &= write_out_of_scope(resource_type, id, self.row.mark.w, frames).is_ok();
+            written &= write_out_of_scope(resource_type, id, self.row.watermark.safe_time, frames).is_ok();
         }
         if !written {
             frames.truncate(start);

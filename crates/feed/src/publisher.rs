@@ -148,7 +148,7 @@ impl Publisher {
     }
 
     /// Begins a new epoch at a place in the log (where a new slot begins): what follows has nothing to
-    /// do with what was published before, every subscriber is reset, and no replay begins until W has
+    /// do with what was published before, every subscriber is reset, and no replay begins until the safe time has
     /// passed `since`. `fork`: versions that were published may no longer exist, so that resets are `reset-all`.
     pub async fn begin_epoch(
         &mut self,
@@ -211,15 +211,15 @@ impl Publisher {
         }
         let fresh =
             Arc::new(if hub_has == 0 { batch } else { part(&batch, hub_has, usize::MAX, batch.passed) });
-        let w = self.shared.hub.publish(&fresh);
+        let safe_time = self.shared.hub.publish(&fresh);
         if let Some(newest) = newest {
             self.head = self.head.max(newest);
         }
-        Ok(self.queue(fresh, Some(w)).await?)
+        Ok(self.queue(fresh, Some(safe_time)).await?)
     }
 
     /// While the journal fails nothing is queued: it will be fetched again.
-    async fn queue(&mut self, batch: Arc<Batch>, w: Option<Instant>) -> Result<(), Stopped> {
+    async fn queue(&mut self, batch: Arc<Batch>, safe_time: Option<Instant>) -> Result<(), Stopped> {
         if self.shared.durable.borrow().failing {
             return Ok(());
         }
@@ -229,7 +229,7 @@ impl Publisher {
         }
         let generation = self.generation;
         let large = batch.changes.iter().any(is_large);
-        self.writer.send(Publish::Batch { batch, w, generation, place })?;
+        self.writer.send(Publish::Batch { batch, safe_time, generation, place })?;
         if large {
             // Before more is read: two of them need not be in memory.
             self.writer.emptied().await;

@@ -6,7 +6,7 @@ use crate::frame_queue::{FRAME_BUFFER_BYTES, FrameBuffer, FrameQueue};
 use crate::id::{MembersChange, Place};
 use crate::journal::{Block, Entry, Header, Journal, JournalError, Probes};
 use crate::subscription::EventCounts;
-use crate::{Anchor, EventId, Frames, Framing, Kind, Lsn, Mark, Position};
+use crate::{Anchor, EventId, Frames, Framing, Kind, Lsn, Position, Watermark};
 use fhir::{Instant, ResourceType, Verdict, write_out_of_scope};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) struct JournalRead {
     /// What its ids say.
     pub(crate) ids: Ids,
     /// What the reader's own ids carry: all stamped at or before it was sent.
-    pub(crate) w: Instant,
+    pub(crate) safe_time: Instant,
     /// About how many bytes of frames.
     pub(crate) bytes: usize,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Read {
     /// Everything up to here was passed.
     pub(crate) last: Anchor,
     /// What a live id of `last` carries; `None` when nothing was passed.
-    pub(crate) w: Option<Instant>,
+    pub(crate) safe_time: Option<Instant>,
     /// What follows `last` is a large entry.
     pub(crate) large: Option<LargeEntry>,
     /// The journal does not go on where the reader stands: what it missed was dropped.
@@ -70,7 +70,7 @@ pub(crate) struct LargeEntry {
     pub(crate) event: ResourceType,
     pub(crate) length: u64,
     /// What its id carries.
-    pub(crate) w: Instant,
+    pub(crate) safe_time: Instant,
 }
 
 /// Frames of one piece.
@@ -88,14 +88,14 @@ pub(crate) struct Passed {
     /// Everything up to here was passed.
     pub(crate) last: Anchor,
     /// What a live id of `last` carries.
-    pub(crate) w: Instant,
+    pub(crate) safe_time: Instant,
 }
 
 impl Read {
     /// The piece that the next frame goes to.
     fn buffer(&mut self) -> &mut Written {
         if self.buffers.last().is_none_or(|buffer| buffer.frames.len() >= FRAME_BUFFER_BYTES) {
-            let passed = Passed { framed: self.last.position, last: self.last, w: Instant::MIN };
+            let passed = Passed { framed: self.last.position, last: self.last, safe_time: Instant::MIN };
             self.buffers.push(Written { frames: Vec::new(), counts: EventCounts::default(), passed });
         }
         let last = self.buffers.len() - 1;
@@ -116,7 +116,7 @@ impl Read {
             return Ok(false);
         }
         let anchor = Anchor { position: entry.position, transaction: entry.transaction };
-        let w = header.w.max(wanted.w);
+        let safe_time = header.safe_time.max(wanted.safe_time);
         let (event, data) = match wanted.verdict(entry)? {
             Some(Verdict::Nothing) => return Ok(true),
             None => {
@@ -134,20 +134,20 @@ impl Read {
             Some(Verdict::Send | Verdict::Remove) => {
                 let event = entry.kind.event(entry.resource_type);
                 if let Some(length) = entry.in_parts {
-                    self.large = Some(LargeEntry { anchor, event, length, w });
+                    self.large = Some(LargeEntry { anchor, event, length, safe_time });
                     return Ok(false);
                 }
                 (event, entry.data)
             }
         };
         id.clear();
-        wanted.ids.at(wanted.run, anchor, w).write(id);
+        wanted.ids.at(wanted.run, anchor, safe_time).write(id);
         let buffer = self.buffer();
         let before = buffer.frames.len();
         framing.frame(id, event, data, &mut buffer.frames);
         let written = buffer.frames.len() - before;
         buffer.counts.count(event);
-        buffer.passed = Passed { framed: entry.position, last: anchor, w: header.w };
+        buffer.passed = Passed { framed: entry.position, last: anchor, safe_time: header.safe_time };
         self.bytes += written;
         Ok(true)
     }
@@ -177,7 +177,7 @@ pub(crate) fn read(
     let mut read = Read {
         buffers: Vec::new(),
         last: wanted.from,
-        w: None,
+        safe_time: None,
         large: None,
         gap: false,
         other_history: false,
@@ -208,7 +208,7 @@ pub(crate) fn read(
                 }
                 if entry.position > from && !read.entry(framing, wanted, header, &entry, &mut buffers)? {
                     if let Some(passed) = passed {
-                        (read.last, read.w) = (passed, Some(header.w));
+                        (read.last, read.safe_time) = (passed, Some(header.safe_time));
                     }
                     return Ok(false);
                 }
@@ -222,15 +222,15 @@ pub(crate) fn read(
         } else {
             wanted.until
         };
-        read.w = Some(header.w);
+        read.safe_time = Some(header.safe_time);
         blocks += 1;
         Ok(header.last < until && read.bytes < wanted.bytes && blocks < READ_BLOCKS)
     })?;
-    if let (Some(buffer), Some(w)) = (read.buffers.last_mut(), read.w)
+    if let (Some(buffer), Some(safe_time)) = (read.buffers.last_mut(), read.safe_time)
         && buffer.passed.last.position < read.last.position
     {
         buffer.passed.last = read.last;
-        buffer.passed.w = w;
+        buffer.passed.safe_time = safe_time;
     }
     Ok(read)
 }
@@ -266,8 +266,9 @@ impl JournalRead {
 
     /// What is to be told of an entry; `None`: that cannot be known.
     fn verdict(&self, entry: &Entry<'_>) -> Result<Option<Verdict>, JournalError> {
-        let split = self.ids.split();
-        if split.is_some_and(|mark| !mark.leaves_to_feed(entry.stamp, entry.position.commit_lsn)) {
+        let cutover = self.ids.cutover();
+        if cutover.is_some_and(|watermark| !watermark.leaves_to_feed(entry.stamp, entry.position.commit_lsn))
+        {
             return Ok(Some(Verdict::Nothing));
         }
         self.change_filter.entry(entry)
@@ -287,8 +288,8 @@ pub(crate) struct Ids {
 pub(crate) enum Phase {
     /// All is in the feed.
     Plain,
-    /// The feed may not have passed the mark's L: what lies on the tables' side of the mark has been sent.
-    Split(Mark),
+    /// The feed may not have passed the watermark's fence LSN: what lies on the tables' side of the watermark has been sent.
+    Cutover(Watermark),
     /// The members differ since this, and what that means for the client is yet to be told.
     Moving { from: Anchor },
     /// What left when the members changed is still told, up to there in the log.
@@ -297,26 +298,26 @@ pub(crate) enum Phase {
 
 impl Ids {
     /// Only what lies on the feed's side of this is sent.
-    pub(crate) const fn split(self) -> Option<Mark> {
+    pub(crate) const fn cutover(self) -> Option<Watermark> {
         match self.phase {
-            Phase::Split(mark) => Some(mark),
+            Phase::Cutover(watermark) => Some(watermark),
             Phase::Plain | Phase::Moving { .. } | Phase::Fading { .. } => None,
         }
     }
 
     /// The id of a position in the feed.
-    pub(crate) fn at(self, run: u64, anchor: Anchor, w: Instant) -> EventId {
+    pub(crate) fn at(self, run: u64, anchor: Anchor, safe_time: Instant) -> EventId {
         let Self { scope, phase } = self;
         let changing = |from, fading| {
             let scope = scope.unwrap_or_default();
             let change = Box::new(MembersChange { from, fading });
-            EventId(Place::Changing { run, scope, anchor, change, w })
+            EventId(Place::Changing { run, scope, anchor, change, safe_time })
         };
         match phase {
-            Phase::Split(mark) if anchor.position.commit_lsn < mark.l => {
-                EventId(Place::Split { run, scope, anchor, mark, w })
+            Phase::Cutover(watermark) if anchor.position.commit_lsn < watermark.fence_lsn => {
+                EventId(Place::Cutover { run, scope, anchor, watermark, safe_time })
             }
-            Phase::Plain | Phase::Split(_) => EventId::live(run, scope, anchor, w),
+            Phase::Plain | Phase::Cutover(_) => EventId::live(run, scope, anchor, safe_time),
             Phase::Moving { from } => changing(from, None),
             Phase::Fading { from, to, until } => changing(from, Some((to, until))),
         }

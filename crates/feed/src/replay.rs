@@ -1,4 +1,4 @@
-//! Replay: pages of the tables up to a mark, in rounds, then over to the feed.
+//! Replay: pages of the tables up to a watermark, in rounds, then over to the feed.
 //!
 //! No state of its own: no snapshot, no transaction, nothing in the database that waits for the client.
 
@@ -8,15 +8,15 @@ use crate::journal::PastRun;
 use crate::read_size::ReadSize;
 use crate::subscription::ItemSender;
 use crate::type_pages::TypePages;
-use crate::{EventId, Item, Kind, Mark, Notice, PageRequest, Sample, Scope, Source, SourceError};
+use crate::{EventId, Item, Kind, Notice, PageRequest, Sample, Scope, Source, SourceError, Watermark};
 use fhir::{Compartment, Filter, Instant, ResourceType};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A later round is worth its queries when W has moved on by more than this.
+/// A later round is worth its queries when the safe time has moved on by more than this.
 const ROUND_WORTH: Duration = Duration::from_secs(5);
-/// How often W is looked at while a replay waits for it to pass the beginning of the journal.
+/// How often the safe time is looked at while a replay waits for it to pass the beginning of the journal.
 const WAIT_FOR_W: Duration = Duration::from_millis(200);
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5);
 pub(crate) const PURGED: &str = "deletions that the client has not heard of were purged from the database";
@@ -31,18 +31,18 @@ pub(crate) struct Replay<'a> {
 }
 
 /// Where the feed takes over.
-pub(crate) struct HandOver {
+pub(crate) struct Cutover {
     /// The run that the pages were read in.
     pub(crate) run: u64,
     /// What lies on the tables' side of it was sent.
-    pub(crate) split: Mark,
-    /// W of the last mark: all stamped at or before it was sent, or not asked for. The next `_since`.
-    pub(crate) w: Instant,
+    pub(crate) cutover: Watermark,
+    /// The safe time of the last watermark: all stamped at or before it was sent, or not asked for. The next `_since`.
+    pub(crate) safe_time: Instant,
 }
 
 /// How the pages end.
 pub(crate) enum Paged {
-    Done(HandOver),
+    Done(Cutover),
     /// They cannot tell all that changed since then, and why: only everything would do.
     Impossible(EventId, &'static str),
 }
@@ -60,13 +60,13 @@ impl Replay<'_> {
             persist(self.out, || source.knows_patients()).await?;
         }
         let (run, mut sample) = loop {
-            let (run, sample) = self.first_mark(&*source).await?;
-            if self.shared.paged(self.out, run, sample.mark.l).await {
+            let (run, sample) = self.first_watermark(&*source).await?;
+            if self.shared.paged(self.out, run, sample.watermark.fence_lsn).await {
                 break (run, sample);
             }
         };
-        let (w, l) = (sample.mark.w, sample.mark.l);
-        // Told before the history became another, while this waited for its mark.
+        let (safe_time, fence_lsn) = (sample.watermark.safe_time, sample.watermark.fence_lsn);
+        // Told before the history became another, while this waited for its watermark.
         if since.is_some() && reset.is_some_and(|told| told != run && self.shared.forked(told)) {
             return Ok(Paged::Impossible(id.clone(), FORKED));
         }
@@ -76,56 +76,62 @@ impl Replay<'_> {
             return Ok(Paged::Impossible(id.clone(), PURGED));
         }
         if let Some(since) = since
-            && since >= w
+            && since >= safe_time
         {
             // A client may ask for what is to come. But what an id says was safe has been, unless the database has
             // forgotten which time was closed: then what has changed since may be stamped before it.
-            if reset.is_some() && since > w {
+            if reset.is_some() && since > safe_time {
                 return Ok(Paged::Impossible(id.clone(), STEPPED_BACK));
             }
-            return self.done(&*source, HandOver { run, split: Mark { w: since, l }, w }).await;
+            return self
+                .done(
+                    &*source,
+                    Cutover { run, cutover: Watermark { safe_time: since, fence_lsn }, safe_time },
+                )
+                .await;
         }
         let filter = self.filter.hash32();
-        let mut round = Round { run, filter, since, mark: sample.mark };
+        let mut round = Round { run, filter, since, watermark: sample.watermark };
         let mut passed = id.clone();
         loop {
             passed = self.pages(&source, round, None, passed).await?;
             if self.purged_meanwhile(&*source, round).await? {
                 return Ok(Paged::Impossible(passed, PURGED));
             }
-            // What left a scope since this round's mark is not among the rows of the next: the feed tells of it.
+            // What left a scope since this round's watermark is not among the rows of the next: the feed tells of it.
             if self.filter.is_scoped() || sample.taken.elapsed() <= ROUND_WORTH {
-                return self.done(&*source, round.hand_over()).await;
+                return self.done(&*source, round.cutover()).await;
             }
-            let next = persist(self.out, || source.mark()).await?;
+            let next = persist(self.out, || source.watermark()).await?;
             if !worth_a_round(&sample, &next) {
-                return self.done(&*source, round.hand_over()).await;
+                return self.done(&*source, round.cutover()).await;
             }
-            if !self.shared.paged(self.out, run, next.mark.l).await {
+            if !self.shared.paged(self.out, run, next.watermark.fence_lsn).await {
                 // What follows is of another run: told by who takes over.
-                return self.done(&*source, round.hand_over()).await;
+                return self.done(&*source, round.cutover()).await;
             }
-            round = Round { since: Some(round.mark.w), mark: next.mark, ..round };
+            round = Round { since: Some(round.watermark.safe_time), watermark: next.watermark, ..round };
             sample = next;
         }
     }
 
-    /// From a place within a round: the same pages up to the same mark, then the feed.
+    /// From a place within a round: the same pages up to the same watermark, then the feed.
     pub(crate) async fn resume(&self, place: Replaying) -> Result<Paged, SourceError> {
         let id = EventId(Place::Replay(place.clone()));
         let source = self.shared.source(self.out).await;
-        let round = Round { run: place.run, filter: place.filter, since: place.since, mark: place.mark };
+        let round =
+            Round { run: place.run, filter: place.filter, since: place.since, watermark: place.watermark };
         let passed = self.pages(&source, round, Some(place.cursor), id).await?;
         if self.purged_meanwhile(&*source, round).await? {
             return Ok(Paged::Impossible(passed, PURGED));
         }
-        self.done(&*source, round.hand_over()).await
+        self.done(&*source, round.cutover()).await
     }
 
     /// The pages are all there: if they were whole.
-    async fn done(&self, source: &dyn Source, hand_over: HandOver) -> Result<Paged, SourceError> {
+    async fn done(&self, source: &dyn Source, cutover: Cutover) -> Result<Paged, SourceError> {
         persist(self.out, || source.confirm()).await?;
-        Ok(Paged::Done(hand_over))
+        Ok(Paged::Done(cutover))
     }
 
     /// Whether deletions that the round's pages had to tell of may have been purged before they were read.
@@ -135,18 +141,18 @@ impl Replay<'_> {
         Ok(purged.is_some_and(|purged| since < purged))
     }
 
-    /// The first mark whose W has passed the beginning of the journal: what was stamped before it and
+    /// The first watermark whose safe time has passed the beginning of the journal: what was stamped before it and
     /// committed before the slot was there is in the tables for sure. And the run that it was taken in.
-    pub(crate) async fn first_mark(&self, source: &dyn Source) -> Result<(u64, Sample), SourceError> {
+    pub(crate) async fn first_watermark(&self, source: &dyn Source) -> Result<(u64, Sample), SourceError> {
         let mut told = None;
         loop {
             let run = self.shared.durable.borrow().run;
-            let sample = persist(self.out, || source.mark()).await?;
+            let sample = persist(self.out, || source.watermark()).await?;
             let on_disk = *self.shared.durable.borrow();
             if on_disk.run != run {
                 continue;
             }
-            if sample.mark.w >= on_disk.floor.stamp {
+            if sample.watermark.safe_time >= on_disk.floor.stamp {
                 return Ok((run, sample));
             }
             let waiting = source.holding_back().unwrap_or_else(|| "open transactions of the database".into());
@@ -203,7 +209,7 @@ impl Replay<'_> {
                 kind,
                 scope: scope.clone(),
                 since: round.since,
-                until: round.mark.w,
+                until: round.watermark.safe_time,
                 after,
                 expected: None,
                 bytes: read_size.bytes(),
@@ -265,10 +271,10 @@ impl Shared {
         persist(out, || source.confirm()).await
     }
 
-    /// A mark taken now.
+    /// A watermark taken now.
     pub(crate) async fn sample(&self, out: &ItemSender) -> Result<Sample, SourceError> {
         let source = self.source(out).await;
-        persist(out, || source.mark()).await
+        persist(out, || source.watermark()).await
     }
 }
 
@@ -297,20 +303,20 @@ struct Round {
     /// What ids say of the filter.
     filter: u32,
     since: Option<Instant>,
-    mark: Mark,
+    watermark: Watermark,
 }
 
 impl Round {
-    fn hand_over(self) -> HandOver {
-        HandOver { run: self.run, split: self.mark, w: self.mark.w }
+    fn cutover(self) -> Cutover {
+        Cutover { run: self.run, cutover: self.watermark, safe_time: self.watermark.safe_time }
     }
 
     /// The place before all rows of a page.
     fn beginning(self, request: &PageRequest) -> Replaying {
         let PageRequest { kind, resource_type, .. } = *request;
         let cursor = Cursor { kind, resource_type, stamp: Instant::MIN, id: "".into() };
-        let Self { run, filter, since, mark } = self;
-        Replaying { run, since, mark, filter, group: None, cursor }
+        let Self { run, filter, since, watermark } = self;
+        Replaying { run, since, watermark, filter, group: None, cursor }
     }
 
     /// What is read, in order: the rows of the types that others refer to first, then the deletions, the
@@ -352,6 +358,7 @@ const REFERRED_TO: [&str; 12] = [
 ];
 
 fn worth_a_round(earlier: &Sample, later: &Sample) -> bool {
-    let moved = later.mark.w.unix_micros().saturating_sub(earlier.mark.w.unix_micros());
+    let moved =
+        later.watermark.safe_time.unix_micros().saturating_sub(earlier.watermark.safe_time.unix_micros());
     u64::try_from(moved).is_ok_and(|micros| Duration::from_micros(micros) > ROUND_WORTH)
 }

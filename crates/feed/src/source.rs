@@ -1,7 +1,7 @@
-//! What the feed asks of the database: marks and pages. Implemented by `cdc`.
+//! What the feed asks of the database: watermarks and pages. Implemented by `cdc`.
 //!
-//! A mark splits history in two: what was stamped at or before `w` is in the tables, what was stamped
-//! after `w` *or* committed at or beyond `l` is in the feed. Each change is on exactly one side.
+//! A watermark splits history in two: what was stamped at or before the safe time is in the tables, what was stamped
+//! after the safe time *or* committed at or beyond the fence LSN is in the feed. Each change is on exactly one side.
 
 use crate::{Kind, Lsn};
 use bytes::Bytes;
@@ -12,28 +12,28 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// One split of history into table and feed.
+/// A split of history into tables and feed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mark {
+pub struct Watermark {
     /// A safe time: every transaction that stamped at or before it has ended and is visible.
-    pub w: Instant,
-    /// Where the next record would begin, read after `w` was; the log is on the database's disk up to there.
-    pub l: Lsn,
+    pub safe_time: Instant,
+    /// Where the next record would begin, read after the safe time was; the log is on the database's disk up to there.
+    pub fence_lsn: Lsn,
 }
 
-impl Mark {
+impl Watermark {
     /// Whether a change with this stamp, committed at this place, comes from the feed.
     pub fn leaves_to_feed(&self, stamp: Instant, commit_lsn: Lsn) -> bool {
-        // A commit stands where its record begins: the first one after `l` was read may stand right there.
-        stamp > self.w || commit_lsn >= self.l
+        // A commit stands where its record begins: the first one after the fence LSN was read may stand right there.
+        stamp > self.safe_time || commit_lsn >= self.fence_lsn
     }
 }
 
-/// A mark as it was taken.
+/// A watermark as it was taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// The mark.
-    pub mark: Mark,
+    /// The watermark.
+    pub watermark: Watermark,
     /// Our own clock when the sample was begun.
     pub taken: tokio::time::Instant,
     /// The newest stamp of a tombstone that was purged: deletions up to it can no longer be told.
@@ -149,15 +149,15 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, SourceError>> + S
 
 /// The database, as a replay sees it.
 pub trait Source: Send + Sync + 'static {
-    /// Takes a mark, begun after this was called.
-    fn mark(&self) -> Answer<'_, Sample>;
+    /// Takes a watermark, begun after this was called.
+    fn watermark(&self) -> Answer<'_, Sample>;
 
     /// Looks, after this was called, whether all holds on which it depends that what was read of the tables was all there
     /// was. Asked before a client is told that it has everything, or that it should drop what it has.
     fn confirm(&self) -> Answer<'_, ()>;
 
     /// What there may be to read: the types with rows, and those with tombstones, stamped after `since`. Asked
-    /// after the mark was taken, so that nothing on its side is missing; too many do no harm. `types` are those that
+    /// after the watermark was taken, so that nothing on its side is missing; too many do no harm. `types` are those that
     /// are asked for: whoever asks for all asks for rows of types that nobody knows, too. With `mentions` only what mentions
     /// one of these patients, and their own rows.
     fn present(
@@ -216,6 +216,6 @@ pub trait Source: Send + Sync + 'static {
         Box::pin(async { Ok(None) })
     }
 
-    /// Who keeps `w` from moving on, in a sentence for people; `None` when nobody does.
+    /// Who keeps the safe time from moving on, in a sentence for people; `None` when nobody does.
     fn holding_back(&self) -> Option<String>;
 }

@@ -7,9 +7,9 @@ use crate::group::GroupStream;
 use crate::id::{Place, Replaying};
 use crate::journal::{Durable, PastRun, blocking_read};
 use crate::read::Phase;
-use crate::replay::{HandOver, Paged, Replay, persist};
+use crate::replay::{Cutover, Paged, Replay, persist};
 use crate::subscription::ItemSender;
-use crate::{Anchor, Begin, EventId, Item, Mark, Notice, Position, SourceError};
+use crate::{Anchor, Begin, EventId, Item, Notice, Position, SourceError, Watermark};
 use fhir::{Filter, Instant};
 use std::sync::Arc;
 
@@ -25,14 +25,14 @@ pub(crate) struct FeedCursor {
     pub(crate) run: u64,
     pub(crate) last: Anchor,
     pub(crate) trust: Trust,
-    pub(crate) w: Instant,
-    pub(crate) split: Option<Mark>,
+    pub(crate) safe_time: Instant,
+    pub(crate) cutover: Option<Watermark>,
 }
 
 impl FeedCursor {
     /// Where a follower of this run has come to: a place that the journal has, or had.
-    pub(crate) const fn reached(run: u64, last: Anchor, w: Instant) -> Self {
-        Self { run, last, trust: Trust::Verified, w, split: None }
+    pub(crate) const fn reached(run: u64, last: Anchor, safe_time: Instant) -> Self {
+        Self { run, last, trust: Trust::Verified, safe_time, cutover: None }
     }
 }
 
@@ -105,10 +105,10 @@ impl Subscriber {
 
     /// Follows the feed from there until it cannot go on.
     async fn follow(&self, from: FeedCursor) -> Ended {
-        let FeedCursor { run, last, trust, w, split } = from;
+        let FeedCursor { run, last, trust, safe_time, cutover } = from;
         let change_filter = ChangeFilter::Request(self.filter.clone());
-        let mut follow = Follow::new(&self.shared, change_filter, &self.out, run, (last, trust), w);
-        follow.ids.phase = split.map_or(Phase::Plain, Phase::Split);
+        let mut follow = Follow::new(&self.shared, change_filter, &self.out, run, (last, trust), safe_time);
+        follow.ids.phase = cutover.map_or(Phase::Plain, Phase::Cutover);
         follow.run().await
     }
 
@@ -173,31 +173,32 @@ impl Subscriber {
 
     async fn paged(&self, paged: Paged) -> Step {
         match paged {
-            Paged::Done(hand_over) => self.hand_over(hand_over).await,
+            Paged::Done(cutover) => self.cutover(cutover).await,
             Paged::Impossible(id, reason) => Step::Reset { since: None, id, reason, all: true },
         }
     }
 
-    /// Where the feed goes on after the pages: before the first entry on its side of the mark.
-    async fn hand_over(&self, hand_over: HandOver) -> Step {
-        let HandOver { run, split: mark, w } = hand_over;
+    /// Where the feed goes on after the pages: before the first entry on its side of the watermark.
+    async fn cutover(&self, cutover: Cutover) -> Step {
+        let Cutover { run, cutover: watermark, safe_time } = cutover;
         // The head first: what is appended while the journal is searched lies beyond it.
         let Durable { head, epoch, run: current, .. } = *self.shared.durable.borrow();
         // The state after the search: it says what is dropped before it is.
-        let searched =
-            blocking_read(&self.shared.journal, move |journal| Ok((journal.seek(mark)?, journal.load()?)));
+        let searched = blocking_read(&self.shared.journal, move |journal| {
+            Ok((journal.seek(watermark)?, journal.load()?))
+        });
         let scope = self.filter.scope_hash32();
-        let id = EventId(Place::Split { run, scope, anchor: head, mark, w });
-        let reset = |reason| Step::Reset { since: Some(w), id, reason, all: self.shared.forked(run) };
+        let id = EventId(Place::Cutover { run, scope, anchor: head, watermark, safe_time });
+        let reset = |reason| Step::Reset { since: Some(safe_time), id, reason, all: self.shared.forked(run) };
         match searched.await {
             Ok((found, Some(state)))
                 if (state.epoch, current) == (epoch, run)
-                    && state.floor.stamp <= mark.w
-                    && state.floor.position.commit_lsn < mark.l =>
+                    && state.floor.stamp <= watermark.safe_time
+                    && state.floor.position.commit_lsn < watermark.fence_lsn =>
             {
                 // Found in the journal: verified.
                 let (last, trust) = (found.unwrap_or(head), Trust::Verified);
-                Step::Follow(FeedCursor { run, last, trust, w, split: Some(mark) })
+                Step::Follow(FeedCursor { run, last, trust, safe_time, cutover: Some(watermark) })
             }
             Ok(_) => reset("what follows the pages is no longer kept"),
             Err(reason) => reset(reason),
@@ -224,14 +225,16 @@ impl Subscriber {
             Place::Anew { .. } | Place::Changing { .. } | Place::Recent { .. } => {
                 Stale::Foreign(OTHER_FILTER).step(None, since, id)
             }
-            Place::Live { scope, .. } | Place::Split { scope, .. } if scope != self.filter.scope_hash32() => {
+            Place::Live { scope, .. } | Place::Cutover { scope, .. }
+                if scope != self.filter.scope_hash32() =>
+            {
                 Stale::Foreign(OTHER_FILTER).step(None, since, id)
             }
-            Place::Live { run, anchor, w, .. } => {
-                self.go_on(&on_disk, run, (anchor, None, w), since, id).await?
+            Place::Live { run, anchor, safe_time, .. } => {
+                self.go_on(&on_disk, run, (anchor, None, safe_time), since, id).await?
             }
-            Place::Split { run, anchor, mark, w, .. } => {
-                self.go_on(&on_disk, run, (anchor, Some(mark), w), since, id).await?
+            Place::Cutover { run, anchor, watermark, safe_time, .. } => {
+                self.go_on(&on_disk, run, (anchor, Some(watermark), safe_time), since, id).await?
             }
             Place::Replay(place) => {
                 let stale = if place.filter != self.filter.hash32() || place.group.is_some() {
@@ -258,13 +261,13 @@ impl Subscriber {
         &self,
         on_disk: &Durable,
         run: u64,
-        (last, split, w): (Anchor, Option<Mark>, Instant),
+        (last, cutover, safe_time): (Anchor, Option<Watermark>, Instant),
         since: Option<Instant>,
         id: EventId,
     ) -> Result<Step, SourceError> {
-        Ok(match self.trust(on_disk, run, last, split).await? {
-            Ok(trust) => Step::Follow(FeedCursor { run: on_disk.run, last, trust, w, split }),
-            Err(stale) => stale.step(Some(w), since, id),
+        Ok(match self.trust(on_disk, run, last, cutover).await? {
+            Ok(trust) => Step::Follow(FeedCursor { run: on_disk.run, last, trust, safe_time, cutover }),
+            Err(stale) => stale.step(Some(safe_time), since, id),
         })
     }
 
@@ -272,11 +275,11 @@ impl Subscriber {
     pub(crate) async fn standing(
         &self,
         run: u64,
-        (last, w): (Anchor, Instant),
+        (last, safe_time): (Anchor, Instant),
     ) -> Result<Result<FeedCursor, &'static str>, SourceError> {
         let on_disk = *self.shared.durable.borrow();
         let trust = self.trust(&on_disk, run, last, None).await?;
-        let standing = |trust| FeedCursor { run: on_disk.run, last, trust, w, split: None };
+        let standing = |trust| FeedCursor { run: on_disk.run, last, trust, safe_time, cutover: None };
         Ok(trust.map(standing).map_err(|stale| stale.reason()))
     }
 
@@ -286,7 +289,7 @@ impl Subscriber {
         on_disk: &Durable,
         run: u64,
         last: Anchor,
-        split: Option<Mark>,
+        cutover: Option<Watermark>,
     ) -> Result<Result<Trust, Stale>, SourceError> {
         let origin = match self.origin_of(on_disk, run) {
             Ok(origin) => origin,
@@ -294,9 +297,9 @@ impl Subscriber {
         };
         let proven = origin.ended.is_none_or(|ended| ended.proves(last.position, None));
         let trust = Trust::Compared { run, proven };
-        // Rows of the pages up to the mark are not compared with anything.
+        // Rows of the pages up to the watermark are not compared with anything.
         let pages_unproven =
-            origin.ended.is_some_and(|ended| split.is_some() && !ended.proves(Position::ZERO, split));
+            origin.ended.is_some_and(|ended| cutover.is_some() && !ended.proves(Position::ZERO, cutover));
         if pages_unproven {
             return Ok(Err(Stale::Forked(UNPROVEN)));
         }
@@ -312,7 +315,7 @@ impl Subscriber {
         }
         // A client saw what our crash lost: Postgres sends it again, unless the database never wrote it.
         let sample = self.shared.sample(&self.out).await?;
-        let written = last.position.commit_lsn < sample.mark.l;
+        let written = last.position.commit_lsn < sample.watermark.fence_lsn;
         Ok(if written { Ok(trust) } else { Err(Stale::Forked("the event id is ahead of the database")) })
     }
 
@@ -322,11 +325,11 @@ impl Subscriber {
             Ok(origin) => origin,
             Err(stale) => return Some(stale),
         };
-        if origin.ended.is_some_and(|ended| !ended.proves(Position::ZERO, Some(place.mark))) {
+        if origin.ended.is_some_and(|ended| !ended.proves(Position::ZERO, Some(place.watermark))) {
             Some(Stale::Forked(UNPROVEN))
         } else if !origin.same_epoch {
             Some(Stale::Old("the journal was begun anew"))
-        } else if on_disk.floor.stamp > place.mark.w {
+        } else if on_disk.floor.stamp > place.watermark.safe_time {
             Some(Stale::Old("what follows the pages is no longer kept"))
         } else {
             None

@@ -142,7 +142,7 @@ fn place_of(id: &EventId) -> Option<(fhir::Instant, Box<str>)> {
         Place::Beginning
         | Place::Anew { .. }
         | Place::Live { .. }
-        | Place::Split { .. }
+        | Place::Cutover { .. }
         | Place::Changing { .. }
         | Place::Recent { .. }
         | Place::Old { .. } => None,

@@ -250,7 +250,7 @@ fn snapshot(
         let status = told.borrow();
         // Until something was received the numbers mean nothing.
         let known = status.received_lsn > Lsn::ZERO;
-        // Without marks no replay begins, however well the log is followed.
+        // Without watermarks no replay begins, however well the log is followed.
         let refusal = tables.refusal();
         let failing = tables.failing_facts();
         let lacking = tables.lacking_for_patients().iter().map(ToString::to_string).collect();

@@ -141,7 +141,7 @@ pub(crate) fn status() -> Status {
         durable_lsn: Lsn::ZERO,
         journal_bytes: 0,
         journal_ok: true,
-        w: Some(Instant::from_unix_micros(0)),
+        safe_time: Some(Instant::from_unix_micros(0)),
         visible_until: None,
         journal_begins: Instant::from_unix_micros(0),
         held_bytes: 0,

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 use feed::{
-    Answer, Batch, Before, Change, Feed, Kind, Lsn, Mark, Options, Origin, Page, PageRequest, PageRows,
-    Position, Publisher, Sample, Source, Transaction,
+    Answer, Batch, Before, Change, Feed, Kind, Lsn, Options, Origin, Page, PageRequest, PageRows, Position,
+    Publisher, Sample, Source, Transaction, Watermark,
 };
 use fhir::{Instant, Patients, ResourceType, TypeSet};
 use sse_api::{EventStream, ServerSettings, SourceSnapshot, bind};
@@ -17,15 +17,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-const MARK: Mark = Mark { w: Instant::from_unix_micros(1_000), l: Lsn::new(150) };
+const WATERMARK: Watermark =
+    Watermark { safe_time: Instant::from_unix_micros(1_000), fence_lsn: Lsn::new(150) };
 
 /// Tables with one patient in them.
 struct OnePatient;
 
 impl Source for OnePatient {
-    fn mark(&self) -> Answer<'_, Sample> {
+    fn watermark(&self) -> Answer<'_, Sample> {
         let taken = tokio::time::Instant::now();
-        Box::pin(async move { Ok(Sample { mark: MARK, taken, tombstones_purged: None }) })
+        Box::pin(async move { Ok(Sample { watermark: WATERMARK, taken, tombstones_purged: None }) })
     }
 
     fn confirm(&self) -> Answer<'_, ()> {
@@ -128,7 +129,7 @@ async fn a_client_that_comes_back_goes_on_after_its_event() {
     let origin = Origin { system: 1, timeline: 1, identity: String::new() };
     publisher.begin_epoch(origin, Lsn::new(100), Instant::from_unix_micros(1), false).await.unwrap();
     feed.set_source(Arc::new(OnePatient));
-    // A keepalive: the log has been read to beyond the mark.
+    // A keepalive: the log has been read to beyond the watermark.
     publisher.publish(Batch { passed: Some(Lsn::new(160)), ..Batch::default() }).await.unwrap();
 
     let listen = vec!["127.0.0.1:0".parse().unwrap()];

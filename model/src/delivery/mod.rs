@@ -4,7 +4,7 @@
 //! is cut off and comes back; the process is killed, the database restarts, the connection between them is lost, the journal fails
 //! and is opened again, retention drops what is old. What is left out:
 //!
-//! - What the rows are. Stamps, marks and pages are the history model's; a subscriber here is beyond its split.
+//! - What the rows are. Stamps, watermarks and pages are the history model's; a subscriber here is beyond its split.
 //! - Transactions that never come to the database's disk: they are not decoded.
 //! - The size of things: a batch has at most two messages, a channel and the journal's queue hold very few. It is the
 //!   orders that matter: full, empty, and one more.

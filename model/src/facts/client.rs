@@ -27,15 +27,15 @@ pub enum Server {
     Paging {
         /// `None`: all.
         since: Option<Lsn>,
-        /// The mark.
-        mark: Lsn,
+        /// The watermark.
+        watermark: Lsn,
         /// The facts were looked at before the page (a seeded mistake).
         looked: bool,
     },
     /// It has the page, and is to be told that this was all.
     Paged {
-        /// The mark.
-        mark: Lsn,
+        /// The watermark.
+        watermark: Lsn,
         /// See [`Server::Paging`].
         looked: bool,
     },
@@ -75,10 +75,10 @@ impl Client {
         };
     }
 
-    /// A mark is taken.
+    /// A watermark is taken.
     fn begin(&mut self, since: Option<Lsn>, database: &Database, bug: Option<Bug>) {
         let looked = bug == Some(Bug::LookBeforePages) && database.facts_hold();
-        self.server = Server::Paging { since, mark: database.end(), looked };
+        self.server = Server::Paging { since, watermark: database.end(), looked };
     }
 
     /// The next thing, after which it may be disconnected.
@@ -94,14 +94,14 @@ impl Client {
                 self.has = self.has.filter(|_| !all);
                 self.begin(since, database, bug);
             }
-            Server::Paging { since, mark, looked } => {
-                self.page(since, mark, database);
-                self.server = Server::Paged { mark, looked };
+            Server::Paging { since, watermark, looked } => {
+                self.page(since, watermark, database);
+                self.server = Server::Paged { watermark, looked };
             }
-            Server::Paged { mark, looked } => {
+            Server::Paged { watermark, looked } => {
                 let skipped = looked || bug == Some(Bug::NoLookAfterPages);
                 if database.facts_hold() || skipped {
-                    self.follow(mark, disk);
+                    self.follow(watermark, disk);
                 } else {
                     self.server = Server::Away;
                 }
@@ -122,15 +122,15 @@ impl Client {
         }
     }
 
-    /// Another round: what was stamped since the mark of the one before.
+    /// Another round: what was stamped since the watermark of the one before.
     pub(super) fn round(&mut self, database: &Database, bug: Option<Bug>) {
-        if let Server::Paged { mark, .. } = self.server {
-            self.begin(Some(mark), database, bug);
+        if let Server::Paged { watermark, .. } = self.server {
+            self.begin(Some(watermark), database, bug);
         }
     }
 
-    fn page(&mut self, since: Option<Lsn>, mark: Lsn, database: &Database) {
-        let shown = |stamp: &Lsn| *stamp <= mark && since.is_none_or(|since| *stamp > since);
+    fn page(&mut self, since: Option<Lsn>, watermark: Lsn, database: &Database) {
+        let shown = |stamp: &Lsn| *stamp <= watermark && since.is_none_or(|since| *stamp > since);
         let row = database.row().filter(|_| database.hidden == Hidden::No);
         match (row, database.tombstone()) {
             (Some(row), _) if shown(&row) => self.has = Some(row),

@@ -6,10 +6,10 @@
 //! what it has (`Source::confirm`); pages that a policy would filter are an error; and a transaction of the log that deletes
 //! without a tombstone is not acknowledged and becomes a fork. What is left out:
 //!
-//! - Marks: a page shows what was stamped up to a place in the log, and the feed brings what lies beyond. That this is so is the
+//! - Watermarks: a page shows what was stamped up to a place in the log, and the feed brings what lies beyond. That this is so is the
 //!   history model's.
 //! - Channels, the journal's blocks, what is acknowledged else: the delivery model's.
-//! - That a fact which fails refuses marks and epochs early. It saves work, and nothing here depends on it.
+//! - That a fact which fails refuses watermarks and epochs early. It saves work, and nothing here depends on it.
 //! - Writes that the triggers did not stamp: nothing notices these (`docs/database.md`).
 //! - What hides rows without an error and is gone before the replay that missed them has looked: nothing notices that either.
 //! - A log that is lost, with an untold deletion in it: nobody has seen it.
@@ -358,9 +358,9 @@ impl Facts {
                     steps.push(Step::Serve);
                 }
             }
-            Server::Paged { mark, .. } => {
+            Server::Paged { watermark, .. } => {
                 steps.push(Step::Serve);
-                if mark < state.database.end() {
+                if watermark < state.database.end() {
                     steps.push(Step::Round);
                 }
             }

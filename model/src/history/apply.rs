@@ -2,8 +2,8 @@
 
 use super::clock::{BEGINNING, Instant};
 use super::database::{Database, Row, Transaction};
-use super::mark::{Closing, Closings, Mark, Sampler};
 use super::subscriber::{self, Server};
+use super::watermark::{Closing, Closings, Sampler, Watermark};
 use super::{History, Reached, State, Step};
 use crate::Bug;
 
@@ -50,25 +50,25 @@ impl History {
                 state.closings.push(Closing { time, waits_for: open });
                 self.safe(state, open)
             }
-            (Step::SamplePlace, Sampler::Safe { w }) => {
-                Sampler::Place { mark: Mark { w, l: state.database.insert } }
+            (Step::SamplePlace, Sampler::Safe { safe_time }) => {
+                Sampler::Place { watermark: Watermark { safe_time, fence_lsn: state.database.insert } }
             }
             (_, other) => other,
         };
     }
 
-    /// W, which never falls. If no time is known to be safe yet there is no mark.
+    /// The safe time, which never falls. If no time is known to be safe yet there is no watermark.
     fn safe(&self, state: &mut State, open: u8) -> Sampler {
         let safe = state.closings.take_safe(open, self.bug);
-        let before = state.feed.mark.map(|mark| mark.w);
+        let before = state.feed.watermark.map(|watermark| watermark.safe_time);
         if !state.feed.settled && safe.is_some() {
             let newest = state.database.newest().filter(|_| !self.has_bug(Bug::JournalBeginsAtClock));
             state.feed.settle(newest);
         }
         if open != 0 && safe.is_none() && before.is_some() {
-            self.reach(Reached::WHeld);
+            self.reach(Reached::SafeTimeHeld);
         }
-        safe.max(before).map_or(Sampler::Idle, |w| Sampler::Safe { w })
+        safe.max(before).map_or(Sampler::Idle, |safe_time| Sampler::Safe { safe_time })
     }
 
     pub(super) fn apply(&self, state: &mut State, step: Step) {
@@ -142,17 +142,17 @@ impl History {
                 }
             }
             Step::CloseTime | Step::SampleWriters | Step::SamplePlace => {
-                if state.sampler == Sampler::Idle && !state.subscriber.waits_for_mark() {
-                    state.marks -= 1;
+                if state.sampler == Sampler::Idle && !state.subscriber.waits_for_watermark() {
+                    state.watermarks -= 1;
                 }
                 self.sample(state, step);
-                if let Sampler::Place { mark } = state.sampler
-                    && state.database.flushed < mark.l
+                if let Sampler::Place { watermark } = state.sampler
+                    && state.database.flushed < watermark.fence_lsn
                 {
-                    self.reach(Reached::MarkWaitedForDisk);
+                    self.reach(Reached::WatermarkWaitedForDisk);
                 }
             }
-            Step::MarkHolds => self.mark_holds(state),
+            Step::WatermarkHolds => self.watermark_holds(state),
             Step::Publish => state.feed.publish(),
             Step::LoseJournal => {
                 state.epochs -= 1;
@@ -173,8 +173,8 @@ impl History {
                 if state.subscriber.id != subscriber::Id::Beginning {
                     match state.subscriber.id {
                         subscriber::Id::Replay { .. } => self.reach(Reached::RoundResumed),
-                        subscriber::Id::Feed(standing) if standing.split.is_some() => {
-                            self.reach(Reached::SplitResumed);
+                        subscriber::Id::Feed(standing) if standing.cutover.is_some() => {
+                            self.reach(Reached::CutoverResumed);
                         }
                         _ => {}
                     }
@@ -196,17 +196,18 @@ impl History {
         }
     }
 
-    fn mark_holds(&self, state: &mut State) {
-        let Sampler::Place { mark } = std::mem::replace(&mut state.sampler, Sampler::Idle) else {
+    fn watermark_holds(&self, state: &mut State) {
+        let Sampler::Place { watermark } = std::mem::replace(&mut state.sampler, Sampler::Idle) else {
             return;
         };
-        let unseen = |t: &Transaction| matches!(t, Transaction::Committed { lsn, .. } if *lsn < mark.l);
+        let unseen =
+            |t: &Transaction| matches!(t, Transaction::Committed { lsn, .. } if *lsn < watermark.fence_lsn);
         if state.database.transactions.iter().any(unseen) {
             self.reach(Reached::CommitNotVisible);
         }
-        state.feed.note(mark, self.bug);
-        let second = matches!(state.subscriber.server, Server::NextMark { .. });
-        state.subscriber.mark(mark, self.rounds, &state.feed, self.bug);
+        state.feed.note(watermark, self.bug);
+        let second = matches!(state.subscriber.server, Server::NextWatermark { .. });
+        state.subscriber.watermark(watermark, self.rounds, &state.feed, self.bug);
         if second && matches!(state.subscriber.server, Server::Pages { .. }) {
             self.reach(Reached::SecondRound);
         }

@@ -159,7 +159,7 @@ impl Database {
         })
     }
 
-    /// The first row or tombstone of a page: after a cursor, up to W.
+    /// The first row or tombstone of a page: after a cursor, up to the safe time.
     pub fn next_row(
         &self,
         deleted: bool,

@@ -3,10 +3,10 @@
 
 use super::clock::{BEGINNING, Instant};
 use super::database::{Database, Lsn, TRANSACTIONS};
-use super::mark::Mark;
+use super::watermark::Watermark;
 use crate::Bug;
 
-/// Marks that wait for the feed to pass their L.
+/// Watermarks that wait for the feed to pass their fence LSN.
 const PENDING: usize = 4;
 
 /// The feed.
@@ -20,20 +20,20 @@ pub struct Feed {
     pub waits_for: u8,
     /// Where the new slot begins, before the clock was read for it.
     pub slot: Option<Lsn>,
-    /// Whether no commit from before the slot was made can be stamped later than W has to pass. Known when a time is safe
+    /// Whether no commit from before the slot was made can be stamped later than the safe time has to pass. Known when a time is safe
     /// that was closed after it was made.
     pub settled: bool,
     /// Everything committed before it is in the journal.
     pub published: Lsn,
-    /// What the id of each entry carries: W of the newest mark whose L lies at or before it.
-    pub entry_w: [Instant; TRANSACTIONS],
-    /// The same for the next entry, as far as the marks have come.
-    head_w: Instant,
-    pending: [Option<Mark>; PENDING],
-    /// The newest mark that holds.
-    pub mark: Option<Mark>,
-    /// W of the newest mark whose L was published.
-    pub passed_w: Instant,
+    /// What the id of each entry carries: the safe time of the newest watermark whose fence LSN lies at or before it.
+    pub entry_safe_time: [Instant; TRANSACTIONS],
+    /// The same for the next entry, as far as the watermarks have come.
+    head_safe_time: Instant,
+    pending: [Option<Watermark>; PENDING],
+    /// The newest watermark that holds.
+    pub watermark: Option<Watermark>,
+    /// The safe time of the newest watermark whose fence LSN was published.
+    pub passed_safe_time: Instant,
 }
 
 impl Feed {
@@ -45,21 +45,21 @@ impl Feed {
             slot: None,
             settled: true,
             published: 0,
-            entry_w: [BEGINNING; TRANSACTIONS],
-            head_w: BEGINNING,
+            entry_safe_time: [BEGINNING; TRANSACTIONS],
+            head_safe_time: BEGINNING,
             pending: [None; PENDING],
-            mark: None,
-            passed_w: BEGINNING,
+            watermark: None,
+            passed_safe_time: BEGINNING,
         }
     }
 
-    /// A mark that holds.
-    pub(crate) fn note(&mut self, mark: Mark, bug: Option<Bug>) {
-        self.mark = Some(mark);
-        if bug == Some(Bug::IdHasNewestW) {
-            self.head_w = mark.w;
+    /// A watermark that holds.
+    pub(crate) fn note(&mut self, watermark: Watermark, bug: Option<Bug>) {
+        self.watermark = Some(watermark);
+        if bug == Some(Bug::IdHasNewestSafeTime) {
+            self.head_safe_time = watermark.safe_time;
         } else if let Some(free) = self.pending.iter_mut().find(|pending| pending.is_none()) {
-            *free = Some(mark);
+            *free = Some(watermark);
         }
         self.pass();
     }
@@ -68,22 +68,29 @@ impl Feed {
     pub(crate) fn publish(&mut self) {
         let lsn = self.published;
         for pending in &mut self.pending {
-            if let Some(mark) = *pending
-                && mark.l <= lsn
+            if let Some(watermark) = *pending
+                && watermark.fence_lsn <= lsn
             {
-                self.head_w = self.head_w.max(mark.w);
+                self.head_safe_time = self.head_safe_time.max(watermark.safe_time);
                 *pending = None;
             }
         }
-        self.pending.sort_unstable_by_key(|pending| pending.map_or((Lsn::MAX, 0), |mark| (mark.l, mark.w)));
-        self.entry_w[usize::from(lsn)] = self.head_w;
+        self.pending.sort_unstable_by_key(|pending| {
+            pending.map_or((Lsn::MAX, 0), |watermark| (watermark.fence_lsn, watermark.safe_time))
+        });
+        self.entry_safe_time[usize::from(lsn)] = self.head_safe_time;
         self.published += 1;
         self.pass();
     }
 
     fn pass(&mut self) {
-        let passed = self.pending.iter().flatten().filter(|mark| mark.l <= self.published).map(|mark| mark.w);
-        self.passed_w = passed.chain([self.passed_w]).max().unwrap_or(BEGINNING);
+        let passed = self
+            .pending
+            .iter()
+            .flatten()
+            .filter(|watermark| watermark.fence_lsn <= self.published)
+            .map(|watermark| watermark.safe_time);
+        self.passed_safe_time = passed.chain([self.passed_safe_time]).max().unwrap_or(BEGINNING);
     }
 
     /// The journal is lost, or the slot: another slot has to be made, which waits for who is writing.
@@ -102,7 +109,7 @@ impl Feed {
         self.waits_for = 0;
     }
 
-    /// After the slot was made the clock is read: no replay begins before W has passed it.
+    /// After the slot was made the clock is read: no replay begins before the safe time has passed it.
     ///
     /// That is not all: a commit that lies before the slot may be invisible still, and stamped later than the clock, since
     /// that time had been closed. See [`settle`](Self::settle).
@@ -110,10 +117,10 @@ impl Feed {
         self.slot = None;
         self.begins = Some((slot, since));
         self.published = slot;
-        self.head_w = since;
+        self.head_safe_time = since;
     }
 
-    /// All that was committed before the slot was made is visible. W has to pass the newest stamp of it.
+    /// All that was committed before the slot was made is visible. The safe time has to pass the newest stamp of it.
     pub(crate) fn settle(&mut self, newest: Option<Instant>) {
         self.settled = true;
         self.begins = self.begins.map(|(slot, since)| (slot, since.max(newest.unwrap_or(since))));

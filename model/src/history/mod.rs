@@ -1,32 +1,32 @@
-//! The model of a history: a database, its clock, marks, pages, and one subscriber that replays, follows, is cut off and comes
+//! The model of a history: a database, its clock, watermarks, pages, and one subscriber that replays, follows, is cut off and comes
 //! back.
 //!
-//! Every step of a transaction and of a mark, every row of a page and every entry of the feed is a step of its own, and the checker
+//! Every step of a transaction and of a watermark, every row of a page and every entry of the feed is a step of its own, and the checker
 //! tries them in every order. What is left out:
 //!
 //! - The way from the log to the feed. The feed here is the flushed log, in its order, read from any position; the
 //!   delivery model shows that the real one is that, whatever is lost between.
 //! - Filters: a subscriber gets everything. What a filter leaves out only moves positions, which is the delivery model's.
-//! - Other subscribers: they share nothing but marks, which here are taken at any time besides.
+//! - Other subscribers: they share nothing but watermarks, which here are taken at any time besides.
 //! - Retention: what it drops is met as a `reset`, which here follows from a lost journal.
 
 mod apply;
 pub mod clock;
 pub mod database;
 pub mod feed;
-pub mod mark;
 mod possible;
 pub mod properties;
 pub mod scenarios;
 pub mod subscriber;
+pub mod watermark;
 
 use crate::{Bug, Coverage};
 use clock::{BEGINNING, Clock, FAR_AHEAD, Instant};
 use database::{Database, TRANSACTIONS};
 use feed::Feed;
-use mark::{Closings, Sampler};
 use stateright::{Model, Property};
 use subscriber::Subscriber;
+use watermark::{Closings, Sampler};
 
 /// What may happen, and how often.
 #[derive(Clone, Debug)]
@@ -57,11 +57,11 @@ pub struct History {
     pub cuts: u8,
     /// How often the journal is lost.
     pub epochs: u8,
-    /// Marks that are taken though no replay waits.
-    pub marks: u8,
+    /// Watermarks that are taken though no replay waits.
+    pub watermarks: u8,
     /// Rounds after the first.
     pub rounds: u8,
-    /// Whether a mark may be taken without closing a time: W stays where it was, unless a transaction has ended.
+    /// Whether a watermark may be taken without closing a time: the safe time stays where it was, unless a transaction has ended.
     pub lazy: bool,
     /// Whether the client comes back with `_since`, too.
     pub since: bool,
@@ -86,8 +86,8 @@ pub enum Reached {
     SecondRound,
     /// A deletion was told from the pages.
     TombstoneSent,
-    /// A mark had to wait for the log to come to disk.
-    MarkWaitedForDisk,
+    /// A watermark had to wait for the log to come to disk.
+    WatermarkWaitedForDisk,
     /// A commit that others had seen was lost.
     VisibleCommitLost,
     /// The place of a lost commit was used again.
@@ -98,18 +98,18 @@ pub enum Reached {
     StampAfterClock,
     /// An entry was dropped because the pages had it.
     EntryDropped,
-    /// A commit that was in the log was not visible to a mark that had been taken after it.
+    /// A commit that was in the log was not visible to a watermark that had been taken after it.
     CommitNotVisible,
     /// A live event was heard.
     LiveDelivery,
-    /// A cut while the id carried the mark.
-    SplitResumed,
+    /// A cut while the id carried the watermark.
+    CutoverResumed,
     /// A client whose journal was lost was reset and live again.
     ResetThenLive,
     /// A stream that was live was told a later time.
     TimeTold,
-    /// W stayed where it was because of an older writer.
-    WHeld,
+    /// The safe time stayed where it was because of an older writer.
+    SafeTimeHeld,
     /// An insert was refused because its key was deleted behind its stamp.
     DeletedBehindStamp,
 }
@@ -121,7 +121,7 @@ pub struct State {
     pub clock: Clock,
     /// The database.
     pub database: Database,
-    /// The mark that is being taken.
+    /// The watermark that is being taken.
     pub sampler: Sampler,
     /// The times that were closed and are not safe yet.
     pub closings: Closings,
@@ -132,7 +132,7 @@ pub struct State {
     crashes: u8,
     cuts: u8,
     epochs: u8,
-    marks: u8,
+    watermarks: u8,
 }
 
 /// A step.
@@ -160,14 +160,14 @@ pub enum Step {
     Flush,
     /// The database loses its power.
     Crash,
-    /// A mark: a time is closed.
+    /// A watermark: a time is closed.
     CloseTime,
-    /// A mark: who has an id.
+    /// A watermark: who has an id.
     SampleWriters,
-    /// A mark: L.
+    /// A watermark: the fence LSN.
     SamplePlace,
-    /// A mark holds.
-    MarkHolds,
+    /// A watermark holds.
+    WatermarkHolds,
     /// The walsender's next commit is in the feed.
     Publish,
     /// The journal is lost.
@@ -216,7 +216,7 @@ impl Model for History {
             crashes: self.crashes,
             cuts: self.cuts,
             epochs: self.epochs,
-            marks: self.marks,
+            watermarks: self.watermarks,
         }]
     }
 

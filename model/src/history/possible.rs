@@ -1,8 +1,8 @@
 //! Which steps are possible in a state, but for those of the world around.
 
 use super::database::{Row, Transaction};
-use super::mark::Sampler;
 use super::subscriber::{self, Server};
+use super::watermark::Sampler;
 use super::{History, State, Step};
 use crate::Bug;
 
@@ -70,14 +70,16 @@ impl History {
     pub(super) fn sampler_steps(&self, state: &State, steps: &mut Vec<Step>) {
         match state.sampler {
             Sampler::Idle => {
-                if state.feed.begins.is_some() && (state.marks > 0 || state.subscriber.waits_for_mark()) {
+                if state.feed.begins.is_some()
+                    && (state.watermarks > 0 || state.subscriber.waits_for_watermark())
+                {
                     let first = if self.has_bug(Bug::WritersBeforeClosing) {
                         Step::SampleWriters
                     } else {
                         Step::CloseTime
                     };
                     steps.push(first);
-                    if self.lazy && state.feed.mark.is_some() {
+                    if self.lazy && state.feed.watermark.is_some() {
                         steps.push(Step::SampleWriters);
                     }
                 }
@@ -85,9 +87,9 @@ impl History {
             Sampler::Closed { .. } => steps.push(Step::SampleWriters),
             Sampler::Writers { .. } => steps.push(Step::CloseTime),
             Sampler::Safe { .. } => steps.push(Step::SamplePlace),
-            Sampler::Place { mark } => {
-                if state.database.flushed >= mark.l || self.has_bug(Bug::NothingWaitsForDisk) {
-                    steps.push(Step::MarkHolds);
+            Sampler::Place { watermark } => {
+                if state.database.flushed >= watermark.fence_lsn || self.has_bug(Bug::NothingWaitsForDisk) {
+                    steps.push(Step::WatermarkHolds);
                 }
             }
         }

@@ -76,7 +76,7 @@ impl Reached {
             RoundResumed => "a round resumed",
             SecondRound => "a second round",
             TombstoneSent => "a deletion told by the pages",
-            MarkWaitedForDisk => "a mark waited for the disk",
+            WatermarkWaitedForDisk => "a watermark waited for the disk",
             VisibleCommitLost => "a commit that was seen was lost",
             PlaceUsedAgain => "the place of a lost commit was used again",
             ClockStepped => "the clock stepped back",
@@ -84,10 +84,10 @@ impl Reached {
             EntryDropped => "an entry dropped that the pages had",
             CommitNotVisible => "a commit before L that was not visible",
             LiveDelivery => "a live delivery",
-            SplitResumed => "resumed with the mark in the id",
+            CutoverResumed => "resumed with the watermark in the id",
             ResetThenLive => "a reset, then live",
             TimeTold => "a later time told to a quiet stream",
-            WHeld => "W held where it was",
+            SafeTimeHeld => "the safe time was held where it was",
             DeletedBehindStamp => "an insert refused, deleted behind its stamp",
         }
     }

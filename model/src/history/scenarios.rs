@@ -27,7 +27,7 @@ pub fn all() -> Vec<History> {
             reached: &[
                 Reached::PagesThenLive,
                 Reached::CommitNotVisible,
-                Reached::WHeld,
+                Reached::SafeTimeHeld,
                 Reached::LiveDelivery,
             ],
             ..History::plain()
@@ -36,7 +36,7 @@ pub fn all() -> Vec<History> {
             name: "a quiet stream is told the time; _since",
             ticks: 2,
             since: true,
-            marks: 1,
+            watermarks: 1,
             cuts: 1,
             reached: &[Reached::TimeTold, Reached::CommitNotVisible, Reached::LiveDelivery],
             ..History::plain()
@@ -46,7 +46,7 @@ pub fn all() -> Vec<History> {
             keys: 2,
             ticks: 2,
             cuts: 1,
-            reached: &[Reached::RoundResumed, Reached::SplitResumed, Reached::CommitNotVisible],
+            reached: &[Reached::RoundResumed, Reached::CutoverResumed, Reached::CommitNotVisible],
             ..History::plain()
         },
         History {
@@ -73,7 +73,7 @@ pub fn all() -> Vec<History> {
             crashes: 1,
             cuts: 1,
             reached: &[
-                Reached::MarkWaitedForDisk,
+                Reached::WatermarkWaitedForDisk,
                 Reached::VisibleCommitLost,
                 Reached::PlaceUsedAgain,
                 Reached::RoundResumed,
@@ -104,14 +104,14 @@ pub fn all() -> Vec<History> {
             reached: &[
                 Reached::StampAfterClock,
                 Reached::RoundResumed,
-                Reached::SplitResumed,
+                Reached::CutoverResumed,
                 Reached::TombstoneSent,
                 Reached::CommitNotVisible,
             ],
             ..History::plain()
         },
         History {
-            name: "the clock steps: slow writers, _since, lazy marks",
+            name: "the clock steps: slow writers, _since, lazy watermarks",
             ticks: 2,
             steps: 1,
             far: 2,
@@ -119,7 +119,7 @@ pub fn all() -> Vec<History> {
             since: true,
             lazy: true,
             cuts: 1,
-            reached: &[Reached::StampAfterClock, Reached::CommitNotVisible, Reached::WHeld],
+            reached: &[Reached::StampAfterClock, Reached::CommitNotVisible, Reached::SafeTimeHeld],
             ..History::plain()
         },
         History {
@@ -139,7 +139,7 @@ pub fn all() -> Vec<History> {
             far: 2,
             asynchronous: true,
             crashes: 1,
-            marks: 1,
+            watermarks: 1,
             reached: &[Reached::StampAfterClock, Reached::VisibleCommitLost, Reached::PagesThenLive],
             ..History::plain()
         },
@@ -148,14 +148,14 @@ pub fn all() -> Vec<History> {
             ticks: 2,
             ahead: true,
             cuts: 1,
-            reached: &[Reached::LiveDelivery, Reached::EntryDropped, Reached::SplitResumed],
+            reached: &[Reached::LiveDelivery, Reached::EntryDropped, Reached::CutoverResumed],
             ..History::plain()
         },
         History {
             name: "the journal is lost: a new slot, and a reset",
             ticks: 2,
             epochs: 1,
-            marks: 1,
+            watermarks: 1,
             reached: &[Reached::ResetThenLive, Reached::LiveDelivery],
             ..History::plain()
         },
@@ -166,12 +166,12 @@ pub fn all() -> Vec<History> {
 pub fn mistakes() -> Vec<(&'static str, History)> {
     let slow = History { slow: true, rounds: 1, ..History::plain() };
     let crash = History { asynchronous: true, crashes: 1, ticks: 2, ..History::plain() };
-    let steps = History { ticks: 2, steps: 1, far: 2, marks: 1, ..History::plain() };
+    let steps = History { ticks: 2, steps: 1, far: 2, watermarks: 1, ..History::plain() };
     let steps_and_crash = History { crashes: 1, ..steps.clone() };
     let steps_and_reset = History { epochs: 1, ..steps.clone() };
     let ahead = History { ahead: true, ..History::plain() };
-    let reset = History { ticks: 2, epochs: 1, marks: 1, ..History::plain() };
-    let since = History { ticks: 2, since: true, marks: 1, cuts: 1, ..History::plain() };
+    let reset = History { ticks: 2, epochs: 1, watermarks: 1, ..History::plain() };
+    let since = History { ticks: 2, since: true, watermarks: 1, cuts: 1, ..History::plain() };
     let early = History { transactions: 3, ticks: 1, deletions: true, early: true, ..History::plain() };
     let cut = History { deletions: true, cuts: 1, ..History::plain() };
     [
@@ -185,11 +185,11 @@ pub fn mistakes() -> Vec<(&'static str, History)> {
         (Bug::DeletedBehindStamp, &early, NEVER_BACKWARDS),
         (Bug::NothingWaitsForDisk, &crash, NEVER_UNDONE),
         (Bug::PageBeforeLogIsOnDisk, &crash, NEVER_LOST),
-        (Bug::ResumeWithNewMark, &cut, NEVER_LOST),
-        (Bug::CommitAtLIsBefore, &ahead, NEVER_LOST),
+        (Bug::ResumeWithNewWatermark, &cut, NEVER_LOST),
+        (Bug::CommitAtFenceIsBefore, &ahead, NEVER_LOST),
         (Bug::ReplayBeforeJournalBegins, &reset, NEVER_LOST),
-        (Bug::IdHasNewestW, &reset, NEVER_LOST),
-        (Bug::PositionHasNewestW, &since, NEVER_LOST),
+        (Bug::IdHasNewestSafeTime, &reset, NEVER_LOST),
+        (Bug::PositionHasNewestSafeTime, &since, NEVER_LOST),
     ]
     .into_iter()
     .map(|(bug, scenario, violated)| (violated, History { bug: Some(bug), ..scenario.clone() }))
@@ -213,7 +213,7 @@ impl History {
             crashes: 0,
             cuts: 0,
             epochs: 0,
-            marks: 0,
+            watermarks: 0,
             rounds: 0,
             lazy: false,
             since: false,

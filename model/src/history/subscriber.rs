@@ -1,4 +1,4 @@
-//! A subscriber: pages up to a mark, rounds, the hand-over to the feed, following; its client with the last id it got.
+//! A subscriber: pages up to a watermark, rounds, the cutover to the feed, following; its client with the last id it got.
 //!
 //! The service keeps nothing of a subscriber beyond its connection, so what was sent and is still on its way when the
 //! connection is lost is as if it had not been sent: an event and its arrival are one step.
@@ -6,7 +6,7 @@
 use super::clock::{BEGINNING, FAR_AHEAD, Instant};
 use super::database::{Database, Lsn, Row, TRANSACTIONS};
 use super::feed::Feed;
-use super::mark::Mark;
+use super::watermark::Watermark;
 use crate::Bug;
 
 /// Keys of all scenarios.
@@ -20,7 +20,7 @@ pub struct Round {
     /// Only what was stamped after it; [`BEGINNING`]: all, and no tombstones.
     pub since: Instant,
     /// Its upper bound, and where the feed takes over.
-    pub mark: Mark,
+    pub watermark: Watermark,
 }
 
 /// A place among the pages: of the rows or of the tombstones, after the last that was sent.
@@ -40,9 +40,9 @@ pub struct Standing {
     /// Everything committed before it was passed.
     pub position: Lsn,
     /// From where a reset goes on.
-    pub w: Instant,
-    /// Until the feed has passed its L.
-    pub split: Option<Mark>,
+    pub safe_time: Instant,
+    /// Until the feed has passed its fence LSN.
+    pub cutover: Option<Watermark>,
 }
 
 /// What an event id says.
@@ -75,8 +75,8 @@ pub struct Page {
 pub enum Server {
     /// It is not connected.
     Away,
-    /// Waits for the first mark.
-    FirstMark {
+    /// Waits for the first watermark.
+    FirstWatermark {
         /// The lower bound.
         since: Instant,
     },
@@ -91,15 +91,15 @@ pub enum Server {
         /// A page that was read and is not sent yet.
         page: Option<Page>,
     },
-    /// The pages are done, and the next mark decides whether there is another round.
-    NextMark {
+    /// The pages are done, and the next watermark decides whether there is another round.
+    NextWatermark {
         /// The round before.
         round: Round,
         /// See `Pages`.
         rounds: u8,
     },
-    /// A resumed round that takes a mark anew (a seeded mistake).
-    OtherMark {
+    /// A resumed round that takes a watermark anew (a seeded mistake).
+    OtherWatermark {
         /// The round.
         round: Round,
         /// The cursor.
@@ -156,14 +156,15 @@ impl Subscriber {
     pub(crate) fn connect(&mut self, feed: &Feed, bug: Option<Bug>) {
         let floor = feed.begins.map(|(_, since)| since);
         self.server = match self.id {
-            Id::Beginning => Server::FirstMark { since: self.since },
+            Id::Beginning => Server::FirstWatermark { since: self.since },
             Id::Replay { round, .. }
-                if round.epoch != feed.epoch || floor.is_none_or(|floor| floor > round.mark.w) =>
+                if round.epoch != feed.epoch
+                    || floor.is_none_or(|floor| floor > round.watermark.safe_time) =>
             {
                 self.reset(round.since)
             }
-            Id::Replay { round, cursor } if bug == Some(Bug::ResumeWithNewMark) => {
-                Server::OtherMark { round, cursor }
+            Id::Replay { round, cursor } if bug == Some(Bug::ResumeWithNewWatermark) => {
+                Server::OtherWatermark { round, cursor }
             }
             Id::Replay { round, cursor } => Server::Pages { round, cursor, rounds: 0, page: None },
             Id::Feed(standing) => self.follow(standing, feed),
@@ -173,61 +174,64 @@ impl Subscriber {
     /// Begins anew, with `_since` as `live` told it.
     pub(crate) fn connect_since(&mut self, since: Instant) {
         (self.id, self.since, self.from, self.heard) = (Id::Beginning, since, None, 0);
-        self.server = Server::FirstMark { since };
+        self.server = Server::FirstWatermark { since };
     }
 
     /// The newest state of all that changed follows: what was heard may come again.
     fn reset(&mut self, since: Instant) -> Server {
         self.heard = 0;
-        Server::FirstMark { since }
+        Server::FirstWatermark { since }
     }
 
     fn follow(&mut self, standing: Standing, feed: &Feed) -> Server {
         if standing.epoch == feed.epoch {
             Server::Follows { standing, live: false }
         } else {
-            self.reset(standing.w)
+            self.reset(standing.safe_time)
         }
     }
 
-    /// A mark that holds, while one is waited for.
-    pub(crate) fn mark(&mut self, mark: Mark, rounds: u8, feed: &Feed, bug: Option<Bug>) {
+    /// A watermark that holds, while one is waited for.
+    pub(crate) fn watermark(&mut self, watermark: Watermark, rounds: u8, feed: &Feed, bug: Option<Bug>) {
         let epoch = feed.epoch;
         let rows = Cursor { tombstones: false, after: None };
         match self.server {
-            Server::FirstMark { since } => {
+            Server::FirstWatermark { since } => {
                 let begins = feed.begins.map_or(Instant::MAX, |(_, since)| since);
-                if mark.w < begins && bug != Some(Bug::ReplayBeforeJournalBegins) {
+                if watermark.safe_time < begins && bug != Some(Bug::ReplayBeforeJournalBegins) {
                     return;
                 }
-                if since != BEGINNING && since >= mark.w {
-                    let split = Mark { w: since, l: mark.l };
-                    self.from = (since == FAR_AHEAD).then_some(mark.l);
-                    self.hand_over(epoch, split, mark.w, feed, bug);
+                if since != BEGINNING && since >= watermark.safe_time {
+                    let cutover = Watermark { safe_time: since, fence_lsn: watermark.fence_lsn };
+                    self.from = (since == FAR_AHEAD).then_some(watermark.fence_lsn);
+                    self.cutover(epoch, cutover, watermark.safe_time, feed, bug);
                 } else {
-                    let round = Round { epoch, since, mark };
+                    let round = Round { epoch, since, watermark };
                     self.server = Server::Pages { round, cursor: rows, rounds, page: None };
                 }
             }
-            Server::NextMark { round, rounds } => {
-                if mark.w <= round.mark.w {
-                    self.hand_over(round.epoch, round.mark, round.mark.w, feed, bug);
+            Server::NextWatermark { round, rounds } => {
+                if watermark.safe_time <= round.watermark.safe_time {
+                    self.cutover(round.epoch, round.watermark, round.watermark.safe_time, feed, bug);
                 } else {
-                    let round = Round { since: round.mark.w, mark, ..round };
+                    let round = Round { since: round.watermark.safe_time, watermark, ..round };
                     self.server = Server::Pages { round, cursor: rows, rounds: rounds - 1, page: None };
                 }
             }
-            Server::OtherMark { round, cursor } => {
-                let round = Round { mark, ..round };
+            Server::OtherWatermark { round, cursor } => {
+                let round = Round { watermark, ..round };
                 self.server = Server::Pages { round, cursor, rounds: 0, page: None };
             }
             Server::Away | Server::Pages { .. } | Server::Follows { .. } => {}
         }
     }
 
-    /// Whether a mark is waited for.
-    pub(crate) fn waits_for_mark(&self) -> bool {
-        matches!(self.server, Server::FirstMark { .. } | Server::NextMark { .. } | Server::OtherMark { .. })
+    /// Whether a watermark is waited for.
+    pub(crate) fn waits_for_watermark(&self) -> bool {
+        matches!(
+            self.server,
+            Server::FirstWatermark { .. } | Server::NextWatermark { .. } | Server::OtherWatermark { .. }
+        )
     }
 
     /// Reads the next page.
@@ -236,7 +240,13 @@ impl Subscriber {
             // There are two keys.
             #[allow(clippy::cast_possible_truncation)]
             let keys = KEYS as u8;
-            let row = database.next_row(cursor.tombstones, round.since, round.mark.w, cursor.after, keys);
+            let row = database.next_row(
+                cursor.tombstones,
+                round.since,
+                round.watermark.safe_time,
+                cursor.after,
+                keys,
+            );
             *page = Some(Page { row, seen: database.insert });
         }
     }
@@ -269,9 +279,9 @@ impl Subscriber {
             }
             None => {
                 if another_round {
-                    self.server = Server::NextMark { round, rounds };
+                    self.server = Server::NextWatermark { round, rounds };
                 } else {
-                    self.hand_over(round.epoch, round.mark, round.mark.w, feed, bug);
+                    self.cutover(round.epoch, round.watermark, round.watermark.safe_time, feed, bug);
                 }
                 return;
             }
@@ -281,17 +291,17 @@ impl Subscriber {
 
     /// Over to the feed. It is read from the beginning of the journal on: what lies before the first entry on the feed's
     /// side is dropped as all on the other side is.
-    fn hand_over(&mut self, epoch: u8, split: Mark, w: Instant, feed: &Feed, bug: Option<Bug>) {
+    fn cutover(&mut self, epoch: u8, cutover: Watermark, safe_time: Instant, feed: &Feed, bug: Option<Bug>) {
         self.server = match feed.begins {
             Some((begins, since))
                 if epoch == feed.epoch
-                    && (since <= split.w && begins <= split.l
+                    && (since <= cutover.safe_time && begins <= cutover.fence_lsn
                         || bug == Some(Bug::ReplayBeforeJournalBegins)) =>
             {
-                let standing = Standing { epoch, position: begins, w, split: Some(split) };
+                let standing = Standing { epoch, position: begins, safe_time, cutover: Some(cutover) };
                 Server::Follows { standing, live: false }
             }
-            _ => self.reset(w),
+            _ => self.reset(safe_time),
         };
     }
 
@@ -299,20 +309,20 @@ impl Subscriber {
     pub(crate) fn follow_on(&mut self, database: &Database, feed: &Feed, bug: Option<Bug>) {
         let Server::Follows { mut standing, live } = self.server else { return };
         if standing.epoch != feed.epoch {
-            self.server = self.reset(standing.w);
+            self.server = self.reset(standing.safe_time);
             return;
         }
         if standing.position < feed.published {
             let lsn = standing.position;
             standing.position += 1;
-            standing.w = standing.w.max(feed.entry_w[usize::from(lsn)]);
+            standing.safe_time = standing.safe_time.max(feed.entry_safe_time[usize::from(lsn)]);
             let wanted = database.at(lsn).filter(|(_, row)| {
-                standing.split.is_none_or(|split| split.leaves_to_feed(row.stamp, lsn, bug))
+                standing.cutover.is_none_or(|cutover| cutover.leaves_to_feed(row.stamp, lsn, bug))
             });
-            if let Some(split) = standing.split
-                && lsn > split.l
+            if let Some(cutover) = standing.cutover
+                && lsn > cutover.fence_lsn
             {
-                standing.split = None;
+                standing.cutover = None;
             }
             if let Some((version, row)) = wanted {
                 self.hear(version, row.key, database);
@@ -321,11 +331,11 @@ impl Subscriber {
             self.server = Server::Follows { standing, live };
             return;
         }
-        if standing.split.is_some_and(|split| feed.published >= split.l) {
-            standing.split = None;
+        if standing.cutover.is_some_and(|cutover| feed.published >= cutover.fence_lsn) {
+            standing.cutover = None;
         }
-        if standing.split.is_none() && !live {
-            self.time = Some(standing.w.max(feed.passed_w));
+        if standing.cutover.is_none() && !live {
+            self.time = Some(standing.safe_time.max(feed.passed_safe_time));
             self.id = Id::Feed(standing);
             self.server = Server::Follows { standing, live: true };
         } else {
@@ -344,8 +354,11 @@ impl Subscriber {
 
     /// The time that such a notice would tell, if it is a later one.
     fn next_time(&self, standing: Standing, live: bool, feed: &Feed, bug: Option<Bug>) -> Option<Instant> {
-        let newest = feed.mark.filter(|_| bug == Some(Bug::PositionHasNewestW)).map(|mark| mark.w);
-        let time = standing.w.max(newest.unwrap_or(feed.passed_w));
+        let newest = feed
+            .watermark
+            .filter(|_| bug == Some(Bug::PositionHasNewestSafeTime))
+            .map(|watermark| watermark.safe_time);
+        let time = standing.safe_time.max(newest.unwrap_or(feed.passed_safe_time));
         (live && self.time.is_none_or(|told| told < time)).then_some(time)
     }
 
@@ -354,8 +367,8 @@ impl Subscriber {
         let Server::Follows { standing, live } = self.server else { return false };
         standing.epoch != feed.epoch
             || standing.position < feed.published
-            || standing.split.is_some_and(|split| feed.published >= split.l)
-            || (standing.split.is_none() && !live)
+            || standing.cutover.is_some_and(|cutover| feed.published >= cutover.fence_lsn)
+            || (standing.cutover.is_none() && !live)
             || self.next_time(standing, live, feed, bug).is_some()
     }
 

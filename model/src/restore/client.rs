@@ -23,15 +23,15 @@ pub enum Stage {
     /// In the pages, up to this place in the log.
     Pages(Lsn),
     /// The pages are done, and the feed has not passed this place.
-    Split(Lsn),
+    Cutover(Lsn),
     /// In the feed.
     Live,
 }
 
 impl Stage {
-    pub(super) fn mark(self) -> Option<Lsn> {
+    pub(super) fn watermark(self) -> Option<Lsn> {
         match self {
-            Self::Pages(mark) | Self::Split(mark) => Some(mark),
+            Self::Pages(watermark) | Self::Cutover(watermark) => Some(watermark),
             Self::Live => None,
         }
     }
@@ -45,7 +45,7 @@ pub enum Server {
     Away,
     /// It was told to begin again, and has no page yet.
     Reset,
-    /// As `Reset`, with the mark of its pages.
+    /// As `Reset`, with the watermark of its pages.
     Marked(Lsn),
     /// It has half of its pages.
     Pages,
@@ -111,8 +111,8 @@ impl Client {
             kept && id.stage == Stage::Live && self.is_current(database, service)
         } else {
             let place = match id.stage {
-                Stage::Pages(mark) => mark,
-                Stage::Split(_) | Stage::Live => id.position,
+                Stage::Pages(watermark) => watermark,
+                Stage::Cutover(_) | Stage::Live => id.position,
             };
             self.epoch == Some(disk.epoch) && place >= disk.floor
         };
@@ -125,31 +125,32 @@ impl Client {
         passed <= service.received.len() && self.has == concerning(&database.log, passed)
     }
 
-    /// A mark is taken, and returned: the pages will show what was committed before it.
-    pub(super) fn mark(&mut self, log: &[Transaction]) -> Lsn {
-        let mark = lsn(log);
-        self.server = Server::Marked(mark);
-        mark
+    /// A watermark is taken, and returned: the pages will show what was committed before it.
+    pub(super) fn watermark(&mut self, log: &[Transaction]) -> Lsn {
+        let watermark = lsn(log);
+        self.server = Server::Marked(watermark);
+        watermark
     }
 
     /// Half of the pages, or the rest and over to the feed.
     pub(super) fn page(&mut self, log: &[Transaction], disk: &Disk, service: &Service) {
         let half = |number: &Transaction| number.is_multiple_of(2);
-        if let Server::Marked(mark) = self.server {
-            let log = log.get(..usize::from(mark)).unwrap_or_default();
+        if let Server::Marked(watermark) = self.server {
+            let log = log.get(..usize::from(watermark)).unwrap_or_default();
             let shown = concerning(log, log.len()).into_iter().filter(half);
             match self.told_reset {
                 true => self.has.extend(shown.collect::<Vec<_>>()),
                 false => self.has = shown.collect(),
             }
-            self.stand(service, Stage::Pages(mark));
+            self.stand(service, Stage::Pages(watermark));
             (self.server, self.epoch) = (Server::Pages, Some(disk.epoch));
-        } else if let Some(Stage::Pages(mark)) = self.id.map(|id| id.stage) {
-            self.has.extend(concerning(log, usize::from(mark)).into_iter().filter(|number| !half(number)));
+        } else if let Some(Stage::Pages(watermark)) = self.id.map(|id| id.stage) {
+            self.has
+                .extend(concerning(log, usize::from(watermark)).into_iter().filter(|number| !half(number)));
             // What came in meanwhile lies on the feed's side.
-            let beyond = service.received.get(usize::from(mark)..).unwrap_or_default();
+            let beyond = service.received.get(usize::from(watermark)..).unwrap_or_default();
             self.has.extend(beyond.iter().filter(|number| **number != 0));
-            self.stand(service, Stage::Split(mark));
+            self.stand(service, Stage::Cutover(watermark));
             self.server = Server::Following;
         }
         self.tidy();
@@ -175,12 +176,12 @@ impl Client {
             self.server = Server::Following;
         }
         if self.server == Server::Following {
-            let from = usize::from(id.position.max(id.stage.mark().unwrap_or(0)));
+            let from = usize::from(id.position.max(id.stage.watermark().unwrap_or(0)));
             let new = service.received.get(from..).unwrap_or_default();
             self.has.extend(new.iter().filter(|number| **number != 0));
             self.tidy();
             let stage = match id.stage {
-                Stage::Split(mark) if service.lsn() < mark => id.stage,
+                Stage::Cutover(watermark) if service.lsn() < watermark => id.stage,
                 _ => Stage::Live,
             };
             // What is ahead of the feed is not told backwards (a seeded mistake).
@@ -221,9 +222,9 @@ fn verdict(id: Id, database: &Database, disk: &Disk, bug: Option<Bug>) -> Verdic
     let Some(run) = disk.run(id.run).filter(|run| !run.forked) else { return Verdict::All };
     let same_epoch = run.epoch == disk.epoch;
     let proven = |place: Lsn| place <= run.end;
-    if let Some(mark) = id.stage.mark()
-        && mark > run.paged
-        && bug != Some(Bug::MarkIsNotProven)
+    if let Some(watermark) = id.stage.watermark()
+        && watermark > run.paged
+        && bug != Some(Bug::WatermarkIsNotProven)
     {
         return Verdict::All;
     }
@@ -234,7 +235,7 @@ fn verdict(id: Id, database: &Database, disk: &Disk, bug: Option<Bug>) -> Verdic
     };
     match id.stage {
         // Without a `_since` of its own a round has no lower bound.
-        Stage::Pages(mark) if !same_epoch || mark < disk.floor => Verdict::All,
+        Stage::Pages(watermark) if !same_epoch || watermark < disk.floor => Verdict::All,
         Stage::Pages(_) => Verdict::Resume,
         _ if !same_epoch || id.position < disk.floor => reset,
         _ if usize::from(id.position) > database.log.len() => Verdict::All,

@@ -4,12 +4,12 @@
 //! that it was given meanwhile. Whatever the service is left with, it must not continue a history that the database does not
 //! have. What is left out:
 //!
-//! - Stamps: a page shows what was committed before the mark's place in the log, and the feed brings the rest. That this is
+//! - Stamps: a page shows what was committed before the watermark's place in the log, and the feed brings the rest. That this is
 //!   so is the history model's.
 //! - Channels, queues, and what is acknowledged: the delivery model's. What is on disk was acknowledged.
 //! - What the hash of a transaction is made of: here each transaction has a number that no other has.
-//! - A database that is restored alone, to a moment after the last that the journal has received and before a mark that it
-//!   has noted, and that is written to until it has passed the mark before we connect: nothing tells that from the history
+//! - A database that is restored alone, to a moment after the last that the journal has received and before a watermark that it
+//!   has noted, and that is written to until it has passed the watermark before we connect: nothing tells that from the history
 //!   that was lost.
 
 mod client;
@@ -46,7 +46,7 @@ pub struct Restore {
     pub alterations: u8,
     /// Whether the client is cut off within its pages.
     pub pages: bool,
-    /// Whether the journal's disk may be full: then runs and marks are noted when there is room, and else at once.
+    /// Whether the journal's disk may be full: then runs and watermarks are noted when there is room, and else at once.
     pub full: bool,
     /// The seeded mistake.
     pub bug: Option<Bug>,
@@ -145,10 +145,10 @@ pub enum Step {
     Start,
     /// The journal notes its run. Until the disk has room it does not.
     NoteRun,
-    /// A mark is taken for the client's pages.
-    Mark,
+    /// A watermark is taken for the client's pages.
+    Watermark,
     /// The journal notes it.
-    NoteMark(Lsn),
+    NoteWatermark(Lsn),
     /// Retention drops everything up to a place.
     Purge(Lsn),
     /// The client connects.
@@ -210,10 +210,10 @@ impl Restore {
                     state.disk.begin_run(service.run);
                 }
             }
-            Step::Mark => {
-                state.client.mark(&state.database.log);
+            Step::Watermark => {
+                state.client.watermark(&state.database.log);
             }
-            Step::NoteMark(mark) => state.disk.note(mark),
+            Step::NoteWatermark(watermark) => state.disk.note(watermark),
             Step::Purge(floor) => {
                 state.purges -= 1;
                 state.disk.floor = floor;
@@ -222,7 +222,7 @@ impl Restore {
             Step::Page => {
                 let log = &state.database.log;
                 if state.client.server == Server::Reset {
-                    state.disk.note(state.client.mark(log));
+                    state.disk.note(state.client.watermark(log));
                 }
                 if let Some(service) = &state.service {
                     state.client.page(log, &state.disk, service);
@@ -273,7 +273,7 @@ impl Restore {
                 (true, true) => Reached::UnprovenReset,
                 (false, _) => Reached::ProvenReset,
             });
-        } else if id.stage.mark().is_some() && client.server == Server::Pages && id.run != service.run {
+        } else if id.stage.watermark().is_some() && client.server == Server::Pages && id.run != service.run {
             self.reach(Reached::ResumedPages);
         }
         if client.server == Server::Unverified {
@@ -407,10 +407,13 @@ impl Model for Restore {
             // Before the database is followed no id is judged.
             Server::Away if service.connected => steps.push(Step::Connect),
             Server::Away => {}
-            Server::Reset if service.connected => steps.push(if self.full { Step::Mark } else { Step::Page }),
-            Server::Marked(mark) if service.connected => {
-                let there = state.disk.paged >= mark || self.bug == Some(Bug::PageBeforeMarkIsNoted);
-                steps.push(if there { Step::Page } else { Step::NoteMark(mark) });
+            Server::Reset if service.connected => {
+                steps.push(if self.full { Step::Watermark } else { Step::Page });
+            }
+            Server::Marked(watermark) if service.connected => {
+                let there =
+                    state.disk.paged >= watermark || self.bug == Some(Bug::PageBeforeWatermarkIsNoted);
+                steps.push(if there { Step::Page } else { Step::NoteWatermark(watermark) });
             }
             Server::Pages if service.connected => steps.push(Step::Page),
             _ => {}

@@ -22,8 +22,8 @@ fn has_what_there_is(state: &State) -> bool {
     if state.client.server != Server::Following {
         return true;
     }
-    let mark = state.client.id.and_then(|id| id.stage.mark()).unwrap_or(0);
-    let passed = service.received.len().max(usize::from(mark));
+    let watermark = state.client.id.and_then(|id| id.stage.watermark()).unwrap_or(0);
+    let passed = service.received.len().max(usize::from(watermark));
     state.client.has == concerning(&state.database.log, passed)
 }
 

@@ -81,8 +81,8 @@ pub fn mistakes() -> Vec<(&'static str, Restore)> {
         (Bug::IdAheadIsNotCompared, &both, NEVER_A_LOST_HISTORY),
         (Bug::ResetWithoutProof, &purged, NEVER_A_LOST_HISTORY),
         (Bug::RunSurvivesRestart, &purged, NEVER_A_LOST_HISTORY),
-        (Bug::MarkIsNotProven, &pages, NEVER_A_LOST_HISTORY),
-        (Bug::PageBeforeMarkIsNoted, &killed, NEVER_RESET_NEEDLESSLY),
+        (Bug::WatermarkIsNotProven, &pages, NEVER_A_LOST_HISTORY),
+        (Bug::PageBeforeWatermarkIsNoted, &killed, NEVER_RESET_NEEDLESSLY),
         (Bug::IdBeforeRunIsNoted, &killed, NEVER_RESET_NEEDLESSLY),
     ]
     .into_iter()

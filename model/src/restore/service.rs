@@ -11,7 +11,7 @@ pub struct Run {
     pub epoch: u8,
     /// Everything before it was on disk when the run ended.
     pub end: Lsn,
-    /// Marks of pages up to here were on disk when the run ended.
+    /// Watermarks of pages up to here were on disk when the run ended.
     pub paged: Lsn,
     /// What it published may not exist.
     pub forked: bool,
@@ -30,7 +30,7 @@ pub struct Disk {
     pub entries: Vec<Transaction>,
     /// The beginning of the epoch, or what retention has dropped: everything up to here.
     pub floor: Lsn,
-    /// The greatest mark of pages.
+    /// The greatest watermark of pages.
     pub paged: Lsn,
 }
 
@@ -54,9 +54,9 @@ impl Disk {
         lsn(&self.entries)
     }
 
-    /// Notes the mark of pages.
-    pub(super) fn note(&mut self, mark: Lsn) {
-        self.paged = self.paged.max(mark);
+    /// Notes the watermark of pages.
+    pub(super) fn note(&mut self, watermark: Lsn) {
+        self.paged = self.paged.max(watermark);
     }
 
     /// What is known of a run; the one that writes has not ended.

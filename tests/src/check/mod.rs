@@ -133,7 +133,7 @@ fn last_replay(heard: &[Heard]) -> (usize, usize) {
     (begin, end.map_or(heard.len(), |end| begin + end))
 }
 
-/// W of the last replay.
+/// The safe time of the last replay.
 fn transaction_time(heard: &[Heard]) -> Result<i64> {
     let (_, live) = last_replay(heard);
     let Some(What::Notice { transaction_time, .. }) = heard.get(live).map(|heard| &heard.what) else {
@@ -149,7 +149,7 @@ fn whole_after_transaction_time(
     w: i64,
     expect: Expect<'_>,
 ) -> Result<()> {
-    // The replay that ended with `live` may have begun in an earlier connection, and nothing after W came before it.
+    // The replay that ended with `live` may have begun in an earlier connection, and nothing after the safe time came before it.
     let (begin, _) = last_replay(heard);
     let w = expect.since.map_or(w, |since| since.max(w));
     let changes = placed[begin..].iter().flatten();

@@ -88,7 +88,7 @@ fn a_correct_subscriber_passes_and_every_fault_is_seen() {
             for lost in changes(1) {
                 let mut bad = good.clone();
                 bad.remove(lost);
-                // A version that is replaced later is not missed in a replay, but this one was the newest at W.
+                // A version that is replaced later is not missed in a replay, but this one was the newest at the safe time.
                 let superseded =
                     lost < live && good[live..].iter().any(|what| what.key() == good[lost].key());
                 if !superseded {

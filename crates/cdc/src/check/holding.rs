@@ -1,8 +1,8 @@
-//! What holds the safe time back, by the question that the marks ask too.
+//! What holds the safe time back, by the question that the watermarks ask too.
 
 use super::Finding;
-use crate::marks::{self, Holder, SampleError};
 use crate::timestamptz::Timestamptz;
+use crate::watermark::{self, Holder, SampleError};
 use fhir::Instant;
 use std::time::Duration;
 use tokio_postgres::Client;
@@ -20,7 +20,7 @@ pub(super) struct Facts {
 
 pub(super) async fn ask(client: &Client) -> Result<Facts, tokio_postgres::Error> {
     let Timestamptz(clock) = client.query_one("select clock_timestamp()", &[]).await?.try_get(0)?;
-    match marks::holder(client).await {
+    match watermark::holder(client).await {
         Ok(holder) => Ok(Facts { clock, holder: Some(holder) }),
         Err(SampleError::Postgres(error)) => Err(error),
         // Not permitted, then: the role's own line says so.

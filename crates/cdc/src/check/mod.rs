@@ -3,7 +3,7 @@
 //! Each module below is one subject. It asks the database (statements that change nothing, in a session that may not
 //! write) and gives plain facts; a pure function judges them and gives [`Finding`]s. The facts on which a complete replay
 //! depends are in `crate::facts`, where the service looks at them too. What it does at its start and what is asked here
-//! share their statements: those of `publication`, `slot` and `marks`.
+//! share their statements: those of `publication`, `slot` and `watermarks`.
 
 mod absence;
 mod clock;

@@ -135,7 +135,7 @@ pub(super) async fn prepare(
         Some(reason) => {
             tracing::info!(reason, %start, fork, "a new epoch begins");
             let origin = Origin { system: system.id, timeline: system.timeline, identity: identity.text() };
-            // After the slot was made: no replay begins before W has passed it.
+            // After the slot was made: no replay begins before the safe time has passed it.
             let since = clock(client).await?;
             Some(Epoch { origin, start, since, fork })
         }

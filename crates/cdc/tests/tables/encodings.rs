@@ -1,8 +1,8 @@
 //! Databases of every encoding: what comes is what the server itself converts, and nothing else.
 
 use crate::cluster::{Cluster, TestDatabase};
-use crate::marks::start;
 use crate::pages::{basic, read};
+use crate::watermark::start;
 use feed::Kind;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;

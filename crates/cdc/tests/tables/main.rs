@@ -1,4 +1,4 @@
-//! The native layout on a real Postgres: what its triggers keep, marks, pages, and the log's rows.
+//! The native layout on a real Postgres: what its triggers keep, watermarks, pages, and the log's rows.
 
 // Helpers of tests are tests: they may stop at the first surprise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -9,9 +9,9 @@ mod contention;
 mod encodings;
 mod following;
 mod log;
-mod marks;
 mod mentions;
 mod migration;
 mod pages;
 mod patient_pages;
 mod stamps;
+mod watermark;

@@ -1,7 +1,7 @@
 //! Pages: everything exactly once, in order, within bounds, by the index.
 
 use crate::cluster::{Cluster, TestDatabase, number, text};
-use crate::marks::{Running, start, start_with};
+use crate::watermark::{Running, start, start_with};
 use cdc::layout::OnBadRow;
 use feed::{Kind, Page, PageRequest, PageRows, Source, SourceError};
 use fhir::{Instant, ResourceType, TypeSet};
@@ -138,7 +138,7 @@ async fn the_services_own_role_is_enough() {
     client.batch_execute("alter role fhir_tail login").await.unwrap();
     cdc::repair(&client).await.unwrap();
     let running = start(&database, "fhir_tail");
-    running.tables.mark().await.unwrap();
+    running.tables.watermark().await.unwrap();
     assert_eq!(read(&running, basic(Kind::Upsert)).await.0.len(), 2500);
     assert_eq!(read(&running, basic(Kind::Deletion)).await.0.len(), 250);
 }
@@ -359,7 +359,7 @@ async fn a_page_counts_once_what_it_passed_over_is_on_disk() {
     let put = format!("select fhir.put('Basic', 'a', '{basic_row}'), fhir.put('Basic', 'b', '{basic_row}')");
     client.batch_execute(&put).await.unwrap();
     let running = start(&database, "postgres");
-    running.tables.mark().await.unwrap();
+    running.tables.watermark().await.unwrap();
     let stamp = "select (extract(epoch from max(last_updated)) * 1000000)::bigint from fhir.resource";
     let until = Instant::from_unix_micros(number(&client, stamp).await);
     client.batch_execute("set synchronous_commit = off").await.unwrap();

@@ -1,7 +1,7 @@
 //! Pages of some patients: what belongs to them, found by the index, and nothing else.
 
 use crate::cluster::{Cluster, TestDatabase, number};
-use crate::marks::{Running, start};
+use crate::watermark::{Running, start};
 use feed::{Kind, Lsn, Page, PageRequest, PageRows, Scope, Source, SourceError};
 use fhir::{Instant, Patients, ResourceType, TypeSet};
 use std::collections::BTreeSet;
@@ -278,7 +278,7 @@ async fn an_old_layout_refuses_patients_and_serves_the_rest() {
     let rows = r#"select fhir.put('Observation', 'o', '{"resourceType":"Observation","subject":{"reference":"Patient/p1"}}')"#;
     let mut client = crate::mentions::old(&database, rows).await;
     let running = start(&database, "postgres");
-    running.tables.mark().await.unwrap();
+    running.tables.watermark().await.unwrap();
     running.tables.confirm().await.unwrap();
     assert!(running.tables.failing_facts().is_empty());
     let refused = running.tables.knows_patients().await.unwrap_err();

@@ -85,8 +85,8 @@ impl Journal for Failing {
         self.journal.tick_after(after)
     }
 
-    fn seek(&self, mark: Mark) -> Result<Option<Anchor>, JournalError> {
-        self.journal.seek(mark)
+    fn seek(&self, watermark: Watermark) -> Result<Option<Anchor>, JournalError> {
+        self.journal.seek(watermark)
     }
 
     fn purge(&self, retention: Retention, state: &mut State) -> Result<bool, JournalError> {
@@ -111,15 +111,16 @@ impl Framing for Lines {
     fn end(&self, _: &mut Vec<u8>) {}
 }
 
-/// Tables without rows, and a mark up to a place in the log.
+/// Tables without rows, and a watermark up to a place in the log.
 struct Empty {
-    l: Lsn,
+    fence_lsn: Lsn,
 }
 
 impl Source for Empty {
-    fn mark(&self) -> Answer<'_, Sample> {
-        let (mark, taken) = (Mark { w: instant(500), l: self.l }, tokio::time::Instant::now());
-        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
+    fn watermark(&self) -> Answer<'_, Sample> {
+        let (watermark, taken) =
+            (Watermark { safe_time: instant(500), fence_lsn: self.fence_lsn }, tokio::time::Instant::now());
+        Box::pin(async move { Ok(Sample { watermark, taken, tombstones_purged: None }) })
     }
 
     fn confirm(&self) -> Answer<'_, ()> {
@@ -214,14 +215,14 @@ async fn an_epoch_begins_although_the_journal_fails_meanwhile() {
         let journal = failing(directory.path());
         let (feed, mut publisher) =
             Feed::on(journal.clone(), options(directory.path()), Arc::new(Lines)).unwrap();
-        feed.set_source(Arc::new(Empty { l: Lsn::new(10) }));
+        feed.set_source(Arc::new(Empty { fence_lsn: Lsn::new(10) }));
         let origin = Origin { system: 1, timeline: 1, identity: String::new() };
         publisher.begin_epoch(origin.clone(), Lsn::new(10), instant(100), false).await.unwrap();
         let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));
         hears_live(&mut reader).await;
         publisher.publish(batch(100)).await.unwrap();
         hears(&mut reader, "100;").await;
-        let before = feed.marking().epoch;
+        let before = feed.sample_base().epoch;
 
         journal.how.store(how, Ordering::SeqCst);
         let begun = tokio::spawn(async move {
@@ -241,7 +242,7 @@ async fn an_epoch_begins_although_the_journal_fails_meanwhile() {
                 publisher.begin_epoch(origin, Lsn::new(10), instant(200), false).await.unwrap();
             }
         }
-        assert_ne!(feed.marking().epoch, before);
+        assert_ne!(feed.sample_base().epoch, before);
         let reset = next(&mut reader).await;
         assert!(matches!(reset, Item::Notice(Notice::Reset { .. })), "{reset:?}");
         hears_live(&mut reader).await;
@@ -259,7 +260,7 @@ async fn a_journal_that_was_written_before_any_epoch_is_new() {
     Segments::open(directory.path()).unwrap().append(Vec::new(), &State::unknown()).unwrap();
     let (feed, mut publisher) = Feed::open(options(directory.path()), Arc::new(Lines)).unwrap();
     assert_eq!(publisher.origin(), None);
-    feed.set_source(Arc::new(Empty { l: Lsn::new(10) }));
+    feed.set_source(Arc::new(Empty { fence_lsn: Lsn::new(10) }));
     let origin = Origin { system: 1, timeline: 1, identity: String::new() };
     publisher.begin_epoch(origin.clone(), Lsn::new(10), instant(100), false).await.unwrap();
     hears_live(&mut feed.subscribe(Filter::everything(), Begin::Since(None))).await;
@@ -278,14 +279,14 @@ fn failing(directory: &Path) -> Arc<Failing> {
     Arc::new(Failing { journal: Segments::open(directory).unwrap(), how: AtomicU8::new(WORKS) })
 }
 
-/// A page whose mark is not on disk could not be told, after a crash, from one of a history that was lost.
+/// A page whose watermark is not on disk could not be told, after a crash, from one of a history that was lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_wait_until_the_journal_can_be_written() {
     let directory = tempfile::tempdir().unwrap();
     let journal = failing(directory.path());
     let (feed, mut publisher) =
         Feed::on(journal.clone(), options(directory.path()), Arc::new(Lines)).unwrap();
-    feed.set_source(Arc::new(Empty { l: Lsn::new(50) }));
+    feed.set_source(Arc::new(Empty { fence_lsn: Lsn::new(50) }));
     let origin = Origin { system: 1, timeline: 1, identity: String::new() };
     publisher.begin_epoch(origin, Lsn::new(10), instant(100), false).await.unwrap();
     publisher.publish(Batch { passed: Some(Lsn::new(40)), ..Batch::default() }).await.unwrap();
@@ -322,7 +323,7 @@ async fn nobody_is_served_before_the_journal_has_the_run() {
     let after = |reader: &Subscription| Begin::After { id: Some(reader.id()), since: None };
 
     let (feed, mut publisher) = start();
-    feed.set_source(Arc::new(Empty { l: Lsn::new(10) }));
+    feed.set_source(Arc::new(Empty { fence_lsn: Lsn::new(10) }));
     let origin = Origin { system: 1, timeline: 1, identity: String::new() };
     publisher.begin_epoch(origin, Lsn::new(10), instant(100), false).await.unwrap();
     let mut first = feed.subscribe(Filter::everything(), Begin::Since(None));
@@ -334,7 +335,7 @@ async fn nobody_is_served_before_the_journal_has_the_run() {
 
     journal.how.store(FULL, Ordering::SeqCst);
     let (feed, mut publisher) = start();
-    feed.set_source(Arc::new(Empty { l: Lsn::new(10) }));
+    feed.set_source(Arc::new(Empty { fence_lsn: Lsn::new(10) }));
     let mut second = feed.subscribe(Filter::everything(), after(&first));
     assert_eq!(waits(&mut second).await, UNWRITABLE);
     assert!(!feed.status().journal_ok);
@@ -347,7 +348,7 @@ async fn nobody_is_served_before_the_journal_has_the_run() {
     drop((feed, publisher));
 
     let (feed, _publisher) = start();
-    feed.set_source(Arc::new(Empty { l: Lsn::new(10) }));
+    feed.set_source(Arc::new(Empty { fence_lsn: Lsn::new(10) }));
     for (reader, missed) in [(&first, Some("200;")), (&second, None)] {
         let mut reader = feed.subscribe(Filter::everything(), after(reader));
         if let Some(missed) = missed {
@@ -362,7 +363,7 @@ async fn nobody_is_served_before_the_journal_has_the_run() {
 async fn who_does_not_follow_ends_its_streams() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, mut publisher) = Feed::open(options(directory.path()), Arc::new(Lines)).unwrap();
-    feed.set_source(Arc::new(Empty { l: Lsn::new(10) }));
+    feed.set_source(Arc::new(Empty { fence_lsn: Lsn::new(10) }));
     let origin = Origin { system: 1, timeline: 1, identity: String::new() };
     publisher.begin_epoch(origin, Lsn::new(10), instant(100), false).await.unwrap();
     let mut reader = feed.subscribe(Filter::everything(), Begin::Since(None));

@@ -207,7 +207,7 @@ impl AsOf<'_> {
         }
         // What is visible of them was committed before this ends.
         let source = self.shared.source(self.out).await;
-        let fence = persist(self.out, || source.mark()).await?.mark.l;
+        let fence = persist(self.out, || source.watermark()).await?.watermark.fence_lsn;
         self.shared.passed(fence).await;
         for (id, row) in rows {
             let content = self.in_journal(&id, at).await?.unwrap_or(row);

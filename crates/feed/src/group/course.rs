@@ -52,7 +52,7 @@ pub(super) struct Course {
 #[derive(Clone)]
 pub(super) enum End {
     /// The members are known and all was told that this means.
-    Settled { run: u64, last: Anchor, w: Instant },
+    Settled { run: u64, last: Anchor, safe_time: Instant },
     /// It stops, for all in the same way.
     Stopped(Stop),
     /// What follows is not shared.
@@ -83,13 +83,13 @@ struct Log {
 impl Courses {
     /// The course that begins there, or began a moment ago.
     pub(super) fn enter(&self, shared: &Arc<Shared>, filter: &Filter, from: &FeedCursor) -> Arc<Course> {
-        let FeedCursor { run, last, w, .. } = *from;
+        let FeedCursor { run, last, safe_time, .. } = *from;
         let start = Start { filter: filter.clone(), run, from: last };
         let mut courses = self.0.lock();
         if let Some(course) = courses.get(&start).and_then(Weak::upgrade) {
             return course;
         }
-        let course = Arc::new(Course::begin(shared, filter.clone(), (run, last, w)));
+        let course = Arc::new(Course::begin(shared, filter.clone(), (run, last, safe_time)));
         courses.retain(|_, course| course.strong_count() > 0);
         courses.insert(start, Arc::downgrade(&course));
         course

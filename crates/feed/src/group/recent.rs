@@ -8,7 +8,7 @@ use crate::id::{Place, Replaying};
 use crate::journal::{Entry, Journal, JournalError, blocking_read};
 use crate::read::READ_BYTES;
 use crate::subscription::EventCounts;
-use crate::{Anchor, Before, EventId, Frames, Framing, Kind, Mark, Position};
+use crate::{Anchor, Before, EventId, Frames, Framing, Kind, Position, Watermark};
 use fhir::{ResourceType, TypeSet, write_out_of_scope};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -36,13 +36,13 @@ impl Recent {
     /// Reads them. An error is a reason to begin anew.
     pub(super) async fn read(
         shared: &Arc<Shared>,
-        mark: Mark,
+        watermark: Watermark,
         to: Anchor,
         types: TypeSet,
         sets: Sets,
     ) -> Result<Self, &'static str> {
         let read = move |journal: &dyn Journal| {
-            let Some(start) = journal.seek(mark)?.map(|anchor| anchor.position) else {
+            let Some(start) = journal.seek(watermark)?.map(|anchor| anchor.position) else {
                 return Ok(Ok(Self { start: to.position, newest: HashMap::new() }));
             };
             let mut newest = HashMap::new();
@@ -53,7 +53,7 @@ impl Recent {
                 }
                 for entry in block()?.entries() {
                     let entry = entry?;
-                    let in_tables = !mark.leaves_to_feed(entry.stamp, entry.position.commit_lsn);
+                    let in_tables = !watermark.leaves_to_feed(entry.stamp, entry.position.commit_lsn);
                     if entry.position > to.position {
                         return Ok(false);
                     }
@@ -81,9 +81,10 @@ impl Recent {
                 Ok(header.last < to.position)
             })?;
             // The state after the search: it says what is dropped before it is.
-            let kept = journal
-                .load()?
-                .is_some_and(|state| state.floor.stamp <= mark.w && state.floor.position.commit_lsn < mark.l);
+            let kept = journal.load()?.is_some_and(|state| {
+                state.floor.stamp <= watermark.safe_time
+                    && state.floor.position.commit_lsn < watermark.fence_lsn
+            });
             Ok::<_, JournalError>(match failed {
                 _ if !kept => Err(NOT_KEPT),
                 Some(failed) => Err(failed),
@@ -93,7 +94,7 @@ impl Recent {
         blocking_read(&shared.journal, read).await?
     }
 
-    /// Whether the journal has something newer of a resource than the tables up to the mark.
+    /// Whether the journal has something newer of a resource than the tables up to the watermark.
     pub(super) fn has(&self, resource_type: ResourceType, id: &str) -> bool {
         !self.newest.is_empty() && self.newest.contains_key(&(resource_type, Box::from(id)))
     }
@@ -194,7 +195,9 @@ impl RecentFrames {
             let mut removal = Vec::new();
             entry
                 .id()
-                .and_then(|id| write_out_of_scope(entry.resource_type, id, row.mark.w, &mut removal).ok())
+                .and_then(|id| {
+                    write_out_of_scope(entry.resource_type, id, row.watermark.safe_time, &mut removal).ok()
+                })
                 .ok_or(JournalError::Corrupt("a resource has no id"))?;
             // Should the client be cut off now, it gets this once more, and then what comes of it.
             self.frame(framing, &id(row, before), ResourceType::BUNDLE, &removal, before);

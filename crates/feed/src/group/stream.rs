@@ -12,7 +12,7 @@ use crate::read::{Ids, Phase};
 use crate::replay::{Replay, persist};
 use crate::subscriber::{FeedCursor, Subscriber};
 use crate::subscription::Generated;
-use crate::{Anchor, Begin, EventId, Item, Lsn, Mark, Notice, Position, SourceError};
+use crate::{Anchor, Begin, EventId, Item, Lsn, Notice, Position, SourceError, Watermark};
 use fhir::{Compartment, Instant, Patients, ResourceType};
 
 const NOT_KNOWN: &str = "it is not known any more who was a member at the request's _since";
@@ -100,13 +100,13 @@ impl<'a> GroupStream<'a> {
     }
 
     /// From where the members change until that has been told, for all who stand there.
-    pub(super) async fn course(&mut self, (run, last, w): (u64, Anchor, Instant)) -> End {
-        let from = FeedCursor::reached(run, last, w);
+    pub(super) async fn course(&mut self, (run, last, safe_time): (u64, Anchor, Instant)) -> End {
+        let from = FeedCursor::reached(run, last, safe_time);
         let mut step = Ok(Step::Follow(from, Phase::Moving { from: last }));
         loop {
             step = match step {
-                Ok(Step::Follow(FeedCursor { run, last, w, .. }, Phase::Plain)) => {
-                    return End::Settled { run, last, w };
+                Ok(Step::Follow(FeedCursor { run, last, safe_time, .. }, Phase::Plain)) => {
+                    return End::Settled { run, last, safe_time };
                 }
                 Ok(next @ (Step::Follow(..) | Step::Transition(_))) => self.step(next).await,
                 Ok(Step::Begin { .. } | Step::Share(_) | Step::Reset { .. }) => return End::Alone,
@@ -137,8 +137,8 @@ impl<'a> GroupStream<'a> {
                     passed = id.clone().or(passed);
                     out.put(item, id).await;
                 }
-                Generated::End(End::Settled { run, last, w }) => {
-                    return Ok(Step::Follow(FeedCursor::reached(run, last, w), Phase::Plain));
+                Generated::End(End::Settled { run, last, safe_time }) => {
+                    return Ok(Step::Follow(FeedCursor::reached(run, last, safe_time), Phase::Plain));
                 }
                 Generated::End(End::Stopped(stop)) => return Err(stop),
                 Generated::End(End::Alone) => break,
@@ -206,12 +206,12 @@ impl<'a> GroupStream<'a> {
         match id.0.clone() {
             Place::Beginning => Ok(Step::Begin { since, id }),
             Place::Anew { .. } if id == self.anew() => Ok(Step::Begin { since: None, id }),
-            Place::Live { run, scope, anchor, w } if scope == self.scope() => {
-                let standing = admitted(subscriber.standing(run, (anchor, w)).await?)?;
+            Place::Live { run, scope, anchor, safe_time } if scope == self.scope() => {
+                let standing = admitted(subscriber.standing(run, (anchor, safe_time)).await?)?;
                 Ok(Step::Follow(standing, Phase::Plain))
             }
-            Place::Changing { run, scope, anchor, change, w } if Some(scope) == self.scope() => {
-                let standing = admitted(subscriber.standing(run, (anchor, w)).await?)?;
+            Place::Changing { run, scope, anchor, change, safe_time } if Some(scope) == self.scope() => {
+                let standing = admitted(subscriber.standing(run, (anchor, safe_time)).await?)?;
                 let MembersChange { from, fading } = *change;
                 let phase = match fading {
                     None => Phase::Moving { from },
@@ -219,15 +219,15 @@ impl<'a> GroupStream<'a> {
                 };
                 Ok(Step::Follow(standing, phase))
             }
-            Place::Split { run, scope, anchor, mark, w } if scope == self.scope() => {
-                let standing = admitted(subscriber.standing(run, (anchor, w)).await?)?;
-                Ok(Step::Follow(standing, Phase::Split(mark)))
+            Place::Cutover { run, scope, anchor, watermark, safe_time } if scope == self.scope() => {
+                let standing = admitted(subscriber.standing(run, (anchor, safe_time)).await?)?;
+                Ok(Step::Follow(standing, Phase::Cutover(watermark)))
             }
             Place::Replay(pages) => Ok(Step::Transition(self.resumed(pages, None, id).await?)),
             Place::Recent { pages, at } => Ok(Step::Transition(self.resumed(*pages, Some(at), id).await?)),
             Place::Anew { .. }
             | Place::Live { .. }
-            | Place::Split { .. }
+            | Place::Cutover { .. }
             | Place::Changing { .. }
             | Place::Old { .. } => Err(Stop::Reset(
                 id.into(),
@@ -262,7 +262,7 @@ impl<'a> GroupStream<'a> {
         if let Some(stale) = subscriber.stale_pages(&on_disk, &pages) {
             return Err(Stop::Reset(id.into(), stale.reason()));
         }
-        match subscriber.standing(pages.run, (to, pages.mark.w)).await? {
+        match subscriber.standing(pages.run, (to, pages.watermark.safe_time)).await? {
             Ok(FeedCursor { run, trust, .. }) => {
                 let pages = Replaying { run, ..pages };
                 Ok(Change { pages, resumed: true, recent_after: at, trust, id })
@@ -271,7 +271,7 @@ impl<'a> GroupStream<'a> {
         }
     }
 
-    /// Rule 8: everybody joins, at a place that the feed has passed after a mark was taken.
+    /// Rule 8: everybody joins, at a place that the feed has passed after a watermark was taken.
     async fn begin(&self, since: Option<Instant>, id: EventId) -> Result<Step, Stop> {
         let subscriber = self.subscriber;
         let source = subscriber.shared.source(&subscriber.out).await;
@@ -280,33 +280,41 @@ impl<'a> GroupStream<'a> {
         if subscriber.shared.group_now(&source, self.id).await?.has_periods {
             persist(&subscriber.out, || source.tick()).await?;
         }
-        let (run, sample) = self.replay().first_mark(&*source).await?;
-        let mark = sample.mark;
-        if !subscriber.shared.paged(&subscriber.out, run, mark.l).await {
+        let (run, sample) = self.replay().first_watermark(&*source).await?;
+        let watermark = sample.watermark;
+        if !subscriber.shared.paged(&subscriber.out, run, watermark.fence_lsn).await {
             return Ok(Step::Begin { since, id });
         }
         if let Some(since) = since {
-            return match self.known(since, run, mark).await? {
-                Some(known) => Ok(Step::Follow(known, Phase::Split(Mark { w: since, l: mark.l }))),
+            return match self.known(since, run, watermark).await? {
+                Some(known) => Ok(Step::Follow(
+                    known,
+                    Phase::Cutover(Watermark { safe_time: since, fence_lsn: watermark.fence_lsn }),
+                )),
                 None => Err(Stop::Reset(id.into(), NOT_KNOWN)),
             };
         }
-        let Some(to) = self.head_at(run, mark.l).await else {
+        let Some(to) = self.head_at(run, watermark.fence_lsn).await else {
             return Ok(Step::Begin { since, id });
         };
         let group = GroupPages { from: None, to, leaving: false, batch: 0 };
-        let pages = Replaying::beginning(run, mark, subscriber.filter.hash32(), group);
+        let pages = Replaying::beginning(run, watermark, subscriber.filter.hash32(), group);
         Ok(Step::Transition(Change { pages, resumed: false, recent_after: None, trust: Trust::Verified, id }))
     }
 
     /// Rule 23: a place before all that was stamped after an instant, if it can be told who was a member there.
-    async fn known(&self, since: Instant, run: u64, mark: Mark) -> Result<Option<FeedCursor>, Stop> {
+    async fn known(
+        &self,
+        since: Instant,
+        run: u64,
+        watermark: Watermark,
+    ) -> Result<Option<FeedCursor>, Stop> {
         let shared = &self.subscriber.shared;
         // The head first: what is appended while the journal is searched lies beyond it.
         let Durable { head, run: current, .. } = *shared.durable.borrow();
         // The state after the search: it says what is dropped before it is.
         let searched = blocking_read(&shared.journal, move |journal| {
-            Ok((journal.seek(Mark { w: since, l: Lsn::MAX })?, journal.load()?))
+            Ok((journal.seek(Watermark { safe_time: since, fence_lsn: Lsn::MAX })?, journal.load()?))
         });
         let last = match searched.await {
             Ok((found, Some(state)))
@@ -319,7 +327,7 @@ impl<'a> GroupStream<'a> {
         match self.as_of().members(last.position).await {
             // The time as of that place may be an earlier one than that instant, at which others were members.
             Ok(members) if members.next.is_some_and(|next| next <= since) => Ok(None),
-            Ok(_) => Ok(Some(FeedCursor::reached(run, last, since.min(mark.w)))),
+            Ok(_) => Ok(Some(FeedCursor::reached(run, last, since.min(watermark.safe_time)))),
             // There was no such Group, or that is not known: whoever is a member now may have come since.
             Err(NoMembers::Gone(_) | NoMembers::NotKept(_)) => Ok(None),
             Err(NoMembers::Source(error)) => Err(Stop::End(error)),
@@ -327,9 +335,9 @@ impl<'a> GroupStream<'a> {
     }
 
     /// The head when the feed has passed a place in the log; `None` if another run has begun.
-    async fn head_at(&self, run: u64, l: Lsn) -> Option<Anchor> {
+    async fn head_at(&self, run: u64, fence_lsn: Lsn) -> Option<Anchor> {
         let mut durable = self.subscriber.shared.durable.clone();
-        let there = durable.wait_for(|durable| durable.run != run || durable.lsn >= l).await;
+        let there = durable.wait_for(|durable| durable.run != run || durable.lsn >= fence_lsn).await;
         match there.map(|durable| *durable) {
             Ok(durable) if durable.run == run => Some(durable.head),
             Ok(_) => None,
@@ -357,7 +365,7 @@ impl<'a> GroupStream<'a> {
         if leave.len() > stay.len() && from.is_some() {
             return Err(Stop::Reset(id.into(), "most members of the Group have left"));
         }
-        let (run, mark, trust) = (change.pages.run, change.pages.mark, change.trust);
+        let (run, watermark, trust) = (change.pages.run, change.pages.watermark, change.trust);
         let (joined, left) = (join.len(), old.without(&stay).len());
         let fades = leave.len() > 0;
         if from.is_none() && !change.resumed && subscriber.filter.matches(ResourceType::GROUP) {
@@ -367,15 +375,15 @@ impl<'a> GroupStream<'a> {
         if let Err(reason) = transition.run().await? {
             return Err(Stop::Reset(id.into(), reason));
         }
-        let standing = FeedCursor { run, last: to, trust, w: mark.w, split: None };
+        let standing = FeedCursor { run, last: to, trust, safe_time: watermark.safe_time, cutover: None };
         let mut phase = Phase::Plain;
         if let Some(from) = from {
             if fades {
                 // After the lists were read: a change beyond `to` may have replaced what should have been in them.
-                let until = subscriber.shared.sample(&subscriber.out).await?.mark.l;
+                let until = subscriber.shared.sample(&subscriber.out).await?.watermark.fence_lsn;
                 phase = Phase::Fading { from, to, until };
             }
-            let id = Ids { scope: self.scope(), phase }.at(run, to, mark.w);
+            let id = Ids { scope: self.scope(), phase }.at(run, to, watermark.safe_time);
             subscriber.out.send(Item::Notice(Notice::Members { joined, left }), id).await;
         }
         Ok(Step::Follow(standing, phase))
@@ -386,10 +394,10 @@ impl<'a> GroupStream<'a> {
         let (mut follow, until) = Box::pin(self.follower(from, phase)).await?;
         let ended = match until {
             None => follow.run().await,
-            Some(mark) => match follow.until(mark.l).await {
+            Some(watermark) => match follow.until(watermark.fence_lsn).await {
                 Ok(()) => {
                     self.told_stale = follow.told_stale;
-                    return Box::pin(self.passed(follow, mark)).await;
+                    return Box::pin(self.passed(follow, watermark)).await;
                 }
                 Err(ended) => ended,
             },
@@ -401,58 +409,62 @@ impl<'a> GroupStream<'a> {
             }
             Ended::Lost(lost) => Err(Stop::Reset(lost.id.into(), lost.reason)),
             Ended::Moves => {
-                let Follow { run, last, w, .. } = follow;
-                Ok(Step::Share(FeedCursor::reached(run, last, w)))
+                let Follow { run, last, safe_time, .. } = follow;
+                Ok(Step::Share(FeedCursor::reached(run, last, safe_time)))
             }
             Ended::Gone(why) => Err(Stop::Gone(follow.id().into(), why)),
             Ended::Source(error) => Err(Stop::End(error)),
         }
     }
 
-    /// Who follows from there, and up to which mark's L.
-    async fn follower(&self, from: FeedCursor, phase: Phase) -> Result<(Follow<'a>, Option<Mark>), Stop> {
+    /// Who follows from there, and up to which watermark's fence LSN.
+    async fn follower(
+        &self,
+        from: FeedCursor,
+        phase: Phase,
+    ) -> Result<(Follow<'a>, Option<Watermark>), Stop> {
         let subscriber = self.subscriber;
-        let FeedCursor { run, last, trust, w, .. } = from;
-        let id = Ids { scope: self.scope(), phase }.at(run, last, w);
+        let FeedCursor { run, last, trust, safe_time, .. } = from;
+        let id = Ids { scope: self.scope(), phase }.at(run, last, safe_time);
         let now = self.members(last, &id).await?;
         let mut change_filter = MemberFilter::settled(&subscriber.filter, &now, last.position);
         let until = match phase {
-            Phase::Plain | Phase::Split(_) => None,
+            Phase::Plain | Phase::Cutover(_) => None,
             Phase::Moving { from } => {
                 let Span { throughout, ever } = self.span(from, last, &id).await?;
                 (change_filter.send, change_filter.had) = (throughout, ever);
                 // After the change, so that all that was stamped before it is on the tables' side.
                 let source = subscriber.shared.source(&subscriber.out).await;
-                let (_, sample) = self.replay().first_mark(&*source).await?;
+                let (_, sample) = self.replay().first_watermark(&*source).await?;
                 // If the run has ended, whoever follows up to there finds out.
-                subscriber.shared.paged(&subscriber.out, run, sample.mark.l).await;
-                Some(sample.mark)
+                subscriber.shared.paged(&subscriber.out, run, sample.watermark.fence_lsn).await;
+                Some(sample.watermark)
             }
             Phase::Fading { from, to, until } => {
                 let Span { throughout, ever } = self.span(to, last, &id).await?;
                 (change_filter.send, change_filter.had) =
                     (throughout, ever.or(&self.span(from, to, &id).await?.ever));
-                Some(Mark { w, l: until })
+                Some(Watermark { safe_time, fence_lsn: until })
             }
         };
         let change_filter = ChangeFilter::Members(change_filter);
         let mut follow =
-            Follow::new(&subscriber.shared, change_filter, &subscriber.out, run, (last, trust), w);
+            Follow::new(&subscriber.shared, change_filter, &subscriber.out, run, (last, trust), safe_time);
         follow.ids.phase = phase;
         (follow.live, follow.told_stale) = (self.live, self.told_stale);
         Ok((follow, until))
     }
 
     /// What follows when a place was passed while members changed.
-    async fn passed(&self, follow: Follow<'a>, mark: Mark) -> Result<Step, Stop> {
+    async fn passed(&self, follow: Follow<'a>, watermark: Watermark) -> Result<Step, Stop> {
         let subscriber = self.subscriber;
-        let Follow { run, last, w, ids, .. } = follow;
-        let standing = FeedCursor::reached(run, last, w);
-        let id = ids.at(run, last, w);
+        let Follow { run, last, safe_time, ids, .. } = follow;
+        let standing = FeedCursor::reached(run, last, safe_time);
+        let id = ids.at(run, last, safe_time);
         match ids.phase {
             Phase::Moving { from } => {
                 let group = GroupPages { from: Some(from), to: last, leaving: true, batch: 0 };
-                let pages = Replaying::beginning(run, mark, subscriber.filter.hash32(), group);
+                let pages = Replaying::beginning(run, watermark, subscriber.filter.hash32(), group);
                 Ok(Step::Transition(Change {
                     pages,
                     resumed: false,
@@ -467,7 +479,7 @@ impl<'a> GroupStream<'a> {
                 let same = now == then && self.span(to, last, &id).await?.throughout == then;
                 Ok(Step::Follow(standing, if same { Phase::Plain } else { Phase::Moving { from: to } }))
             }
-            Phase::Plain | Phase::Split(_) => Ok(Step::Follow(standing, Phase::Plain)),
+            Phase::Plain | Phase::Cutover(_) => Ok(Step::Follow(standing, Phase::Plain)),
         }
     }
 }

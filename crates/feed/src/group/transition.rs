@@ -1,6 +1,6 @@
 //! What a change of members means for one client: what leaves, what comes, and what was written of it lately.
 //!
-//! A mark splits history: what was stamped at or before its W is in the tables, the rest up to the place where the members
+//! A watermark splits history: what was stamped at or before its safe time is in the tables, the rest up to the place where the members
 //! change is in the journal, of which the newest entry of each resource counts.
 
 use super::patient_set::PatientSet;
@@ -60,7 +60,7 @@ impl Transition<'_> {
         let out = &subscriber.out;
         let sets = Sets { stay: stay.clone(), join: join.clone(), leave: leave.clone() };
         let types = subscriber.filter.types;
-        let recent = Recent::read(&subscriber.shared, change.pages.mark, to, types, sets.clone()).await;
+        let recent = Recent::read(&subscriber.shared, change.pages.watermark, to, types, sets.clone()).await;
         let recent = match recent {
             Ok(recent) => Arc::new(recent),
             Err(reason) => return Ok(Err(reason)),
@@ -203,7 +203,7 @@ impl Transition<'_> {
                 kind: Kind::Upsert,
                 scope: Some(scope),
                 since: None,
-                until: change.pages.mark.w,
+                until: change.pages.watermark.safe_time,
                 after,
                 expected: None,
                 bytes: read_size.bytes(),

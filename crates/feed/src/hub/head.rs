@@ -1,7 +1,7 @@
 //! Where the feed is.
 
 use crate::journal::State;
-use crate::{Anchor, Lsn, Mark};
+use crate::{Anchor, Lsn, Watermark};
 use fhir::Instant;
 
 /// Where the feed is.
@@ -13,13 +13,13 @@ pub(crate) struct Head {
     /// The last change published.
     pub(crate) last: Anchor,
     /// What its id carries.
-    pub(crate) w: Instant,
+    pub(crate) safe_time: Instant,
     /// Everything committed before it was published.
     pub(crate) received: Lsn,
-    /// The newest mark whose L lies at or before `received`.
-    pub(crate) passed_mark: Option<Mark>,
-    /// The newest mark.
-    pub(crate) mark: Option<Mark>,
+    /// The newest watermark whose fence LSN lies at or before `received`.
+    pub(crate) passed_watermark: Option<Watermark>,
+    /// The newest watermark.
+    pub(crate) watermark: Option<Watermark>,
     /// The feed lacks what has long been in the log.
     pub(crate) stale: bool,
 }
@@ -30,17 +30,17 @@ impl Head {
             epoch: state.epoch,
             run: state.run,
             last: state.head_anchor(),
-            w: state.head_w,
+            safe_time: state.head_safe_time,
             received: state.durable_lsn,
-            passed_mark: None,
-            mark: state.mark,
+            passed_watermark: None,
+            watermark: state.watermark,
             stale: false,
         }
     }
 
-    pub(super) fn pass(&mut self, mark: &Mark) {
-        if mark.l <= self.received {
-            self.passed_mark = Some(*mark);
+    pub(super) fn pass(&mut self, watermark: &Watermark) {
+        if watermark.fence_lsn <= self.received {
+            self.passed_watermark = Some(*watermark);
         }
     }
 }

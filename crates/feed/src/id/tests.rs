@@ -19,24 +19,25 @@ fn instant() -> impl Strategy<Value = Instant> {
     any::<i64>().prop_map(Instant::from_unix_micros)
 }
 
-fn mark() -> impl Strategy<Value = Mark> {
-    (instant(), any::<u64>()).prop_map(|(w, l)| Mark { w, l: Lsn::new(l) })
+fn watermark() -> impl Strategy<Value = Watermark> {
+    (instant(), any::<u64>())
+        .prop_map(|(safe_time, fence_lsn)| Watermark { safe_time, fence_lsn: Lsn::new(fence_lsn) })
 }
 
 fn place() -> impl Strategy<Value = Place> {
     let replay = (
         any::<(u64, Option<i64>, u32, bool)>(),
-        mark(),
+        watermark(),
         0..fhir::RESOURCE_TYPES,
         instant(),
         "[A-Za-z0-9.-]{1,64}",
     )
-        .prop_map(|((run, since, filter, deletion), mark, index, stamp, id)| {
+        .prop_map(|((run, since, filter, deletion), watermark, index, stamp, id)| {
             let kind = if deletion { Kind::Deletion } else { Kind::Upsert };
             let resource_type = ResourceType::from_index(index).unwrap();
             let since = since.filter(|since| *since != i64::MIN).map(Instant::from_unix_micros);
             let cursor = Cursor { kind, resource_type, stamp, id: id.into() };
-            Replaying { run, since, mark, filter, group: None, cursor }
+            Replaying { run, since, watermark, filter, group: None, cursor }
         });
     let group = (any::<Option<()>>(), anchor(), anchor(), any::<(bool, u32)>()).prop_map(
         |(begun, from, to, (leaving, batch))| GroupPages { from: begun.map(|()| from), to, leaving, batch },
@@ -52,18 +53,25 @@ fn place() -> impl Strategy<Value = Place> {
     });
     let fading = prop::option::of((anchor(), any::<u64>().prop_map(Lsn::new)));
     let changing = (any::<(u64, u32)>(), anchor(), anchor(), fading, instant()).prop_map(
-        |((run, scope), anchor, from, fading, w)| {
+        |((run, scope), anchor, from, fading, safe_time)| {
             let change = Box::new(MembersChange { from, fading });
-            Place::Changing { run, scope, anchor, change, w }
+            Place::Changing { run, scope, anchor, change, safe_time }
         },
     );
     prop_oneof![
         Just(Place::Beginning),
         any::<u32>().prop_map(|filter| Place::Anew { filter }),
         (any::<(u64, Option<u32>)>(), anchor(), instant())
-            .prop_map(|((run, scope), anchor, w)| Place::Live { run, scope, anchor, w }),
-        (any::<(u64, Option<u32>)>(), anchor(), mark(), instant())
-            .prop_map(|((run, scope), anchor, mark, w)| Place::Split { run, scope, anchor, mark, w }),
+            .prop_map(|((run, scope), anchor, safe_time)| Place::Live { run, scope, anchor, safe_time }),
+        (any::<(u64, Option<u32>)>(), anchor(), watermark(), instant()).prop_map(
+            |((run, scope), anchor, watermark, safe_time)| Place::Cutover {
+                run,
+                scope,
+                anchor,
+                watermark,
+                safe_time
+            }
+        ),
         (any::<u64>(), any::<Option<i64>>()).prop_map(|(epoch, since)| {
             let since = since.filter(|since| *since != i64::MIN).map(Instant::from_unix_micros);
             Place::Old { epoch, since }
@@ -126,31 +134,31 @@ fn ids_of_the_form_before_say_from_where_a_reset_goes_on() {
         bytes.extend_from_slice(&stable_hash(bytes.iter().copied()).to_be_bytes());
         URL_SAFE_NO_PAD.encode(bytes).parse::<EventId>().unwrap()
     };
-    let (position, w) =
+    let (position, safe_time) =
         (Position { commit_lsn: Lsn::new(9), ordinal: 300, part: 1 }, Instant::from_unix_micros(5));
-    let mark = Mark { w: Instant::from_unix_micros(6), l: Lsn::new(10) };
-    let old = EventId(Place::Old { epoch: 7, since: Some(w) });
+    let watermark = Watermark { safe_time: Instant::from_unix_micros(6), fence_lsn: Lsn::new(10) };
+    let old = EventId(Place::Old { epoch: 7, since: Some(safe_time) });
     let live = id(&|bytes| {
         bytes.push(LIVE_BEFORE);
         put_u64(7, bytes);
         put_position(position, bytes);
-        put_instant(w, bytes);
+        put_instant(safe_time, bytes);
     });
-    let split = id(&|bytes| {
+    let cutover = id(&|bytes| {
         bytes.push(SPLIT_BEFORE);
         put_u64(7, bytes);
         put_position(position, bytes);
-        put_mark(mark, bytes);
-        put_instant(w, bytes);
+        put_watermark(watermark, bytes);
+        put_instant(safe_time, bytes);
     });
     let cursor =
-        Cursor { kind: Kind::Upsert, resource_type: ResourceType::PATIENT, stamp: w, id: "a".into() };
-    let replay = Replaying { run: 7, since: Some(w), mark, filter: 3, group: None, cursor };
+        Cursor { kind: Kind::Upsert, resource_type: ResourceType::PATIENT, stamp: safe_time, id: "a".into() };
+    let replay = Replaying { run: 7, since: Some(safe_time), watermark, filter: 3, group: None, cursor };
     let replay = id(&|bytes| {
         put_stage(&replay, bytes);
         bytes[0] = REPLAY_BEFORE;
-        put_row(w, "a", bytes);
+        put_row(safe_time, "a", bytes);
     });
-    assert_eq!([&live, &split, &replay], [&old; 3]);
+    assert_eq!([&live, &cutover, &replay], [&old; 3]);
     assert_eq!(old.to_string().parse::<EventId>().unwrap(), old);
 }

@@ -31,8 +31,8 @@ pub(crate) struct Header {
     pub(crate) last_transaction: u32,
     /// The newest stamp of this block and all before it.
     pub(crate) running_max: Instant,
-    /// W of the newest mark whose L lies at or before its first entry: what its ids carry.
-    pub(crate) w: Instant,
+    /// The safe time of the newest watermark whose fence LSN lies at or before its first entry: what its ids carry.
+    pub(crate) safe_time: Instant,
     /// When its last transaction was committed, by the database's clock.
     pub(crate) commit_time: Instant,
     /// Bytes of entries in this block and all before it in its epoch.
@@ -154,7 +154,7 @@ impl Header {
         out.extend_from_slice(&self.preceding_transaction.to_be_bytes());
         write_position(self.last, &mut out);
         out.extend_from_slice(&self.last_transaction.to_be_bytes());
-        for instant in [self.running_max, self.w, self.commit_time] {
+        for instant in [self.running_max, self.safe_time, self.commit_time] {
             out.extend_from_slice(&instant.unix_micros().to_be_bytes());
         }
         out.extend_from_slice(&self.offset.to_be_bytes());
@@ -170,7 +170,7 @@ impl Header {
         let mut fields = Fields(bytes);
         let (preceding, preceding_transaction) = (fields.position()?, fields.u32()?);
         let (last, last_transaction) = (fields.position()?, fields.u32()?);
-        let (running_max, w, commit_time) = (fields.instant()?, fields.instant()?, fields.instant()?);
+        let (running_max, safe_time, commit_time) = (fields.instant()?, fields.instant()?, fields.instant()?);
         let offset = u64::from_be_bytes(fields.take()?);
         let (length, unpacked) = (fields.u32()?, fields.u32()?);
         let mut types = TypeSet::default();
@@ -191,7 +191,7 @@ impl Header {
             last,
             last_transaction,
             running_max,
-            w,
+            safe_time,
             commit_time,
             offset,
             length,
@@ -280,14 +280,20 @@ pub(crate) struct BlockBuilder {
 impl BlockBuilder {
     /// A block that follows a position, the newest stamp and the bytes of entries before it; with room for so many
     /// bytes of entries, since a block that has to grow is copied once more.
-    pub(crate) fn new(preceding: Anchor, running_max: Instant, offset: u64, w: Instant, room: usize) -> Self {
+    pub(crate) fn new(
+        preceding: Anchor,
+        running_max: Instant,
+        offset: u64,
+        safe_time: Instant,
+        room: usize,
+    ) -> Self {
         let header = Header {
             preceding: preceding.position,
             preceding_transaction: preceding.transaction,
             last: preceding.position,
             last_transaction: preceding.transaction,
             running_max,
-            w,
+            safe_time,
             commit_time: Instant::MIN,
             offset,
             length: 0,

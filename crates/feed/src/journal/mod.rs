@@ -23,7 +23,7 @@ pub(crate) use segments::Segments;
 pub(crate) use state::{Floor, State};
 pub(crate) use writer::{Durable, Publish, Stopped, Writer};
 
-use crate::{Anchor, Mark, Position};
+use crate::{Anchor, Position, Watermark};
 use fhir::Instant;
 
 /// Why the journal cannot be read or written.
@@ -86,11 +86,11 @@ pub(crate) trait Journal: Send + Sync + 'static {
     /// The place of the oldest tick after a position.
     fn tick_after(&self, after: Position) -> Result<Option<Position>, JournalError>;
 
-    /// The anchor before the first block that holds an entry on the feed's side of a mark; `None` if
+    /// The anchor before the first block that holds an entry on the feed's side of a watermark; `None` if
     /// there is none.
-    fn seek(&self, mark: Mark) -> Result<Option<Anchor>, JournalError>;
+    fn seek(&self, watermark: Watermark) -> Result<Option<Anchor>, JournalError>;
 
-    /// Drops what retention does not keep, oldest first, but nothing stamped after W unless the bytes
+    /// Drops what retention does not keep, oldest first, but nothing stamped after the safe time unless the bytes
     /// demand it; the state's floor moves, on disk before anything is dropped. Whether anything was.
     fn purge(&self, retention: Retention, state: &mut State) -> Result<bool, JournalError>;
 

@@ -6,7 +6,7 @@
 
 use super::State;
 use super::state::{pack, unpack};
-use crate::{Lsn, Mark, Position};
+use crate::{Lsn, Position, Watermark};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) struct PastRun {
     pub(crate) epoch: u64,
     /// The last entry when it ended: of what its ids name, this history has what lies up to here.
     pub(crate) end: Position,
-    /// The same of places in the log, for ids that carry a mark.
+    /// The same of places in the log, for ids that carry a watermark.
     pub(crate) lsn: Lsn,
     /// Versions that were published in it may not exist any more.
     pub(crate) forked: bool,
@@ -34,15 +34,15 @@ pub(crate) type PastRuns = Arc<Mutex<Vec<PastRun>>>;
 
 impl PastRun {
     /// Whether nothing that an id of this run says can be of another history.
-    pub(crate) fn proves(&self, position: Position, mark: Option<Mark>) -> bool {
-        position <= self.end && mark.is_none_or(|mark| mark.l <= self.lsn)
+    pub(crate) fn proves(&self, position: Position, watermark: Option<Watermark>) -> bool {
+        position <= self.end && watermark.is_none_or(|watermark| watermark.fence_lsn <= self.lsn)
     }
 }
 
 /// The runs that have ended, newest first, when the run that a state is of has ended, too. `fork`: what was published in all of
 /// them may not exist any more.
 pub(crate) fn ended(state: &State, before: &[PastRun], fork: bool) -> Vec<PastRun> {
-    // A mark holds when the database's log is on disk up to its L, and pages are sent when that is written here.
+    // A watermark holds when the database's log is on disk up to its fence LSN, and pages are sent when that is written here.
     let lsn = state.durable_lsn.max(state.paged);
     let ended = PastRun { run: state.run, epoch: state.epoch, end: state.head, lsn, forked: fork };
     let older = before
@@ -90,13 +90,14 @@ mod tests {
         let mut state = state(100);
         state.head = Position::first_at(Lsn::new(120));
         let [run] = ended(&state, &[], false)[..] else { panic!("one has ended") };
-        let mark = |l| Some(Mark { w: Instant::MIN, l: Lsn::new(l) });
+        let watermark =
+            |fence_lsn| Some(Watermark { safe_time: Instant::MIN, fence_lsn: Lsn::new(fence_lsn) });
         assert!(run.proves(state.head, None) && !run.proves(Position::first_at(Lsn::new(121)), None));
         // Nothing was received from beyond the beginning.
-        assert!(run.proves(state.head, mark(100)) && !run.proves(state.head, mark(101)));
+        assert!(run.proves(state.head, watermark(100)) && !run.proves(state.head, watermark(101)));
         state.paged = Lsn::new(150);
         let [run] = ended(&state, &[], false)[..] else { panic!("one has ended") };
-        assert!(run.proves(state.head, mark(150)) && !run.proves(state.head, mark(151)));
+        assert!(run.proves(state.head, watermark(150)) && !run.proves(state.head, watermark(151)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::groups;
 use super::{
     Block, Floor, GroupChange, Header, Journal, JournalError, Packed, PastRun, Retention, State, Visit, ended,
 };
-use crate::{Anchor, Lsn, Mark, Position};
+use crate::{Anchor, Lsn, Position, Watermark};
 use fhir::Instant;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use parking_lot::RwLock;
@@ -169,7 +169,7 @@ impl Open {
 
 impl Open {
     /// The oldest segment, if retention does not keep it, and the floor without it.
-    fn beyond(&self, retention: Retention, w: Option<Instant>) -> Option<(Arc<Segment>, Floor)> {
+    fn beyond(&self, retention: Retention, safe_time: Option<Instant>) -> Option<(Arc<Segment>, Floor)> {
         let segments = self.segments.read();
         let [oldest, next, ..] = segments.as_slice() else { return None };
         let (ends, newest) = (oldest.ends()?, segments.last()?.ends()?);
@@ -179,7 +179,8 @@ impl Open {
         let database_age =
             newest.last.commit_time.unix_micros().saturating_sub(ends.last.commit_time.unix_micros());
         let database_age = Duration::from_micros(u64::try_from(database_age).unwrap_or(0));
-        let aged = age.min(database_age) > retention.age && w.is_some_and(|w| ends.last.running_max <= w);
+        let aged = age.min(database_age) > retention.age
+            && safe_time.is_some_and(|safe_time| ends.last.running_max <= safe_time);
         let floor = Floor { position: ends.last.last, stamp: ends.last.running_max };
         (bytes > retention.bytes || aged).then(|| (oldest.clone(), floor))
     }
@@ -294,10 +295,10 @@ impl Segment {
         next.map(|guard| Header::decode(&guard.value()?)).transpose()
     }
 
-    /// The first header with something on the feed's side of a mark, by bisection: stamps (as running
+    /// The first header with something on the feed's side of a watermark, by bisection: stamps (as running
     /// maxima) and commits only rise.
-    fn seek(&self, mark: Mark, ends: &Ends) -> Result<Option<Header>, JournalError> {
-        let beyond = |header: &Header| mark.leaves_to_feed(header.running_max, header.last.commit_lsn);
+    fn seek(&self, watermark: Watermark, ends: &Ends) -> Result<Option<Header>, JournalError> {
+        let beyond = |header: &Header| watermark.leaves_to_feed(header.running_max, header.last.commit_lsn);
         let (mut low, mut high) = (ends.preceding.commit_lsn.get(), ends.last.last.commit_lsn.get());
         // Every header before `low` is on the tables' side; the one at `high` is on the feed's.
         while low < high {
@@ -473,13 +474,13 @@ impl Journal for Segments {
         })
     }
 
-    fn seek(&self, mark: Mark) -> Result<Option<Anchor>, JournalError> {
+    fn seek(&self, watermark: Watermark) -> Result<Option<Anchor>, JournalError> {
         self.with(|open| {
             let segments = open.segments.read().clone();
             for segment in segments {
                 if let Some(ends) = segment.ends()
-                    && mark.leaves_to_feed(ends.last.running_max, ends.last.last.commit_lsn)
-                    && let Some(header) = segment.seek(mark, &ends)?
+                    && watermark.leaves_to_feed(ends.last.running_max, ends.last.last.commit_lsn)
+                    && let Some(header) = segment.seek(watermark, &ends)?
                 {
                     let Header { preceding: position, preceding_transaction: transaction, .. } = header;
                     return Ok(Some(Anchor { position, transaction }));
@@ -492,7 +493,9 @@ impl Journal for Segments {
     fn purge(&self, retention: Retention, state: &mut State) -> Result<bool, JournalError> {
         self.with(|open| {
             let mut purged = false;
-            while let Some((oldest, floor)) = open.beyond(retention, state.mark.map(|mark| mark.w)) {
+            while let Some((oldest, floor)) =
+                open.beyond(retention, state.watermark.map(|watermark| watermark.safe_time))
+            {
                 // The state first: a reader must never take a gap for the beginning.
                 state.floor = floor;
                 let ticks = groups::tick_key(Position::ZERO)..vec![groups::TICK + 1];

@@ -1,7 +1,7 @@
 //! What the journal knows besides its blocks: written with every group, in the same fsync.
 
 use super::PastRun;
-use crate::{Anchor, Lsn, Mark, Origin, Position, Transaction};
+use crate::{Anchor, Lsn, Origin, Position, Transaction, Watermark};
 use fhir::Instant;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Floor {
     /// The last position dropped, or the beginning of the epoch.
     pub(crate) position: Position,
-    /// The newest stamp dropped, or the moment when the epoch began: a replay needs a W at or beyond it.
+    /// The newest stamp dropped, or the moment when the epoch began: a replay needs a safe time at or beyond it.
     pub(crate) stamp: Instant,
 }
 
@@ -38,11 +38,11 @@ pub(crate) struct State {
     pub(crate) running_max: Instant,
     /// What is no longer kept.
     pub(crate) floor: Floor,
-    /// The newest mark.
-    pub(crate) mark: Option<Mark>,
-    /// W of the newest mark whose L lies at or before the head.
-    pub(crate) head_w: Instant,
-    /// The greatest L of a mark that pages were read by.
+    /// The newest watermark.
+    pub(crate) watermark: Option<Watermark>,
+    /// The safe time of the newest watermark whose fence LSN lies at or before the head.
+    pub(crate) head_safe_time: Instant,
+    /// The greatest fence LSN of a watermark that pages were read by.
     pub(crate) paged: Lsn,
     /// The newest tick of what is no longer kept.
     pub(crate) tick: Option<Instant>,
@@ -89,9 +89,9 @@ impl State {
             offset: 0,
             running_max: Instant::MIN,
             floor: Floor { position, stamp: since },
-            mark: None,
-            // No replay begins before W has passed it: whoever follows got what was stamped before.
-            head_w: since,
+            watermark: None,
+            // No replay begins before the safe time has passed it: whoever follows got what was stamped before.
+            head_safe_time: since,
             paged: start,
             tick: None,
         }
@@ -113,8 +113,10 @@ impl State {
             offset: self.offset,
             running_max: self.running_max.unix_micros(),
             floor: (pack(self.floor.position), self.floor.stamp.unix_micros()),
-            mark: self.mark.map(|mark| (mark.w.unix_micros(), mark.l.get())),
-            head_w: self.head_w.unix_micros(),
+            watermark: self
+                .watermark
+                .map(|watermark| (watermark.safe_time.unix_micros(), watermark.fence_lsn.get())),
+            head_safe_time: self.head_safe_time.unix_micros(),
             paged: self.paged.get(),
             tick: self.tick.map(|tick| tick.unix_micros()),
         })
@@ -169,8 +171,11 @@ impl State {
                 position: unpack(record.floor.0),
                 stamp: Instant::from_unix_micros(record.floor.1),
             },
-            mark: record.mark.map(|(w, l)| Mark { w: Instant::from_unix_micros(w), l: Lsn::new(l) }),
-            head_w: Instant::from_unix_micros(record.head_w),
+            watermark: record.watermark.map(|(safe_time, fence_lsn)| Watermark {
+                safe_time: Instant::from_unix_micros(safe_time),
+                fence_lsn: Lsn::new(fence_lsn),
+            }),
+            head_safe_time: Instant::from_unix_micros(record.head_safe_time),
             paged: Lsn::new(record.paged),
             tick: record.tick.map(Instant::from_unix_micros),
         }
@@ -198,8 +203,10 @@ struct Record {
     offset: u64,
     running_max: i64,
     floor: ((u64, u64, u16), i64),
-    mark: Option<(i64, u64)>,
-    head_w: i64,
+    #[serde(rename = "mark")]
+    watermark: Option<(i64, u64)>,
+    #[serde(rename = "head_w")]
+    head_safe_time: i64,
     #[serde(default)]
     paged: u64,
     #[serde(default)]
@@ -234,7 +241,7 @@ mod tests {
         let mut state = State::begin(origin(7), Lsn::new(100), Instant::from_unix_micros(5));
         state.transaction =
             Some(Transaction { commit_lsn: Lsn::new(1), xid: 2, commit_time: Instant::from_unix_micros(3) });
-        state.mark = Some(Mark { w: Instant::from_unix_micros(-1), l: Lsn::MAX });
+        state.watermark = Some(Watermark { safe_time: Instant::from_unix_micros(-1), fence_lsn: Lsn::MAX });
         state.tick = Some(Instant::from_unix_micros(4));
         assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
         assert!(State::decode(b"{}").is_err());

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::budget::{Budget, Reservation};
 use crate::hub::Hub;
-use crate::{Anchor, Batch, Change, Lsn, Mark, Pressure};
+use crate::{Anchor, Batch, Change, Lsn, Pressure, Watermark};
 use fhir::Instant;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,9 +28,9 @@ const GROUP_BYTES: usize = 4 << 20;
 const BUSY_SYNC: Duration = Duration::from_millis(10);
 /// So many times in it is looked whether there is more.
 const LOOKS: u32 = 10;
-/// An LSN or a mark alone is not worth more than one fsync in this time.
+/// An LSN or a watermark alone is not worth more than one fsync in this time.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
-const MARK_SYNC: Duration = Duration::from_secs(10);
+const WATERMARK_SYNC: Duration = Duration::from_secs(10);
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
 
@@ -41,7 +41,7 @@ pub(crate) enum Publish {
         batch: Arc<Batch>,
         /// What the ids of its changes carry; `None`: they were published before, and what the journal's
         /// head carries is surely not too new.
-        w: Option<Instant>,
+        safe_time: Option<Instant>,
         generation: u64,
         /// Its place in the queue.
         place: Option<Reservation>,
@@ -62,13 +62,13 @@ pub(crate) struct Durable {
     pub(crate) epoch: u64,
     pub(crate) run: u64,
     pub(crate) head: Anchor,
-    /// W of the newest mark at or before the head.
-    pub(crate) head_w: Instant,
+    /// The safe time of the newest watermark at or before the head.
+    pub(crate) head_safe_time: Instant,
     /// Everything committed before it.
     pub(crate) lsn: Lsn,
     pub(crate) floor: Floor,
-    /// The newest W.
-    pub(crate) w: Option<Instant>,
+    /// The newest safe time.
+    pub(crate) safe_time: Option<Instant>,
     /// The newest stamp of all entries, and no older than the floor's.
     pub(crate) newest: Instant,
     /// Bytes of entries kept.
@@ -77,7 +77,7 @@ pub(crate) struct Durable {
     pub(crate) generation: u64,
     /// It cannot be written at present.
     pub(crate) failing: bool,
-    /// The greatest L of a mark that pages were read by.
+    /// The greatest fence LSN of a watermark that pages were read by.
     pub(crate) paged: Lsn,
 }
 
@@ -99,7 +99,7 @@ impl Writer {
         journal: Arc<dyn Journal>,
         (state, failed): (State, Option<JournalError>),
         retention: Retention,
-        marks: watch::Receiver<Option<(u64, Mark)>>,
+        watermarks: watch::Receiver<Option<(u64, Watermark)>>,
         durable: watch::Sender<Durable>,
         hub: Arc<Hub>,
         (past, paged): (PastRuns, watch::Receiver<(u64, Lsn)>),
@@ -112,7 +112,7 @@ impl Writer {
             state,
             retention,
             published,
-            marks,
+            watermarks,
             durable,
             hub,
             past,
@@ -154,10 +154,10 @@ impl Durable {
             epoch: state.epoch,
             run: state.run,
             head: state.head_anchor(),
-            head_w: state.head_w,
+            head_safe_time: state.head_safe_time,
             lsn: state.durable_lsn,
             floor: state.floor,
-            w: state.mark.map(|mark| mark.w),
+            safe_time: state.watermark.map(|watermark| watermark.safe_time),
             newest: state.running_max.max(state.floor.stamp),
             bytes,
             generation,
@@ -173,14 +173,14 @@ struct Thread {
     state: State,
     retention: Retention,
     published: mpsc::UnboundedReceiver<Publish>,
-    /// The newest mark, with the epoch that it belongs to.
-    marks: watch::Receiver<Option<(u64, Mark)>>,
+    /// The newest watermark, with the epoch that it belongs to.
+    watermarks: watch::Receiver<Option<(u64, Watermark)>>,
     durable: watch::Sender<Durable>,
     /// Told of an epoch before `durable` is: who sees the new one there finds it here.
     hub: Arc<Hub>,
     /// The runs that have ended.
     past: PastRuns,
-    /// The greatest L of a mark that pages wait for, with the run that they are read in.
+    /// The greatest fence LSN of a watermark that pages wait for, with the run that they are read in.
     paged: watch::Receiver<(u64, Lsn)>,
     /// Everything before it was received; what is on disk is in `state`.
     passed: Lsn,
@@ -237,8 +237,8 @@ impl Thread {
         let mut next = next;
         while let Some(publish) = next {
             match publish {
-                Publish::Batch { batch, w, generation, place } if generation == self.generation => {
-                    group.add(&batch, w);
+                Publish::Batch { batch, safe_time, generation, place } if generation == self.generation => {
+                    group.add(&batch, safe_time);
                     // What is large is held until it is written.
                     group.places.extend(place.filter(|_| batch.changes.iter().any(is_large)));
                 }
@@ -300,10 +300,10 @@ impl Thread {
 
     fn write(&mut self, mut group: Group) -> Result<(), JournalError> {
         group.close();
-        if let Some((epoch, mark)) = *self.marks.borrow()
+        if let Some((epoch, watermark)) = *self.watermarks.borrow()
             && epoch == group.state.epoch
         {
-            group.state.mark = Some(mark);
+            group.state.watermark = Some(watermark);
         }
         let (run, paged) = *self.paged.borrow_and_update();
         if run == group.state.run {
@@ -313,7 +313,7 @@ impl Thread {
         let due = !group.blocks.is_empty()
             || group.state.paged != self.state.paged
             || (group.state.durable_lsn != self.state.durable_lsn && since_sync >= IDLE_SYNC)
-            || (group.state.mark != self.state.mark && since_sync >= MARK_SYNC);
+            || (group.state.watermark != self.state.watermark && since_sync >= WATERMARK_SYNC);
         if !due {
             self.passed = group.state.durable_lsn;
             return Ok(());
@@ -394,7 +394,7 @@ impl Group {
         Self { state, head_transaction, blocks: Vec::new(), builder: None, bytes: 0, places: Vec::new() }
     }
 
-    fn add(&mut self, batch: &Batch, w: Option<Instant>) {
+    fn add(&mut self, batch: &Batch, safe_time: Option<Instant>) {
         let mut transactions = batch.transactions.iter().peekable();
         let mut hash = 0;
         for (index, change) in batch.changes.iter().enumerate() {
@@ -408,7 +408,7 @@ impl Group {
             if change.position <= self.state.head {
                 continue;
             }
-            let w = w.unwrap_or(self.state.head_w).max(self.state.head_w);
+            let safe_time = safe_time.unwrap_or(self.state.head_safe_time).max(self.state.head_safe_time);
             let commit_time =
                 self.state.transaction.map_or(Instant::MIN, |transaction| transaction.commit_time);
             let large = is_large(change);
@@ -417,7 +417,7 @@ impl Group {
             }
             let state = &self.state;
             let head = Anchor { position: state.head, transaction: self.head_transaction };
-            let new = |room| BlockBuilder::new(head, state.running_max, state.offset, w, room);
+            let new = |room| BlockBuilder::new(head, state.running_max, state.offset, safe_time, room);
             if large {
                 let room = BlockBuilder::length_of(change) - change.data.len();
                 let block = new(room).large(change, hash, commit_time);
@@ -427,7 +427,7 @@ impl Group {
                 builder.push(change, hash, commit_time);
             }
             (self.state.head, self.head_transaction) = (change.position, hash);
-            self.state.head_w = w;
+            self.state.head_safe_time = safe_time;
             self.state.running_max = self.state.running_max.max(change.stamp);
             if self.builder.as_ref().is_some_and(|builder| builder.len() >= BLOCK_BYTES) {
                 self.close();

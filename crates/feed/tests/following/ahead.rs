@@ -2,14 +2,14 @@
 
 use crate::fixtures::{Empty, Lines, batch, instant, notice, numbers, open, options, origin};
 use crate::resets::reset_reason;
-use feed::{Begin, Feed, Item, Lsn, Mark, Notice, Publisher};
+use feed::{Begin, Feed, Item, Lsn, Notice, Publisher, Watermark};
 use fhir::{Filter, ResourceType};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Opens a journal that follows a database already; who held it may still be letting go.
-pub(crate) async fn reopen(directory: &Path, l: u64) -> (Feed, Publisher) {
+pub(crate) async fn reopen(directory: &Path, fence_lsn: u64) -> (Feed, Publisher) {
     let options = options(directory, 1 << 20);
     let locked_until = tokio::time::Instant::now() + Duration::from_secs(20);
     let (feed, publisher) = loop {
@@ -20,8 +20,8 @@ pub(crate) async fn reopen(directory: &Path, l: u64) -> (Feed, Publisher) {
         }
     };
     assert_eq!(publisher.origin(), Some(origin(1)));
-    let mark = Mark { w: instant(200), l: Lsn::new(l) };
-    feed.set_source(Arc::new(Empty { mark, purged: None }));
+    let watermark = Watermark { safe_time: instant(200), fence_lsn: Lsn::new(fence_lsn) };
+    feed.set_source(Arc::new(Empty { watermark, purged: None }));
     (feed, publisher)
 }
 
@@ -70,7 +70,7 @@ async fn a_since_ahead_of_the_clock_keeps_its_distance_from_w() {
     publisher.publish(batch(1, ResourceType::PATIENT)).await.unwrap();
     assert_eq!(numbers(&mut live_only, 1).await, [1]);
     let id = live_only.id();
-    // The reset goes back to W, not to the far instant: the tables are read.
+    // The reset goes back to the safe time, not to the far instant: the tables are read.
     publisher.begin_epoch(origin(1), Lsn::new(10), instant(150), false).await.unwrap();
     let mut resumed = feed.subscribe(Filter::everything(), Begin::After { id: Some(id), since: far });
     assert!(matches!(notice(&mut resumed).await, Notice::Reset { .. }));

@@ -1,8 +1,8 @@
 //! A feed with numbered changes, tables without rows, and how a subscriber is read.
 
 use feed::{
-    Answer, Batch, Before, Change, Feed, Framing, Item, Kind, Lsn, Mark, Notice, Options, Origin, Page,
-    PageRequest, PageRows, Position, Publisher, Sample, Source, Subscription, Transaction,
+    Answer, Batch, Before, Change, Feed, Framing, Item, Kind, Lsn, Notice, Options, Origin, Page,
+    PageRequest, PageRows, Position, Publisher, Sample, Source, Subscription, Transaction, Watermark,
 };
 use fhir::{Instant, Patients, ResourceType, TypeSet};
 use std::path::Path;
@@ -21,16 +21,16 @@ impl Framing for Lines {
     }
 }
 
-/// Tables without rows, and a mark.
+/// Tables without rows, and a watermark.
 pub(crate) struct Empty {
-    pub(crate) mark: Mark,
+    pub(crate) watermark: Watermark,
     pub(crate) purged: Option<Instant>,
 }
 
 impl Source for Empty {
-    fn mark(&self) -> Answer<'_, Sample> {
-        let (mark, taken) = (self.mark, tokio::time::Instant::now());
-        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: self.purged }) })
+    fn watermark(&self) -> Answer<'_, Sample> {
+        let (watermark, taken) = (self.watermark, tokio::time::Instant::now());
+        Box::pin(async move { Ok(Sample { watermark, taken, tombstones_purged: self.purged }) })
     }
 
     fn confirm(&self) -> Answer<'_, ()> {
@@ -88,8 +88,8 @@ pub(crate) fn options(directory: &Path, held_bytes: usize) -> Options {
 pub(crate) async fn open(directory: &Path, held_bytes: usize) -> (Feed, Publisher) {
     let (feed, mut publisher) = Feed::open(options(directory, held_bytes), Arc::new(Lines)).unwrap();
     publisher.begin_epoch(origin(1), Lsn::new(10), instant(100), false).await.unwrap();
-    let mark = Mark { w: instant(200), l: Lsn::new(10) };
-    feed.set_source(Arc::new(Empty { mark, purged: None }));
+    let watermark = Watermark { safe_time: instant(200), fence_lsn: Lsn::new(10) };
+    feed.set_source(Arc::new(Empty { watermark, purged: None }));
     (feed, publisher)
 }
 

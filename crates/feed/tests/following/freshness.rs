@@ -1,7 +1,7 @@
 //! What is told of a feed that is behind the database's log. The clock of these tests is paused, and so runs as fast as they do.
 
 use crate::fixtures::{Empty, any_item, batch, instant, notice, numbers, open};
-use feed::{Begin, Feed, Item, Lsn, Mark, Notice, Subscription};
+use feed::{Begin, Feed, Item, Lsn, Notice, Subscription, Watermark};
 use fhir::{Filter, ResourceType};
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,8 +84,8 @@ async fn a_stream_that_begins_while_it_is_stale_is_told_before_and_after_live() 
 async fn who_waits_for_the_feed_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
-    let mark = Mark { w: instant(200), l: Lsn::new(1015) };
-    feed.set_source(Arc::new(Empty { mark, purged: None }));
+    let watermark = Watermark { safe_time: instant(200), fence_lsn: Lsn::new(1015) };
+    feed.set_source(Arc::new(Empty { watermark, purged: None }));
     caught_up(&feed);
     let mut waiting = feed.subscribe(Filter::everything(), Begin::Since(None));
     assert_eq!(any_notice(&mut waiting).await, STALE);

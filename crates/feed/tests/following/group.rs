@@ -2,8 +2,8 @@
 
 use crate::fixtures::{instant, item, open, row};
 use feed::{
-    Answer, Batch, Before, Begin, Change, Feed, Item, Kind, Lsn, Mark, Notice, Page, PageRequest, PageRows,
-    Position, Publisher, Sample, Source, SourceError, Subscription, Transaction,
+    Answer, Batch, Before, Begin, Change, Feed, Item, Kind, Lsn, Notice, Page, PageRequest, PageRows,
+    Position, Publisher, Sample, Source, SourceError, Subscription, Transaction, Watermark,
 };
 use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 /// Tables in which the newest change is visible before the feed has it.
 #[derive(Default)]
 struct Ahead {
-    /// `r1` is somebody else's now, with a stamp after every mark.
+    /// `r1` is somebody else's now, with a stamp after every watermark.
     changed: AtomicBool,
     /// Who leaves was looked for.
     listed: AtomicBool,
@@ -20,7 +20,7 @@ struct Ahead {
     untold: AtomicBool,
     /// So many Groups are nested in the Group.
     nested: usize,
-    marks: AtomicUsize,
+    watermarks: AtomicUsize,
 }
 
 fn group(members: &[&str]) -> bytes::Bytes {
@@ -36,11 +36,14 @@ fn group_of(members: &[&str]) -> bytes::Bytes {
 }
 
 impl Source for Ahead {
-    fn mark(&self) -> Answer<'_, Sample> {
-        self.marks.fetch_add(1, SeqCst);
-        let l = if self.listed.load(SeqCst) { 3_000 } else { 2_000 };
-        let (mark, taken) = (Mark { w: instant(1_500), l: Lsn::new(l) }, tokio::time::Instant::now());
-        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
+    fn watermark(&self) -> Answer<'_, Sample> {
+        self.watermarks.fetch_add(1, SeqCst);
+        let fence_lsn = if self.listed.load(SeqCst) { 3_000 } else { 2_000 };
+        let (watermark, taken) = (
+            Watermark { safe_time: instant(1_500), fence_lsn: Lsn::new(fence_lsn) },
+            tokio::time::Instant::now(),
+        );
+        Box::pin(async move { Ok(Sample { watermark, taken, tombstones_purged: None }) })
     }
 
     fn confirm(&self) -> Answer<'_, ()> {
@@ -243,7 +246,7 @@ async fn nobody_is_told_to_drop_what_he_has_while_nothing_can_be_sent_instead() 
 /// To know that the feed has passed a place takes a moment, however many Groups are asked for there.
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_that_are_nested_in_one_are_asked_for_together() {
-    let mut marks = Vec::new();
+    let mut watermarks = Vec::new();
     for nested in [1, 100] {
         let directory = tempfile::tempdir().unwrap();
         let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
@@ -252,9 +255,9 @@ async fn groups_that_are_nested_in_one_are_asked_for_together() {
         publish(&mut publisher, None, 2_000).await;
         let mut stream = subscribe(&feed, Begin::Since(None));
         assert!(matches!(heard(&mut stream).await.1, Notice::Live { .. }));
-        marks.push(tables.marks.load(SeqCst));
+        watermarks.push(tables.watermarks.load(SeqCst));
     }
-    assert_eq!(marks[0], marks[1]);
+    assert_eq!(watermarks[0], watermarks[1]);
 }
 
 /// A change of a Group from members to members.

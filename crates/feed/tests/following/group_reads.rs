@@ -2,8 +2,8 @@
 
 use crate::fixtures::{Empty, batch, instant, item, open};
 use feed::{
-    Answer, Begin, Frames, GroupNow, Item, Kind, Lsn, Mark, Notice, Page, PageRequest, PageRows, Sample,
-    Source,
+    Answer, Begin, Frames, GroupNow, Item, Kind, Lsn, Notice, Page, PageRequest, PageRows, Sample, Source,
+    Watermark,
 };
 use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
 use futures_util::FutureExt as _;
@@ -23,9 +23,9 @@ struct CountGuard {
 
 impl CountGuard {
     fn new(let_through: usize, padding: usize) -> Arc<Self> {
-        let mark = Mark { w: instant(1_000), l: Lsn::new(1_000) };
+        let watermark = Watermark { safe_time: instant(1_000), fence_lsn: Lsn::new(1_000) };
         Arc::new(Self {
-            tables: Empty { mark, purged: None },
+            tables: Empty { watermark, purged: None },
             begun: watch::Sender::new(0),
             let_through: Semaphore::new(let_through),
             members: AtomicUsize::new(0),
@@ -35,8 +35,8 @@ impl CountGuard {
 }
 
 impl Source for CountGuard {
-    fn mark(&self) -> Answer<'_, Sample> {
-        self.tables.mark()
+    fn watermark(&self) -> Answer<'_, Sample> {
+        self.tables.watermark()
     }
 
     fn confirm(&self) -> Answer<'_, ()> {

@@ -2,8 +2,8 @@
 
 use crate::fixtures::{batch, instant, item, notice, open};
 use feed::{
-    Answer, Begin, Frames, Item, Kind, LARGE_BYTES, Large, LargeRow, Lsn, Mark, Notice, Page, PageRequest,
-    PageRows, Sample, Source, Subscription, WriteResource,
+    Answer, Begin, Frames, Item, Kind, LARGE_BYTES, Large, LargeRow, Lsn, Notice, Page, PageRequest,
+    PageRows, Sample, Source, Subscription, Watermark, WriteResource,
 };
 use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
@@ -91,10 +91,10 @@ impl Source for Tables {
         Box::pin(async { Ok(()) })
     }
 
-    fn mark(&self) -> Answer<'_, Sample> {
-        let mark = Mark { w: instant(200), l: Lsn::new(10) };
+    fn watermark(&self) -> Answer<'_, Sample> {
+        let watermark = Watermark { safe_time: instant(200), fence_lsn: Lsn::new(10) };
         let taken = tokio::time::Instant::now();
-        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
+        Box::pin(async move { Ok(Sample { watermark, taken, tombstones_purged: None }) })
     }
 
     fn present(

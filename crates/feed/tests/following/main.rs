@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod ahead;
+mod cutover;
 mod fixtures;
 mod freshness;
 mod group;
 mod group_reads;
-mod hand_over;
 mod large;
 mod purged;
 mod resets;

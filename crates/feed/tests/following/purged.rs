@@ -1,7 +1,7 @@
 //! Deletions that can no longer be told.
 
 use crate::fixtures::{Empty, instant, notice, numbers, open, row};
-use feed::{Answer, Begin, Kind, Lsn, Mark, Notice, Page, PageRequest, PageRows, Sample, Source};
+use feed::{Answer, Begin, Kind, Lsn, Notice, Page, PageRequest, PageRows, Sample, Source, Watermark};
 use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use std::sync::Arc;
 async fn purged_deletions_are_a_reset_of_everything() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, _publisher) = open(directory.path(), 1 << 20).await;
-    let mark = Mark { w: instant(500), l: Lsn::new(10) };
-    feed.set_source(Arc::new(Empty { mark, purged: Some(instant(300)) }));
+    let watermark = Watermark { safe_time: instant(500), fence_lsn: Lsn::new(10) };
+    feed.set_source(Arc::new(Empty { watermark, purged: Some(instant(300)) }));
     let mut late = feed.subscribe(Filter::everything(), Begin::Since(Some(instant(299))));
     assert!(matches!(notice(&mut late).await, Notice::ResetAll { .. }));
     let mut early = feed.subscribe(Filter::everything(), Begin::Since(Some(instant(300))));
@@ -20,20 +20,20 @@ async fn purged_deletions_are_a_reset_of_everything() {
 /// Tables of one type with two pages, whose tombstones may be purged at any time.
 #[derive(Clone)]
 pub(crate) struct TwoPages {
-    /// Of its mark.
-    l: Lsn,
+    /// Of its watermark.
+    fence_lsn: Lsn,
     purged: Arc<std::sync::Mutex<Option<Instant>>>,
 }
 
 impl Default for TwoPages {
     fn default() -> Self {
-        Self::with_l(Lsn::new(10))
+        Self::with_fence(Lsn::new(10))
     }
 }
 
 impl TwoPages {
-    pub(crate) fn with_l(l: Lsn) -> Self {
-        Self { l, purged: Arc::default() }
+    pub(crate) fn with_fence(fence_lsn: Lsn) -> Self {
+        Self { fence_lsn, purged: Arc::default() }
     }
 
     fn purged_up_to(&self, stamp: Instant) {
@@ -42,10 +42,10 @@ impl TwoPages {
 }
 
 impl Source for TwoPages {
-    fn mark(&self) -> Answer<'_, Sample> {
-        let mark = Mark { w: instant(500), l: self.l };
+    fn watermark(&self) -> Answer<'_, Sample> {
+        let watermark = Watermark { safe_time: instant(500), fence_lsn: self.fence_lsn };
         let (taken, tombstones_purged) = (tokio::time::Instant::now(), *self.purged.lock().unwrap());
-        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged }) })
+        Box::pin(async move { Ok(Sample { watermark, taken, tombstones_purged }) })
     }
 
     fn confirm(&self) -> Answer<'_, ()> {

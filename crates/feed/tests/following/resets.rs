@@ -1,7 +1,7 @@
 //! Ids that cannot be continued, and what their clients are told.
 
 use crate::fixtures::{Empty, batch, instant, item, notice, numbers, open, origin};
-use feed::{Begin, EventId, Feed, Item, Lsn, Mark, Notice, PublishError};
+use feed::{Begin, EventId, Feed, Item, Lsn, Notice, PublishError, Watermark};
 use fhir::{Filter, Instant, ResourceType};
 use std::sync::Arc;
 
@@ -107,7 +107,7 @@ async fn a_history_that_overtook_ours_without_having_it_is_a_fork() {
     assert_eq!(forked, Err(PublishError::Fork(Lsn::new(1020))));
 }
 
-/// The fork comes while a reset that was told before it waits for its mark.
+/// The fork comes while a reset that was told before it waits for its watermark.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fork_after_a_reset_was_told_is_told_as_well() {
     let directory = tempfile::tempdir().unwrap();
@@ -133,8 +133,8 @@ async fn a_reset_from_ahead_of_the_clock_is_one_of_everything() {
     assert_eq!(notice(&mut subscription).await, Notice::Live { transaction_time: instant(200) });
     let id = subscription.id();
     publisher.begin_epoch(origin(1), Lsn::new(20), instant(120), false).await.unwrap();
-    let mark = Mark { w: instant(150), l: Lsn::new(20) };
-    feed.set_source(Arc::new(Empty { mark, purged: None }));
+    let watermark = Watermark { safe_time: instant(150), fence_lsn: Lsn::new(20) };
+    feed.set_source(Arc::new(Empty { watermark, purged: None }));
     let mut resumed = feed.subscribe(Filter::everything(), Begin::After { id: Some(id), since: None });
     assert!(matches!(notice(&mut resumed).await, Notice::Reset { .. }));
     assert!(matches!(notice(&mut resumed).await, Notice::ResetAll { .. }));

@@ -193,14 +193,14 @@ async fn a_fork_is_remembered_until_its_epoch_begins() {
     assert!(!reopen(directory.path(), WRITTEN).await.1.tainted());
 }
 
-/// A page shows what was committed before its mark's L, which the journal has to know before it is sent.
+/// A page shows what was committed before its watermark's fence LSN, which the journal has to know before it is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_are_resumed_after_a_restart_and_not_after_a_restore() {
     let [directory, saved] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
     let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
     publish(&mut publisher, batch(1, ResourceType::PATIENT)).await;
     copy(directory.path(), saved.path());
-    let source = || Arc::new(TwoPages::with_l(Lsn::new(1016)));
+    let source = || Arc::new(TwoPages::with_fence(Lsn::new(1016)));
     feed.set_source(source());
     let mut reader = feed.subscribe(Filter::everything(), Begin::Since(Some(instant(300))));
     assert_eq!(numbers(&mut reader, 1).await, [1]);

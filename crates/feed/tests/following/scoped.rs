@@ -1,7 +1,7 @@
 //! Streams of some patients: what is not known, what is large, and ids of another scope.
 
 use crate::fixtures::{Empty, batch, instant, item, notice, open};
-use feed::{Before, Begin, Change, Feed, Item, LARGE_BYTES, Lsn, Mark, Notice, Subscription};
+use feed::{Before, Begin, Change, Feed, Item, LARGE_BYTES, Lsn, Notice, Subscription, Watermark};
 use fhir::{Compartment, Filter, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
 
@@ -33,9 +33,9 @@ async fn live(feed: &Feed, filter: Filter) -> Subscription {
 }
 
 /// From now on replays find in the tables what the first change left.
-fn later_marks(feed: &Feed) {
-    let mark = Mark { w: instant(1001), l: Lsn::new(1015) };
-    feed.set_source(Arc::new(Empty { mark, purged: None }));
+fn later_watermarks(feed: &Feed) {
+    let watermark = Watermark { safe_time: instant(1001), fence_lsn: Lsn::new(1015) };
+    feed.set_source(Arc::new(Empty { watermark, purged: None }));
 }
 
 /// The text of the next frames.
@@ -87,7 +87,7 @@ async fn where_the_log_does_not_say_whose_it_was_who_may_have_had_it_begins_anew
     let (mut a, mut b) = (live(&feed, of("a")).await, live(&feed, of("b")).await);
     let mut all = live(&feed, Filter::everything()).await;
     let start = b.id();
-    later_marks(&feed);
+    later_watermarks(&feed);
     publisher.publish(change(1, &["a"], Before::Unknown, 1)).await.unwrap();
     assert!(text(&mut a).await.contains(r#""id":"r1""#));
     assert!(text(&mut all).await.contains(r#""id":"r1""#));
@@ -121,7 +121,7 @@ async fn an_id_of_another_scope_is_a_reset() {
     let mut a = live(&feed, of("a")).await;
     publisher.publish(change(1, &["a"], Before::Nothing, 1)).await.unwrap();
     text(&mut a).await;
-    later_marks(&feed);
+    later_watermarks(&feed);
     let since = Some(instant(150));
     let after = |filter: Filter| feed.subscribe(filter, Begin::After { id: Some(a.id()), since });
     let mut same = after(of("a"));

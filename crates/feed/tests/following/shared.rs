@@ -2,8 +2,8 @@
 
 use crate::fixtures::{instant, item, open, row};
 use feed::{
-    Answer, Batch, Before, Begin, Change, Feed, Item, Kind, Lsn, Mark, Notice, Page, PageRequest, PageRows,
-    Position, Publisher, Sample, Source, Subscription, Transaction,
+    Answer, Batch, Before, Begin, Change, Feed, Item, Kind, Lsn, Notice, Page, PageRequest, PageRows,
+    Position, Publisher, Sample, Source, Subscription, Transaction, Watermark,
 };
 use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
@@ -28,9 +28,12 @@ fn group(members: &[&str]) -> bytes::Bytes {
 }
 
 impl Source for Tables {
-    fn mark(&self) -> Answer<'_, Sample> {
-        let (mark, taken) = (Mark { w: instant(1_500), l: Lsn::new(2_000) }, tokio::time::Instant::now());
-        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
+    fn watermark(&self) -> Answer<'_, Sample> {
+        let (watermark, taken) = (
+            Watermark { safe_time: instant(1_500), fence_lsn: Lsn::new(2_000) },
+            tokio::time::Instant::now(),
+        );
+        Box::pin(async move { Ok(Sample { watermark, taken, tombstones_purged: None }) })
     }
 
     fn confirm(&self) -> Answer<'_, ()> {

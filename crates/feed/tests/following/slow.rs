@@ -2,7 +2,8 @@
 
 use crate::fixtures::{batch, instant, item, notice, numbers, open, row};
 use feed::{
-    Answer, Begin, Item, Kind, Lsn, Mark, Notice, Page, PageRequest, PageRows, Sample, Source, Subscription,
+    Answer, Begin, Item, Kind, Lsn, Notice, Page, PageRequest, PageRows, Sample, Source, Subscription,
+    Watermark,
 };
 use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 struct Endless;
 
 impl Source for Endless {
-    fn mark(&self) -> Answer<'_, Sample> {
+    fn watermark(&self) -> Answer<'_, Sample> {
         sample()
     }
 
@@ -92,10 +93,16 @@ async fn a_quiet_stream_is_told_the_position_and_resumes_from_it() {
     assert!(matches!(notice(&mut quiet).await, Notice::Live { .. }));
     publisher.publish(batch(1, ResourceType::GROUP)).await.unwrap();
     assert_eq!(notice(&mut quiet).await, Notice::Position { transaction_time: instant(200) });
-    // The time alone moves too: with a mark whose L was passed, and not before.
-    feed.mark(feed.marking(), Mark { w: instant(3000), l: Lsn::new(1015) });
+    // The time alone moves too: with a watermark whose fence LSN was passed, and not before.
+    feed.note_watermark(
+        feed.sample_base(),
+        Watermark { safe_time: instant(3000), fence_lsn: Lsn::new(1015) },
+    );
     assert_eq!(notice(&mut quiet).await, Notice::Position { transaction_time: instant(3000) });
-    feed.mark(feed.marking(), Mark { w: instant(4000), l: Lsn::new(1016) });
+    feed.note_watermark(
+        feed.sample_base(),
+        Watermark { safe_time: instant(4000), fence_lsn: Lsn::new(1016) },
+    );
     let id = quiet.id();
     drop(quiet);
     publisher.publish(batch(2, ResourceType::GROUP)).await.unwrap();
@@ -112,7 +119,7 @@ impl Source for Rows {
         Box::pin(async { Ok(()) })
     }
 
-    fn mark(&self) -> Answer<'_, Sample> {
+    fn watermark(&self) -> Answer<'_, Sample> {
         sample()
     }
 
@@ -148,9 +155,9 @@ impl Source for Rows {
 }
 
 fn sample() -> Answer<'static, Sample> {
-    let mark = Mark { w: instant(200), l: Lsn::new(10) };
+    let watermark = Watermark { safe_time: instant(200), fence_lsn: Lsn::new(10) };
     let taken = tokio::time::Instant::now();
-    Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
+    Box::pin(async move { Ok(Sample { watermark, taken, tombstones_purged: None }) })
 }
 
 /// Many more subscribers than there is room for have taken something and read no more: others get all there is, from the

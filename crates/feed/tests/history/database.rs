@@ -1,9 +1,9 @@
 //! A database in a few hundred bytes: writers that stamp, commit and become visible as separate steps, a log that is
-//! decoded later, marks and pages as the real one gives them.
+//! decoded later, watermarks and pages as the real one gives them.
 
 use feed::{
-    Answer, Batch, Before, Change, Kind, Lsn, Mark, Page, PageRequest, PageRows, Position, Sample, Scope,
-    Source, Transaction,
+    Answer, Batch, Before, Change, Kind, Lsn, Page, PageRequest, PageRows, Position, Sample, Scope, Source,
+    Transaction, Watermark,
 };
 use fhir::{Filter, Instant, Patients, ResourceType, TypeSet};
 use std::collections::BTreeMap;
@@ -335,11 +335,11 @@ impl State {
         self.log.iter().flat_map(|done| done.open.versions.clone()).collect()
     }
 
-    pub(crate) fn mark(&self) -> Mark {
+    pub(crate) fn watermark(&self) -> Watermark {
         let open =
             self.open.iter().chain(self.log.iter().filter(|done| !done.visible).map(|done| &done.open));
-        let w = open.map(|open| open.started).chain([self.clock]).min().unwrap_or(0) - 1;
-        Mark { w: Instant::from_unix_micros(w), l: Lsn::new(self.lsn) }
+        let safe_time = open.map(|open| open.started).chain([self.clock]).min().unwrap_or(0) - 1;
+        Watermark { safe_time: Instant::from_unix_micros(safe_time), fence_lsn: Lsn::new(self.lsn) }
     }
 
     fn page(&self, request: &PageRequest, out: &mut dyn PageRows) -> Page {
@@ -440,11 +440,11 @@ fn data(version: &Version) -> bytes::Bytes {
 }
 
 impl Source for Database {
-    fn mark(&self) -> Answer<'_, Sample> {
+    fn watermark(&self) -> Answer<'_, Sample> {
         let state = self.0.lock().unwrap();
-        let mark = state.mark();
+        let watermark = state.watermark();
         let taken = tokio::time::Instant::now();
-        Box::pin(async move { Ok(Sample { mark, taken, tombstones_purged: None }) })
+        Box::pin(async move { Ok(Sample { watermark, taken, tombstones_purged: None }) })
     }
 
     fn confirm(&self) -> Answer<'_, ()> {

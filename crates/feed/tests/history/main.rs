@@ -1,5 +1,5 @@
 //! Random histories against the real feed: whatever the order of stamping, committing, becoming visible,
-//! decoding, marking, cutting and restarting, a subscriber ends with the table, hears nothing twice, and
+//! decoding, sample_base, cutting and restarting, a subscriber ends with the table, hears nothing twice, and
 //! live hears every version in the order of the log.
 
 // A test may stop at the first surprise.
@@ -114,8 +114,8 @@ async fn history(seed: u64, who: Readers) {
                 state.write_tick();
             }
             76..80 => {
-                let mark = database.0.lock().unwrap().mark();
-                feed.mark(feed.marking(), mark);
+                let watermark = database.0.lock().unwrap().watermark();
+                feed.note_watermark(feed.sample_base(), watermark);
             }
             80..84 if readers.len() < most => {
                 let types: TypeSet =
@@ -184,8 +184,8 @@ async fn history(seed: u64, who: Readers) {
     }
     database.0.lock().unwrap().tick(10);
     database.0.lock().unwrap().write_tick();
-    let mark = database.0.lock().unwrap().mark();
-    feed.mark(feed.marking(), mark);
+    let watermark = database.0.lock().unwrap().watermark();
+    feed.note_watermark(feed.sample_base(), watermark);
     let batch = database.0.lock().unwrap().decode(&mut random);
     publisher.publish(batch).await.unwrap();
     // A reader of a Group may have a tick written.

@@ -35,13 +35,13 @@ impl Reader {
         let (mut since, mut heard) = (None, BTreeMap::new());
         if name.is_multiple_of(2) && !filter.is_scoped() {
             let state = database.0.lock().unwrap();
-            let w = state.mark().w;
+            let safe_time = state.watermark().safe_time;
             let known: Vec<Version> =
-                state.log().into_iter().filter(|v| v.stamp <= w.unix_micros()).collect();
+                state.log().into_iter().filter(|v| v.stamp <= safe_time.unix_micros()).collect();
             for version in known.iter().filter(|version| filter.matches(version.key.0)) {
                 heard.insert(version.key, (version.number, !version.deleted));
             }
-            since = Some(w);
+            since = Some(safe_time);
         }
         Self {
             filter,

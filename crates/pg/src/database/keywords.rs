@@ -125,7 +125,7 @@ pub(super) const KEYWORDS: &[Keyword] = &[
         "PGTARGETSESSIONATTRS",
         RefusedUnless(
             &["any", "read-write", "primary"],
-            "changes and marks come from the primary: set target_session_attrs=primary, or leave it out",
+            "changes and watermarks come from the primary: set target_session_attrs=primary, or leave it out",
         ),
     ),
     // The primary is the only one of them that is of use.

@@ -18,8 +18,8 @@ use std::borrow::Cow;
 pub enum Session {
     /// Looks after slot and publication while the log is read.
     Monitor,
-    /// Samples marks.
-    Marks,
+    /// Samples watermarks.
+    Watermark,
     /// Reads the pages of replays.
     Pages,
     /// Reads those of some patients.
@@ -73,7 +73,7 @@ const READS_ONLY: Setting = ("default_transaction_read_only", "on");
 /// The publication may be made, and statements have no limit: each look at the slot is a small one.
 const MONITOR: &[Setting] = &[SEARCH_PATH, NO_ROW_HIDDEN, MAY_WRITE];
 
-const MARKS: &[Setting] = &[
+const WATERMARK_SETTINGS: &[Setting] = &[
     SEARCH_PATH,
     NO_ROW_HIDDEN,
     // It closes times.
@@ -137,7 +137,7 @@ impl Session {
     pub(crate) const fn application_name(self) -> &'static str {
         match self {
             Self::Monitor => "fhir-tail",
-            Self::Marks => "fhir-tail marks",
+            Self::Watermark => "fhir-tail watermark",
             Self::Pages | Self::PatientPages => "fhir-tail pages",
             Self::Check => "fhir-tail check",
             Self::Migrate => "fhir-tail migrate",
@@ -149,14 +149,14 @@ impl Session {
 
     /// Whether it reads rows or names as the database has them. The others would rather have them converted, or write.
     pub(super) const fn reads_as_stored(self) -> bool {
-        matches!(self, Self::Pages | Self::PatientPages | Self::Marks)
+        matches!(self, Self::Pages | Self::PatientPages | Self::Watermark)
     }
 
     /// What it states. Of a name that stands twice the last one counts.
     fn settings(self) -> impl Iterator<Item = Setting> {
         let own = match self {
             Self::Monitor => MONITOR,
-            Self::Marks => MARKS,
+            Self::Watermark => WATERMARK_SETTINGS,
             Self::Pages | Self::PatientPages => PAGES,
             Self::Check => CHECK,
             Self::Migrate | Self::Load | Self::Simulate => WRITER,
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn what_reads_for_replays_sees_every_row_or_none() {
         for session in
-            [Session::Monitor, Session::Marks, Session::Pages, Session::PatientPages, Session::Check]
+            [Session::Monitor, Session::Watermark, Session::Pages, Session::PatientPages, Session::Check]
         {
             assert!(session.options(None).contains("row_security=off"), "{session:?}");
         }

@@ -39,7 +39,7 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
             "journal_readers": feed.journal_readers_waiting,
         },
         "safe_time": {
-            "instant": feed.w.map(|w| w.to_fhir()),
+            "instant": feed.safe_time.map(|safe_time| safe_time.to_fhir()),
             "age_seconds": safe_time_age_seconds(feed),
             // Replays begin once the safe time has passed this.
             "journal_begins": feed.journal_begins.to_fhir(),
@@ -63,7 +63,7 @@ fn waits_for(feed: &Status, source: &SourceSnapshot) -> Option<String> {
     if !feed.journal_ok {
         return Some("the journal cannot be written".to_owned());
     }
-    if feed.w.is_some_and(|w| w >= feed.journal_begins) {
+    if feed.safe_time.is_some_and(|safe_time| safe_time >= feed.journal_begins) {
         return None;
     }
     let who = source.holding_back.as_deref().unwrap_or("this passes by itself");
@@ -76,7 +76,9 @@ pub(crate) fn safe_time_age_seconds(feed: &Status) -> Option<f64> {
     let now = now();
     // A microsecond more or less is lost in a float of this size: never mind.
     #[allow(clippy::cast_precision_loss)]
-    feed.visible_until.max(feed.w).map(|w| now.unix_micros().saturating_sub(w.unix_micros()) as f64 / 1e6)
+    feed.visible_until
+        .max(feed.safe_time)
+        .map(|until| now.unix_micros().saturating_sub(until.unix_micros()) as f64 / 1e6)
 }
 
 /// Whether a new stream would begin, for metrics.
@@ -110,11 +112,11 @@ mod tests {
     #[test]
     fn not_ready_until_a_replay_can_begin() {
         let begins = Instant::from_unix_micros(10);
-        let feed = |w| Status { journal_ok: true, journal_begins: begins, w, ..status() };
+        let feed = |safe_time| Status { journal_ok: true, journal_begins: begins, safe_time, ..status() };
         let holding_back = Some("process 7 writes".to_owned());
         let source = SourceSnapshot { connected: true, holding_back, ..SourceSnapshot::default() };
-        for w in [None, Some(Instant::from_unix_micros(9))] {
-            let (ready, details) = readiness(&feed(w), &source, false);
+        for safe_time in [None, Some(Instant::from_unix_micros(9))] {
+            let (ready, details) = readiness(&feed(safe_time), &source, false);
             assert!(!ready);
             let waits = details["safe_time"]["waits_for"].as_str().unwrap();
             assert!(waits.contains("process 7 writes"), "{waits}");

@@ -164,7 +164,8 @@ mod tests {
         metrics.sent(ResourceType::PATIENT, 2);
         metrics.sent(ResourceType::PATIENT, 3);
         metrics.bytes_sent.inc_by(99);
-        let feed = Status { durable_lsn: Lsn::new(0x1_0000_0000), journal_ok: true, w: None, ..status() };
+        let feed =
+            Status { durable_lsn: Lsn::new(0x1_0000_0000), journal_ok: true, safe_time: None, ..status() };
         let text = scrape(&metrics, &feed, &SourceSnapshot::default()).unwrap();
         assert_eq!(value(&text, r#"fhir_tail_events_sent_total{type="Patient"}"#), Some(5.0));
         assert_eq!(value(&text, "fhir_tail_bytes_sent_total"), Some(99.0));
@@ -179,7 +180,8 @@ mod tests {
             assert!(!text.contains(unknown), "{unknown}");
         }
 
-        let feed = Status { w: Some(Instant::from_unix_micros(now().unix_micros() - 5_000_000)), ..feed };
+        let feed =
+            Status { safe_time: Some(Instant::from_unix_micros(now().unix_micros() - 5_000_000)), ..feed };
         let source = SourceSnapshot {
             connected: true,
             facts: vec![Fact { name: "triggers", fails: Some("they rest".into()) }],

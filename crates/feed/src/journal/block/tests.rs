@@ -27,9 +27,9 @@ proptest! {
     fn a_block_gives_back_what_was_put_in(
         rows in prop::collection::vec((any::<i64>(), 0..RESOURCE_TYPES, any::<bool>(), prop::collection::vec(any::<u8>(), 0..64)), 1..20),
         whose in prop::collection::vec((prop::collection::vec("[a-c]{1,3}", 0..3), 0..3), 20),
-        w in any::<i64>(),
+        safe_time in any::<i64>(),
     ) {
-        let mut builder = BlockBuilder::new(Anchor::default(), Instant::MIN, 0, Instant::from_unix_micros(w), 0);
+        let mut builder = BlockBuilder::new(Anchor::default(), Instant::MIN, 0, Instant::from_unix_micros(safe_time), 0);
         let changes: Vec<_> = (1..).zip(rows).map(|(n, (stamp, index, deletion, data))| change(n, 3, stamp, index, deletion, data)).collect();
         let changes: Vec<_> = changes.into_iter().zip(&whose).map(|(change, (ids, before))| {
             let before = match before {
@@ -40,7 +40,7 @@ proptest! {
             Change { patients: set(ids), before, ..change }
         }).collect();
         for (change, transaction) in changes.iter().zip(7..) {
-            builder.push(change, transaction, Instant::from_unix_micros(w));
+            builder.push(change, transaction, Instant::from_unix_micros(safe_time));
         }
         let packed = builder.finish().unwrap();
         let block = Block::unpack(&packed.header, &packed.entries).unwrap();

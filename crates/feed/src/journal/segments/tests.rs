@@ -89,7 +89,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn reads_and_seeks_as_a_plain_list_would(blocks in blocks(), w in 900i64..1800, l in 0u64..600, from in any::<prop::sample::Index>()) {
+    fn reads_and_seeks_as_a_plain_list_would(blocks in blocks(), safe_time in 900i64..1800, fence_lsn in 0u64..600, from in any::<prop::sample::Index>()) {
         let directory = tempfile::tempdir().unwrap();
         let journal = Segments::with_segments_of(200, directory.path()).unwrap();
         let mut state = state();
@@ -102,11 +102,11 @@ proptest! {
             prop_assert_eq!(all.len(), before + rows.len());
             seekable.push((preceding, state.running_max, state.head.commit_lsn));
         }
-        let mark = Mark { w: Instant::from_unix_micros(w), l: Lsn::new(l) };
-        let expected = seekable.iter().find(|(_, max, lsn)| mark.leaves_to_feed(*max, *lsn)).map(|(preceding, ..)| *preceding);
+        let watermark = Watermark { safe_time: Instant::from_unix_micros(safe_time), fence_lsn: Lsn::new(fence_lsn) };
+        let expected = seekable.iter().find(|(_, max, lsn)| watermark.leaves_to_feed(*max, *lsn)).map(|(preceding, ..)| *preceding);
         let at = from.index(all.len());
         twice(directory.path(), 200, journal, |journal| {
-            assert_eq!(journal.seek(mark).unwrap(), expected);
+            assert_eq!(journal.seek(watermark).unwrap(), expected);
             assert_eq!(positions_after(journal, all[at]), &all[at + 1..]);
             assert_eq!(journal.load().unwrap().as_ref(), Some(&state));
             assert_eq!(journal.bytes(), state.offset);
@@ -157,7 +157,7 @@ fn age_alone_keeps_what_one_of_the_clocks_calls_young() {
     // The database's clock has jumped a year between the entries; ours has not moved.
     append(&journal, &mut state, &[(10, 0)]);
     append(&journal, &mut state, &[(20, 365 * 24 * 3600 * 1_000_000)]);
-    state.mark = Some(Mark { w: state.running_max, l: Lsn::new(30) });
+    state.watermark = Some(Watermark { safe_time: state.running_max, fence_lsn: Lsn::new(30) });
     assert!(!journal.purge(Retention { bytes: u64::MAX, age: HOUR }, &mut state).unwrap());
     assert!(journal.purge(Retention { bytes: u64::MAX, age: Duration::ZERO }, &mut state).unwrap());
     assert_eq!(state.floor.position.commit_lsn, Lsn::new(10));

@@ -46,7 +46,7 @@ struct Closing {
     newest: Option<Xid>,
 }
 
-/// While a transaction is open for long: fewer of them only mean that W moves in larger steps.
+/// While a transaction is open for long: fewer of them only mean that safe time moves in larger steps.
 const KEPT: usize = 256;
 
 /// See the module.

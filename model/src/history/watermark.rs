@@ -1,4 +1,4 @@
-//! The mark (W, L), taken in the steps of the sampler and used when the log is on disk.
+//! The watermark (safe time, fence LSN), taken in the steps of the sampler and used when the log is on disk.
 
 use super::clock::Instant;
 use super::database::Lsn;
@@ -6,18 +6,23 @@ use crate::Bug;
 
 /// One split of history into tables and feed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Mark {
+pub struct Watermark {
     /// Every transaction that stamped at or before it has ended and is visible.
-    pub w: Instant,
+    pub safe_time: Instant,
     /// A place in the log.
-    pub l: Lsn,
+    pub fence_lsn: Lsn,
 }
 
-impl Mark {
+impl Watermark {
     /// Whether a change comes from the feed.
     pub(crate) fn leaves_to_feed(&self, stamp: Instant, lsn: Lsn, bug: Option<Bug>) -> bool {
-        // The record of the first commit after L was read stands at L.
-        stamp > self.w || if bug == Some(Bug::CommitAtLIsBefore) { lsn > self.l } else { lsn >= self.l }
+        // The record of the first commit after the fence LSN was read stands at the fence LSN.
+        stamp > self.safe_time
+            || if bug == Some(Bug::CommitAtFenceIsBefore) {
+                lsn > self.fence_lsn
+            } else {
+                lsn >= self.fence_lsn
+            }
     }
 }
 
@@ -55,7 +60,7 @@ impl Closings {
     }
 }
 
-/// A mark that is being taken.
+/// A watermark that is being taken.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Sampler {
     /// None.
@@ -70,14 +75,14 @@ pub enum Sampler {
         /// By their bits.
         open: u8,
     },
-    /// W is known.
+    /// The safe time is known.
     Safe {
-        /// W.
-        w: Instant,
+        /// The safe time.
+        safe_time: Instant,
     },
-    /// L was read: it holds when the log is on disk.
+    /// The fence LSN was read: it holds when the log is on disk.
     Place {
-        /// The mark.
-        mark: Mark,
+        /// The watermark.
+        watermark: Watermark,
     },
 }

@@ -4,7 +4,7 @@ use super::closings::Closings;
 use super::{Open, Xid};
 use crate::lossy::{Lossy, is_unconvertible};
 use crate::timestamptz::Timestamptz;
-use feed::{Lsn, Mark, Sample};
+use feed::{Lsn, Sample, Watermark};
 use fhir::Instant;
 use std::time::Duration;
 use tokio_postgres::Client;
@@ -37,7 +37,7 @@ fn prepared(owner: &str, gid: &str) -> String {
     )
 }
 
-/// A sample whose mark may not hold yet.
+/// A sample whose watermark may not hold yet.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     pub(super) sample: Sample,
@@ -45,9 +45,9 @@ pub(super) struct Draft {
     pub(super) clock: Instant,
     /// Our clock when the database's had been read.
     pub(super) read: tokio::time::Instant,
-    /// Who holds W back.
+    /// Who holds the safe time back.
     pub(super) holder: Option<Holder>,
-    /// While the clock does not step, nothing stamped at or before this is still invisible. W may be older, as no time is
+    /// While the clock does not step, nothing stamped at or before this is still invisible. The safe time may be older, as no time is
     /// closed while nothing changes: this is what says how far behind it is.
     pub(super) visible_until: Instant,
     /// Whether a time was closed for it.
@@ -56,20 +56,20 @@ pub(super) struct Draft {
 
 /// What a sample is taken with.
 pub(super) struct Request<'a> {
-    /// W of the sample before.
+    /// The safe time of the sample before.
     pub(super) floor: Option<Instant>,
-    /// Whether a time is to be closed if anything was written to the log since `l`.
+    /// Whether a time is to be closed if anything was written to the log since the fence LSN.
     pub(super) close: bool,
     /// Whether one is to be closed even if nothing was.
     pub(super) must_close: bool,
-    /// L of the sample before.
-    pub(super) l: Option<Lsn>,
+    /// The fence LSN of the sample before.
+    pub(super) fence_lsn: Option<Lsn>,
     /// What a closed time has to reach, if the clock is a little behind it.
     pub(super) reached: Instant,
     pub(super) closings: &'a mut Closings,
 }
 
-/// Who keeps W from moving on.
+/// Who keeps the safe time from moving on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Holder {
     /// A transaction that has written.
@@ -109,14 +109,14 @@ impl Holder {
 /// Why there is no sample.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SampleError {
-    #[error("a statement of the mark failed")]
+    #[error("a statement of the watermark failed")]
     Postgres(#[from] tokio_postgres::Error),
     #[error(
         "the role of this service cannot see other roles' transactions, so that no time is known to be \
          safe: grant pg_read_all_stats to it"
     )]
     NotPermitted,
-    #[error("the database is a standby: marks are taken on the primary")]
+    #[error("the database is a standby: watermarks are taken on the primary")]
     Standby,
     #[error("the database's layout is older than this program: run fhir-tail migrate")]
     NotMigrated,
@@ -169,14 +169,14 @@ pub(super) async fn end_of_log(client: &Client) -> Result<Lsn, SampleError> {
 
 /// Takes a sample.
 pub(super) async fn take(client: &Client, request: Request<'_>) -> Result<Draft, SampleError> {
-    let Request { floor, close, must_close, l, reached, closings } = request;
+    let Request { floor, close, must_close, fence_lsn, reached, closings } = request;
     let taken = tokio::time::Instant::now();
     let now = "select clock_timestamp(), pg_current_wal_insert_lsn()";
     let row = client.query_one(now, &[]).await.map_err(standby)?;
     let read = tokio::time::Instant::now();
     let (Timestamptz(clock), end) = (row.try_get(0)?, lsn(&row, 1)?);
 
-    let closed = if must_close || (close && l != Some(end)) {
+    let closed = if must_close || (close && fence_lsn != Some(end)) {
         let reached = Timestamptz::within_calendar(reached);
         let row = client.query_one("select fhir.close_time($1)", &[&reached]).await;
         let Timestamptz(closed) = row.map_err(not_migrated)?.try_get(0)?;
@@ -194,22 +194,24 @@ pub(super) async fn take(client: &Client, request: Request<'_>) -> Result<Draft,
     if let Some(closed) = closed {
         closings.push(closed, open);
     }
-    let w = floor
+    let safe_time = floor
         .max(closings.take_safe(open))
         .ok_or_else(|| SampleError::Held(holder.as_ref().map(|h| h.describe(clock)).unwrap_or_default()))?;
 
-    let l = end_of_log(client).await?;
+    let fence_lsn = end_of_log(client).await?;
     let purged = client.query_opt("select last_updated from fhir.purged", &[]).await.map_err(not_migrated)?;
     let tombstones_purged = match purged {
         None => None,
         Some(row) => Some(row.try_get::<_, Timestamptz>(0)?.0),
     };
     let visible_until = match &holder {
-        None => clock.max(w),
-        Some(Holder::Backend { since, .. } | Holder::Prepared { since, .. }) => clock.min(*since).max(w),
-        Some(Holder::Unknown { .. }) => w,
+        None => clock.max(safe_time),
+        Some(Holder::Backend { since, .. } | Holder::Prepared { since, .. }) => {
+            clock.min(*since).max(safe_time)
+        }
+        Some(Holder::Unknown { .. }) => safe_time,
     };
-    let sample = Sample { mark: Mark { w, l }, taken, tombstones_purged };
+    let sample = Sample { watermark: Watermark { safe_time, fence_lsn }, taken, tombstones_purged };
     Ok(Draft { sample, clock, read, holder, visible_until, closed: closed.is_some() })
 }
 
@@ -224,7 +226,7 @@ struct Writers {
     open: Option<Open>,
 }
 
-/// Who keeps W from moving on.
+/// Who keeps the safe time from moving on.
 pub(crate) async fn holder(client: &Client) -> Result<Option<Holder>, SampleError> {
     Ok(writers(client).await?.holder)
 }
@@ -309,9 +311,9 @@ mod tests {
     use super::*;
 
     fn draft(clock_micros: i64, taken: tokio::time::Instant) -> Draft {
-        let mark = Mark { w: Instant::MIN, l: Lsn::ZERO };
+        let watermark = Watermark { safe_time: Instant::MIN, fence_lsn: Lsn::ZERO };
         let clock = Instant::from_unix_micros(clock_micros);
-        let sample = Sample { mark, taken, tombstones_purged: None };
+        let sample = Sample { watermark, taken, tombstones_purged: None };
         let read = taken + Duration::from_millis(20);
         Draft { sample, clock, read, holder: None, visible_until: clock, closed: false }
     }

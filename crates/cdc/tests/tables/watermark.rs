@@ -1,4 +1,4 @@
-//! Marks on a real server: what holds W, what does not, and what is refused.
+//! Watermarks on a real server: what holds the safe time back, what does not, and what is refused.
 
 use crate::cluster::{Cluster, TestDatabase, text};
 use cdc::Tables;
@@ -61,7 +61,7 @@ pub(crate) fn start_with(database: &TestDatabase, user: &str, on_bad_row: OnBadR
 }
 
 async fn sample(running: &Running) -> Sample {
-    running.tables.mark().await.unwrap()
+    running.tables.watermark().await.unwrap()
 }
 
 const CLOCK: &str = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint::text";
@@ -71,7 +71,7 @@ async fn change_is_safe(running: &Running, database: &TestDatabase) -> bool {
     let client = database.client().await;
     client.batch_execute("select fhir.put('Basic', 'another', '{}')").await.unwrap();
     let clock: i64 = text(&client, CLOCK).await.parse().unwrap();
-    sample(running).await.mark.w.unix_micros() >= clock
+    sample(running).await.watermark.safe_time.unix_micros() >= clock
 }
 
 #[tokio::test]
@@ -79,14 +79,17 @@ async fn what_has_ended_is_safe_and_its_log_on_disk() {
     let database = Cluster::database().await;
     let running = start(&database, "postgres");
     let first = sample(&running).await;
-    assert_eq!(running.feed.marking().floor, Some(first.mark.w), "the feed knows");
+    assert_eq!(running.feed.sample_base().floor, Some(first.watermark.safe_time), "the feed knows");
     let client = database.client().await;
-    // An asynchronous commit is not on disk yet: the mark waits for it, or forces it.
+    // An asynchronous commit is not on disk yet: the watermark waits for it, or forces it.
     client.batch_execute("set synchronous_commit = off; select fhir.put('Basic', 'x', '{}')").await.unwrap();
     let clock: i64 = text(&client, CLOCK).await.parse().unwrap();
     let second = sample(&running).await;
-    assert!(second.mark.l > first.mark.l && second.mark.w.unix_micros() >= clock);
-    let flushed = format!("select (pg_current_wal_flush_lsn() >= '{}')::text", second.mark.l);
+    assert!(
+        second.watermark.fence_lsn > first.watermark.fence_lsn
+            && second.watermark.safe_time.unix_micros() >= clock
+    );
+    let flushed = format!("select (pg_current_wal_flush_lsn() >= '{}')::text", second.watermark.fence_lsn);
     assert_eq!(text(&client, &flushed).await, "true");
     assert_eq!(second.tombstones_purged, None);
     assert_eq!(running.tables.clock_steps(), 0);
@@ -121,7 +124,7 @@ async fn an_open_writer_holds_w_and_is_named() {
     let stamp: i64 = text(&writer, stamp).await.parse().unwrap();
     // A little later it is still there: long enough behind to be told of.
     writer.batch_execute("select pg_sleep(2.5)").await.unwrap();
-    assert!(sample(&running).await.mark.w.unix_micros() < stamp);
+    assert!(sample(&running).await.watermark.safe_time.unix_micros() < stamp);
     assert!(!change_is_safe(&running, &database).await);
     let told = running.tables.holding_back().unwrap();
     assert!(told.contains("the loader") && told.contains("idle in transaction"), "{told}");
@@ -140,11 +143,11 @@ async fn a_reader_that_writes_late_does_not_pull_w_back() {
     let before = sample(&running).await;
     reader.batch_execute("select fhir.put('Basic', 'x', '{}')").await.unwrap();
     let held = sample(&running).await;
-    assert_eq!(held.mark.w, running.feed.marking().floor.unwrap());
-    assert!(held.mark.w >= before.mark.w);
+    assert_eq!(held.watermark.safe_time, running.feed.sample_base().floor.unwrap());
+    assert!(held.watermark.safe_time >= before.watermark.safe_time);
     let stamp =
         "select (extract(epoch from last_updated) * 1000000)::bigint::text from fhir.resource where id = 'x'";
-    assert!(held.mark.w.unix_micros() < text(&reader, stamp).await.parse().unwrap());
+    assert!(held.watermark.safe_time.unix_micros() < text(&reader, stamp).await.parse().unwrap());
     reader.batch_execute("commit").await.unwrap();
 }
 
@@ -159,13 +162,13 @@ async fn a_prepared_transaction_holds_w_where_it_was_before_it() {
     client.batch_execute(&prepare).await.unwrap();
     let held = sample(&running).await;
     let again = sample(&running).await;
-    assert!(held.mark.w >= before.mark.w);
-    assert_eq!(again.mark.w, held.mark.w);
-    let stamp_is_later = again.mark.w.unix_micros();
+    assert!(held.watermark.safe_time >= before.watermark.safe_time);
+    assert_eq!(again.watermark.safe_time, held.watermark.safe_time);
+    let stamp_is_later = again.watermark.safe_time.unix_micros();
 
     // Who begins while it is there knows no safe time at all.
     let late = start(&database, "postgres");
-    match late.tables.mark().await {
+    match late.tables.watermark().await {
         Err(SourceError::Unavailable(told)) => assert!(told.contains("prepared"), "{told}"),
         other => panic!("{other:?}"),
     }
@@ -189,8 +192,8 @@ async fn who_does_not_say_since_when_holds_w_until_it_ends() {
     client.batch_execute("begin; select fhir.put('Basic', 'x', '{}')").await.unwrap();
     let held = sample(&running).await;
     let again = sample(&running).await;
-    assert!(held.mark.w >= before.mark.w);
-    assert_eq!(again.mark.w, held.mark.w);
+    assert!(held.watermark.safe_time >= before.watermark.safe_time);
+    assert_eq!(again.watermark.safe_time, held.watermark.safe_time);
     client.batch_execute("commit").await.unwrap();
     assert!(change_is_safe(&running, &database).await);
 }
@@ -209,7 +212,7 @@ async fn without_the_right_to_see_the_others_nothing_is_served() {
         .await
         .unwrap();
     let running = start(&database, &role);
-    match running.tables.mark().await {
+    match running.tables.watermark().await {
         Err(SourceError::Refused(told)) => assert!(told.contains("grant pg_read_all_stats"), "{told}"),
         other => panic!("{other:?}"),
     }
@@ -227,18 +230,18 @@ async fn a_lost_connection_is_made_again_and_purges_are_seen() {
     client
         .batch_execute(
             "select pg_terminate_backend(pid) from pg_stat_activity
-              where application_name = 'fhir-tail marks' and datname = current_database();
+              where application_name = 'fhir-tail watermark' and datname = current_database();
              insert into fhir.purged (last_updated) values ('2020-01-01 00:00:00+00')",
         )
         .await
         .unwrap();
     // The first may still be asked of the connection that is gone.
-    let after = match running.tables.mark().await {
+    let after = match running.tables.watermark().await {
         Ok(sample) => sample,
         Err(SourceError::Unavailable(_)) => sample(&running).await,
         Err(other) => panic!("{other:?}"),
     };
-    assert!(after.mark.w >= before.mark.w);
+    assert!(after.watermark.safe_time >= before.watermark.safe_time);
     let purged = after.tombstones_purged.map(|at| at.to_string());
     assert_eq!(purged.as_deref(), Some("2020-01-01T00:00:00.000000Z"));
 }
@@ -248,7 +251,7 @@ async fn those_who_ask_at_once_share_a_sample() {
     let database = Cluster::database().await;
     let running = start(&database, "postgres");
     sample(&running).await;
-    let asked = (0..50).map(|_| running.tables.mark());
+    let asked = (0..50).map(|_| running.tables.watermark());
     let samples = futures_util::future::try_join_all(asked).await.unwrap();
     let mut taken: Vec<_> = samples.iter().map(|sample| sample.taken).collect();
     taken.dedup();

@@ -8,7 +8,7 @@ use crate::facts;
 use crate::layout::BeforeImages;
 use crate::on_disk::{OnDisk, is_durable};
 use crate::stamps;
-use feed::{Lsn, Marking, Position, Sample, SourceError};
+use feed::{Lsn, Position, Sample, SampleBase, SourceError};
 use fhir::Instant;
 use pg::database::retry_of;
 use pg::{Backoff, Retry};
@@ -24,11 +24,11 @@ use tokio_util::sync::CancellationToken;
 const EVERY: Duration = Duration::from_secs(1);
 /// How often a time is closed while no changes are published: a quiet stream is told once a minute up to when it has all.
 const CLOSE_WHILE_IDLE: Duration = Duration::from_secs(30);
-/// How long a replay waits for a mark before it is told that the database is away.
+/// How long a replay waits for a watermark before it is told that the database is away.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long each statement of a sample may take, and how long its mark may take to hold.
+/// How long each statement of a sample may take, and how long its watermark may take to hold.
 const STATEMENTS: Duration = Duration::from_secs(5);
-/// W further behind the clock than this is worth a word.
+/// The safe time further behind the clock than this is logged.
 const BEHIND: Duration = Duration::from_secs(2);
 /// How often the facts are looked at, ...
 const LOOK_AT_FACTS: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ struct Asked {
 }
 
 /// The samples, as the rest of the crate asks for them.
-pub(crate) struct Marks {
+pub(crate) struct Watermarks {
     asked: mpsc::UnboundedSender<Asked>,
     state: Arc<State>,
     feed: feed::Feed,
@@ -81,7 +81,7 @@ fn get<T: Clone>(place: &Mutex<T>) -> T {
     place.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-impl Marks {
+impl Watermarks {
     /// Starts the task. It runs until `shutdown`.
     pub(crate) fn start(
         settings: Settings,
@@ -113,7 +113,7 @@ impl Marks {
         Self { asked, state, feed, before_images }
     }
 
-    /// A mark that was begun after this was called. Those who ask while one is taken share the next.
+    /// A watermark that was begun after this was called. Those who ask while one is taken share the next.
     pub(crate) async fn take(&self) -> Result<Sample, SourceError> {
         self.ask(false).await
     }
@@ -166,24 +166,25 @@ impl Marks {
         self.asked.send(Asked { answer: answer_to, look }).map_err(|_| stopped())?;
         match timeout(PATIENCE, answer).await {
             Ok(answer) => answer.map_err(|_| stopped())?,
-            Err(_) => Err(SourceError::Unavailable(
-                get(&self.state.failure)
-                    .unwrap_or_else(|| format!("no mark could be taken within {} s", PATIENCE.as_secs())),
-            )),
+            Err(_) => {
+                Err(SourceError::Unavailable(get(&self.state.failure).unwrap_or_else(|| {
+                    format!("no watermark could be taken within {} s", PATIENCE.as_secs())
+                })))
+            }
         }
     }
 
-    /// Who keeps W from moving on.
+    /// Who keeps the safe time from moving on.
     pub(crate) fn holding_back(&self) -> Option<String> {
         get(&self.state.holding_back)
     }
 
-    /// Why no mark can be taken now, if the last could not.
+    /// Why no watermark can be taken now, if the last could not.
     pub(crate) fn failure(&self) -> Option<String> {
         get(&self.state.failure)
     }
 
-    /// Why no mark can be taken until somebody mends it.
+    /// Why no watermark can be taken until somebody mends it.
     pub(crate) fn refusal(&self) -> Option<String> {
         get(&self.state.refusal)
     }
@@ -212,10 +213,10 @@ struct Sampler {
     closings: (u64, Closings),
     /// The head when a time was last closed, and when that was: while it does not move, no other one need be for a while.
     closed_at: Option<(Position, Clock)>,
-    /// What W has to reach in an epoch that has no mark yet.
+    /// What the safe time has to reach in an epoch that has no watermark yet.
     begins: Option<(u64, Instant)>,
-    /// A mark of the clock's tick that did not hold at once: looked at again with the next tick.
-    unproven: Option<(Marking, Draft)>,
+    /// A watermark of the clock's tick that did not hold at once: looked at again with the next tick.
+    unproven: Option<(SampleBase, Draft)>,
     on_disk: OnDisk,
     /// When the facts were last looked at (`None`: too long ago for who asks now), and which of them failed.
     looked: Option<(Option<Clock>, Vec<Finding>)>,
@@ -234,7 +235,7 @@ impl Sampler {
                 }
                 Err(error) => (crate::describe_error(&error), error.retry()),
             };
-            tracing::warn!(%failure, "no mark can be taken");
+            tracing::warn!(%failure, "no watermark can be taken");
             set(&self.state.failure, Some(failure));
             self.last = None;
             // What was closed may be lost, if the server is another one now.
@@ -259,7 +260,7 @@ impl Sampler {
     }
 
     async fn connect(&self) -> Result<Client, ConnectError> {
-        self.settings.database.connect(Session::Marks).await
+        self.settings.database.connect(Session::Watermark).await
     }
 
     /// Samples with every tick and whenever asked, until the connection is of no more use.
@@ -320,30 +321,30 @@ impl Sampler {
 
     /// A sample that nobody waits for: neither does it wait for the disk.
     async fn tick(&mut self, client: &Client) -> Result<(), SampleError> {
-        let (marking, draft) = self.sample(client, false).await?;
+        let (sample_base, draft) = self.sample(client, false).await?;
         let older = self.unproven.take();
         if holds(client, &draft).await? {
-            self.feed.mark(marking, draft.sample.mark);
+            self.feed.note_watermark(sample_base, draft.sample.watermark);
             return Ok(());
         }
         match older {
             Some((marked, older)) if holds(client, &older).await? => {
-                self.feed.mark(marked, older.sample.mark);
-                self.unproven = Some((marking, draft));
+                self.feed.note_watermark(marked, older.sample.watermark);
+                self.unproven = Some((sample_base, draft));
             }
             // The older is nearer to holding.
             Some(older) => self.unproven = Some(older),
-            None => self.unproven = Some((marking, draft)),
+            None => self.unproven = Some((sample_base, draft)),
         }
         Ok(())
     }
 
     /// A sample that a replay waits for.
     async fn answer(&mut self, client: &Client) -> Result<Sample, SampleError> {
-        let (marking, draft) = self.sample(client, true).await?;
-        let on_disk = self.on_disk.wait(client, draft.sample.mark.l);
+        let (sample_base, draft) = self.sample(client, true).await?;
+        let on_disk = self.on_disk.wait(client, draft.sample.watermark.fence_lsn);
         bounded_sample(async { on_disk.await.map_err(sample::standby) }).await?;
-        self.feed.mark(marking, draft.sample.mark);
+        self.feed.note_watermark(sample_base, draft.sample.watermark);
         // An older one must not be told after it.
         self.unproven = None;
         Ok(draft.sample)
@@ -401,27 +402,27 @@ impl Sampler {
         Ok(())
     }
 
-    async fn sample(&mut self, client: &Client, asked: bool) -> Result<(Marking, Draft), SampleError> {
+    async fn sample(&mut self, client: &Client, asked: bool) -> Result<(SampleBase, Draft), SampleError> {
         self.look_at_facts(client).await?;
-        let marking = self.feed.marking();
-        // Every mark that held was fed. One that does not hold yet is not, but its W is safe all the same.
-        self.unproven.take_if(|(marked, _)| marked.epoch != marking.epoch);
-        let unproven = self.unproven.as_ref().map(|(_, draft)| draft.sample.mark.w);
-        let floor = marking.floor.max(unproven);
-        if self.closings.0 != marking.epoch {
-            self.closings = (marking.epoch, Closings::default());
+        let sample_base = self.feed.sample_base();
+        // Every watermark that held was fed. One that does not hold yet is not, but its safe time is safe all the same.
+        self.unproven.take_if(|(marked, _)| marked.epoch != sample_base.epoch);
+        let unproven = self.unproven.as_ref().map(|(_, draft)| draft.sample.watermark.safe_time);
+        let floor = sample_base.floor.max(unproven);
+        if self.closings.0 != sample_base.epoch {
+            self.closings = (sample_base.epoch, Closings::default());
             self.closed_at = None;
         }
         let due = self
             .closed_at
-            .is_none_or(|(head, closed)| head != marking.head || closed.elapsed() >= CLOSE_WHILE_IDLE);
-        let begins = self.begins.filter(|(epoch, _)| *epoch == marking.epoch).map(|(_, newest)| newest);
+            .is_none_or(|(head, closed)| head != sample_base.head || closed.elapsed() >= CLOSE_WHILE_IDLE);
+        let begins = self.begins.filter(|(epoch, _)| *epoch == sample_base.epoch).map(|(_, newest)| newest);
         let request = Request {
             floor,
             close: asked,
             must_close: due || (floor.is_none() && self.closings.1.is_empty()),
-            l: self.last.as_ref().map(|last| last.sample.mark.l),
-            reached: begins.map_or(marking.reached, |newest| newest.max(marking.reached)),
+            fence_lsn: self.last.as_ref().map(|last| last.sample.watermark.fence_lsn),
+            reached: begins.map_or(sample_base.reached, |newest| newest.max(sample_base.reached)),
             closings: &mut self.closings.1,
         };
         let sampled = bounded_sample(sample::take(client, request)).await;
@@ -439,31 +440,31 @@ impl Sampler {
             tracing::warn!("the database's clock has stepped back");
         }
         if draft.closed {
-            self.closed_at = Some((marking.head, draft.read));
+            self.closed_at = Some((sample_base.head, draft.read));
         }
         if floor.is_none() {
-            self.reach_what_was_there(client, marking.epoch, draft.sample.mark.w).await?;
+            self.reach_what_was_there(client, sample_base.epoch, draft.sample.watermark.safe_time).await?;
         }
         let clock = draft.clock;
-        self.feed.visible_until(marking.epoch, draft.visible_until);
+        self.feed.visible_until(sample_base.epoch, draft.visible_until);
         let behind = clock.unix_micros().saturating_sub(draft.visible_until.unix_micros());
         // While no replay can begin, every moment is.
-        let holds = draft.sample.mark.w < self.feed.status().journal_begins
+        let holds = draft.sample.watermark.safe_time < self.feed.status().journal_begins
             || u128::try_from(behind).is_ok_and(|behind| behind > BEHIND.as_micros());
         let holder = draft.holder.as_ref().filter(|_| holds).map(|holder| holder.describe(clock));
         set(&self.state.holding_back, holder);
         self.last = Some(draft.clone());
-        Ok((marking, draft))
+        Ok((sample_base, draft))
     }
 
-    /// The first W of an epoch has to reach the newest stamp that is there by then: what was committed before the slot was
+    /// The first safe time of an epoch has to reach the newest stamp that is there by then: what was committed before the slot was
     /// made does not come through the log. If it was still invisible when the slot was made it is visible now, and it may
     /// be stamped later than the clock, if a later time had been closed.
     async fn reach_what_was_there(
         &mut self,
         client: &Client,
         epoch: u64,
-        w: Instant,
+        safe_time: Instant,
     ) -> Result<(), SampleError> {
         let newest = match self.begins {
             Some((of, newest)) if of == epoch => newest,
@@ -474,16 +475,16 @@ impl Sampler {
                 newest
             }
         };
-        if w < newest {
+        if safe_time < newest {
             return Err(SampleError::Held(format!("stamps go up to {newest}")));
         }
         Ok(())
     }
 }
 
-/// Whether its mark holds by now.
+/// Whether its watermark holds by now.
 async fn holds(client: &Client, draft: &Draft) -> Result<bool, SampleError> {
-    let durable = is_durable(client, draft.sample.mark.l);
+    let durable = is_durable(client, draft.sample.watermark.fence_lsn);
     bounded_sample(async { durable.await.map_err(sample::standby) }).await
 }
 
