@@ -61,7 +61,7 @@ fn unusual() -> Vec<(&'static str, &'static str, String, String)> {
             "OperationOutcome",
             "notice",
             ",\"issue\":[{\"severity\":\"information\",\"code\":\"informational\",\"details\":{\"coding\":[{\"system\":\
-             \"https://fhir-tail.dev/CodeSystem/notice\",\"code\":\"reset-all\"}]}}]}",
+             \"urn:fhir-tail:notice\",\"code\":\"reset-all\"}]}}]}",
         ),
         ("Basic", "A.b-64.0123456789012345678901234567890123456789012345678901234", "}"),
     ] {

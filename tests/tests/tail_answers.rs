@@ -90,7 +90,7 @@ fn deletion(id: &str) -> String {
 
 fn notice(code: &str) -> String {
     let data = format!(
-        r#"{{"resourceType":"OperationOutcome","issue":[{{"severity":"information","code":"informational","details":{{"coding":[{{"system":"https://fhir-tail.dev/CodeSystem/notice","code":"{code}"}}]}},"diagnostics":"why {code}"}}]}}"#
+        r#"{{"resourceType":"OperationOutcome","issue":[{{"severity":"information","code":"informational","details":{{"coding":[{{"system":"urn:fhir-tail:notice","code":"{code}"}}]}},"diagnostics":"why {code}"}}]}}"#
     );
     frame(code, "OperationOutcome", &data)
 }
@@ -308,7 +308,7 @@ async fn a_time_of_a_stranger_names_no_folder(context: Context) -> Result<()> {
     let live = |time: &str| {
         let code = r#""code":"live""#;
         let extension = format!(
-            r#""extension":[{{"url":"https://fhir-tail.dev/StructureDefinition/transaction-time","valueInstant":"{time}"}}],"severity":"#
+            r#""extension":[{{"url":"urn:fhir-tail:transaction-time","valueInstant":"{time}"}}],"severity":"#
         );
         let notice = notice("live").replace(r#""severity":"#, &extension);
         assert!(notice.contains(code));

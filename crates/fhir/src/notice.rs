@@ -119,9 +119,9 @@ mod tests {
         assert_eq!(
             Outcome::live(Instant::from_unix_micros(1)).to_json(),
             concat!(
-                r#"{"resourceType":"OperationOutcome","issue":[{"extension":[{"url":"https://fhir-tail.dev/StructureDefinition/transaction-time","#,
+                r#"{"resourceType":"OperationOutcome","issue":[{"extension":[{"url":"urn:fhir-tail:transaction-time","#,
                 r#""valueInstant":"1970-01-01T00:00:00.000001Z"}],"severity":"information","code":"informational","details":{"coding":[{"#,
-                r#""system":"https://fhir-tail.dev/CodeSystem/notice","code":"live"}]},"diagnostics":"the replay has ended; changes follow as they commit"}]}"#
+                r#""system":"urn:fhir-tail:notice","code":"live"}]},"diagnostics":"the replay has ended; changes follow as they commit"}]}"#
             )
         );
     }
@@ -132,7 +132,7 @@ mod tests {
         let issue = issue.with_estimated_total(crate::ResourceType::PATIENT, 3_000_000_000);
         let json = Outcome::new(issue).to_json();
         let extension = concat!(
-            r#""extension":[{"url":"https://fhir-tail.dev/StructureDefinition/estimated-total","#,
+            r#""extension":[{"url":"urn:fhir-tail:estimated-total","#,
             r#""extension":[{"url":"type","valueCode":"Patient"},{"url":"total","valueDecimal":3000000000}]}]"#
         );
         assert!(json.contains(extension), "{json}");

@@ -343,7 +343,7 @@ mod tests {
     fn what_is_stored_is_a_resource_whatever_it_looks_like() {
         let stored =
             br#"{"resourceType":"OperationOutcome","id":"a","issue":[{"details":{"coding":[{"system":
-            "https://fhir-tail.dev/CodeSystem/notice","code":"end"}]}}]}"#;
+            "urn:fhir-tail:notice","code":"end"}]}}]}"#;
         assert_eq!(Content::of("OperationOutcome", stored), Ok(Content::Resource));
         let stored = br#"{"resourceType":"Bundle","id":"a","entry":1,"entry":2}"#;
         assert_eq!(Content::of("Bundle", stored), Ok(Content::Resource));

@@ -64,7 +64,7 @@ fn a_deletion_names_the_resource_and_nothing_else() {
     write_deletion(&COLUMNS, &mut out).unwrap();
     assert_eq!(
         String::from_utf8(out).unwrap(),
-        r#"{"resourceType":"Bundle","meta":{"lastUpdated":"2023-11-14T22:13:20.123456Z","tag":[{"system":"https://fhir-tail.dev/CodeSystem/deletion","code":"deleted"}]},"type":"transaction","entry":[{"request":{"method":"DELETE","url":"Patient/p1"}}]}"#
+        r#"{"resourceType":"Bundle","meta":{"lastUpdated":"2023-11-14T22:13:20.123456Z","tag":[{"system":"urn:fhir-tail:deletion","code":"deleted"}]},"type":"transaction","entry":[{"request":{"method":"DELETE","url":"Patient/p1"}}]}"#
     );
 }
 
