@@ -1,4 +1,4 @@
-//! The native layout: `fhir.resource` and `fhir.tombstone`, as `migrations/` makes them.
+//! The native layout: `fhir.resource` and `fhir.tombstone`, as `migrations/native/` makes them.
 //!
 //! An insert or an update of `fhir.resource` is the resource, one of `fhir.tombstone` is its deletion. A delete is not a
 //! change: the tombstone tells of it, and a transaction that left none is refused.
