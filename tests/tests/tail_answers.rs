@@ -208,7 +208,7 @@ async fn what_lasts_ends_it_with_a_reason(context: Context) -> Result<()> {
         (status("302 Found", "Location: https://elsewhere/\r\n", ""), &["302", "https://elsewhere/"]),
         (status("200 OK", "Content-Type: text/html\r\n", "<html>"), &["text/html", "is it the URL"]),
         (status("204 No Content", "", ""), &["204"]),
-        (stream(&["data: {}\n\n".to_owned()]), &["cannot be understood", "not named as a resource type"]),
+        (stream(&["data: {}\n\n".to_owned()]), &["cannot be understood", "not named after a resource type"]),
         (stream(&["event: Patient\ndata: {}\n\n".to_owned()]), &["cannot be understood", "no id"]),
     ];
     for (index, (answer, parts)) in cases.into_iter().enumerate() {
@@ -248,9 +248,9 @@ async fn what_would_spoil_an_envelope_ends_it(context: Context) -> Result<()> {
         (frame("x", "Patient", r#"{"id":"a\",\"op\":\"delete"}"#), "a resource has no id"),
         (
             frame("x", "Patient", r#"{"id":"a"}} {"seq":7,"op":"delete","type":"Patient","id":"b"}"#),
-            "is no JSON",
+            "is not JSON",
         ),
-        (frame("x", "Patient", r#"{"id":"a","x":"#), "is no JSON"),
+        (frame("x", "Patient", r#"{"id":"a","x":"#), "is not JSON"),
         (
             frame("x", "OperationOutcome", &format!(r#"{{"issue":[{}]}}"#, "{},".repeat(1 << 19))),
             "larger than",

@@ -1,10 +1,9 @@
 //! The options of `fhir-tail tail`, as they were typed and as they are meant.
 
-use super::line::Form;
-use super::state::IN_FOLDER;
-use super::target::{Asked, Target};
 use crate::settings::{self, Age, ByteSize, InvalidSettings, Origin, Problem};
-use reqwest::header::{HeaderName, HeaderValue};
+use client::{
+    Credentials, Destination, HeaderName, HeaderValue, IN_FOLDER, LineFormat, Recording, Selection, Target,
+};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -103,38 +102,11 @@ Examples:
   fhir-tail tail 'https://fhir.example/fhir/$export?_type=Patient' --state position.json \\
       --bearer-token-file token >>patients.ndjson";
 
-/// What authorizes us.
-#[derive(Clone, Default)]
-pub(super) struct Credentials {
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(super) bearer_token_file: Option<PathBuf>,
-}
-
-/// Where lines go.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Destination {
-    Stdout,
-    /// One after the other, numbered.
-    Sequence {
-        directory: PathBuf,
-        rotate_bytes: u64,
-    },
-    /// A file per type.
-    Download {
-        directory: PathBuf,
-    },
-}
-
 /// What was asked for.
 pub(super) struct Subscription {
     pub(super) target: Target,
     pub(super) credentials: Credentials,
-    pub(super) destination: Destination,
-    pub(super) form: Form,
-    pub(super) until_live: bool,
-    /// Where the position is kept, if it is.
-    pub(super) state: Option<PathBuf>,
-    pub(super) sync_interval: Duration,
+    pub(super) recording: Recording,
     /// Where metrics are shown, if they are.
     pub(super) metrics: Option<SocketAddr>,
 }
@@ -177,15 +149,15 @@ impl Subscription {
             .metrics
             .as_deref()
             .and_then(|text| metrics_address(text).map_err(|message| wrong("metrics", message)).ok());
-        let asked = Asked {
+        let selection = Selection {
             types: &options.types,
             since: options.since.as_deref(),
             group: options.group.as_deref(),
             patients: &options.patients,
         };
-        let target = Target::new(&options.url, asked);
-        let target = target.map_err(|message| {
-            problems.push(Problem { origin: Origin::Argument("URL"), message });
+        let target = Target::new(&options.url, selection);
+        let target = target.map_err(|error| {
+            problems.push(Problem { origin: Origin::Argument("URL"), message: error.to_string() });
         });
         let rotate_bytes = options.rotate_bytes.unwrap_or(ROTATE_BYTES).0;
         let destination = match options.output {
@@ -199,23 +171,16 @@ impl Subscription {
             Ok(target) if problems.is_empty() => Ok(Self {
                 target,
                 credentials: Credentials { headers, bearer_token_file: options.bearer_token_file },
-                destination,
-                form: if options.envelope { Form::Envelope } else { Form::Plain },
-                until_live: options.until_live,
-                state,
-                sync_interval: options.sync_interval,
+                recording: Recording {
+                    destination,
+                    line_format: if options.envelope { LineFormat::Envelope } else { LineFormat::Plain },
+                    until_live: options.until_live,
+                    state,
+                    sync_interval: options.sync_interval,
+                },
                 metrics,
             }),
             _ => Err(InvalidSettings(problems)),
-        }
-    }
-}
-
-impl Destination {
-    pub(super) fn directory(&self) -> Option<&PathBuf> {
-        match self {
-            Self::Stdout => None,
-            Self::Sequence { directory, .. } | Self::Download { directory } => Some(directory),
         }
     }
 }
@@ -268,7 +233,7 @@ mod tests {
     #[test]
     fn the_destination_follows_from_the_options() {
         let destination = |arguments: &[&str]| {
-            let Subscription { destination, state, .. } = subscription(arguments).ok().unwrap();
+            let Recording { destination, state, .. } = subscription(arguments).ok().unwrap().recording;
             (destination, state)
         };
         assert_eq!(destination(&[]), (Destination::Stdout, None));
@@ -327,8 +292,10 @@ mod tests {
 
     #[test]
     fn envelopes_have_an_order() {
-        assert_eq!(subscription(&["--envelope", "--output", "d"]).ok().unwrap().form, Form::Envelope);
-        assert_eq!(subscription(&["--envelope", "--until-live"]).ok().unwrap().form, Form::Envelope);
+        for other in [&["--output", "d"][..], &["--until-live"]] {
+            let recording = subscription(&[&["--envelope"], other].concat()).ok().unwrap().recording;
+            assert_eq!(recording.line_format, LineFormat::Envelope);
+        }
         let refusal =
             subscription(&["--envelope", "--until-live", "--output", "d"]).err().unwrap().to_string();
         assert!(refusal.contains("--envelope") && refusal.contains("--until-live"), "{refusal}");

@@ -1,7 +1,7 @@
 //! What is shown of the progress: a line on a terminal, log lines about what goes wrong, and metrics.
 
 use super::metrics::Metrics;
-use super::state::Position;
+use client::{Change, Notice, NoticeKind, Position, Update};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const TOO_EARLY: Duration = Duration::from_secs(2);
 
 /// Where the stream is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Phase {
+enum Phase {
     Connecting,
     /// The current state comes.
     Replaying,
@@ -24,15 +24,6 @@ pub(super) enum Phase {
     Live,
     /// They come late.
     Stale,
-}
-
-/// What a change says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
-    Upsert,
-    Delete,
-    /// It does not belong to what was asked for any more.
-    Remove,
 }
 
 /// The line.
@@ -116,8 +107,52 @@ impl Progress {
         }
     }
 
-    /// It goes on from there. `within`: of what, as long as it has not been live.
-    pub(super) fn resumes(&self, position: &Position, within: &str) {
+    /// Shows what happens to the recording.
+    pub(super) fn shows(&mut self, update: Update<'_>) {
+        match update {
+            Update::Resuming { position, run } => self.resumes(position, run),
+            Update::Connecting => self.enters(Phase::Connecting),
+            Update::Connected => self.enters(Phase::Replaying),
+            Update::Change(change) => self.counts(change),
+            Update::Received(bytes) => self.received(bytes),
+            Update::Estimated { total, before } => self.expects(total, before),
+            Update::Notice(notice) => self.notice(notice),
+            Update::Disconnected { reason, retry_in } => {
+                self.lost();
+                self.log(|| tracing::warn!(why = reason, again_in = ?retry_in, "no stream"));
+            }
+            Update::Stopped(signal) => self.log(|| tracing::info!("stopped by {signal}")),
+            Update::Ended => self.bar.finish_and_clear(),
+        }
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        let text = &notice.text;
+        match &notice.kind {
+            NoticeKind::Live(_) => self.is_live(),
+            NoticeKind::Reset => {
+                self.resets("reset");
+                self.log(|| tracing::warn!("reset: {text}"));
+            }
+            NoticeKind::ResetAll => {
+                self.resets("reset-all");
+                self.log(|| tracing::warn!("reset-all: {text}"));
+            }
+            NoticeKind::Stale(since) => {
+                self.is_stale(since.as_deref());
+                let since = since.as_deref().unwrap_or("an unknown time");
+                self.log(|| tracing::warn!("stale: what changed after {since} may be missing: {text}"));
+            }
+            NoticeKind::Fresh => {
+                self.is_fresh();
+                self.log(|| tracing::info!("fresh: {text}"));
+            }
+            NoticeKind::Estimated(_) | NoticeKind::End | NoticeKind::Other => {}
+        }
+    }
+
+    /// It resumes from there, in this run of a download after the first.
+    fn resumes(&self, position: &Position, run: Option<u64>) {
         let time = position.live.as_ref().and_then(|live| live.transaction_time.as_deref());
         if let Some(Ok(time)) = time.map(str::parse) {
             self.metrics.is_as_of(time);
@@ -129,14 +164,18 @@ impl Progress {
                 lines => format!(" after line {}", HumanCount(lines)),
             };
             match (&position.live, time) {
-                (None, _) => tracing::info!("resumes{after}, within {within}"),
+                (None, _) => {
+                    let within =
+                        run.map_or_else(|| "the current state".to_owned(), |run| format!("run {run}"));
+                    tracing::info!("resumes{after}, within {within}");
+                }
                 (Some(_), None) => tracing::info!("resumes{after}"),
                 (Some(_), Some(time)) => tracing::info!("resumes{after}; it was live as of {time}"),
             }
         }
     }
 
-    pub(super) fn enters(&mut self, phase: Phase) {
+    fn enters(&mut self, phase: Phase) {
         self.metrics.connected(phase != Phase::Connecting);
         if phase != self.phase {
             self.phase = phase;
@@ -145,33 +184,33 @@ impl Progress {
     }
 
     /// The stream is gone, or there was none; another will be asked for.
-    pub(super) fn lost(&mut self) {
+    fn lost(&mut self) {
         self.metrics.reconnects();
         self.expected = None;
         self.was_live = false;
         self.enters(Phase::Connecting);
     }
 
-    pub(super) fn is_live(&mut self) {
+    fn is_live(&mut self) {
         self.was_live = true;
         self.expected = None;
         self.enters(Phase::Live);
     }
 
     /// What changed since then may be missing.
-    pub(super) fn is_stale(&mut self, since: Option<&str>) {
+    fn is_stale(&mut self, since: Option<&str>) {
         if let Some(Ok(since)) = since.map(str::parse) {
             self.metrics.is_as_of(since);
         }
         self.enters(Phase::Stale);
     }
 
-    pub(super) fn is_fresh(&mut self) {
+    fn is_fresh(&mut self) {
         self.enters(if self.was_live { Phase::Live } else { Phase::Replaying });
     }
 
     /// The notice of this code has come.
-    pub(super) fn resets(&mut self, code: &str) {
+    fn resets(&mut self, code: &str) {
         self.metrics.resets(code);
         self.was_live = false;
         self.expected = None;
@@ -179,7 +218,7 @@ impl Progress {
     }
 
     /// About so many resources are the current state, of which so many are there.
-    pub(super) fn expects(&mut self, total: u64, before: u64) {
+    fn expects(&mut self, total: u64, before: u64) {
         let now = Instant::now();
         let expected = Expected { total, before, events: self.events, at: now };
         self.expected = Some(expected);
@@ -193,13 +232,13 @@ impl Progress {
     }
 
     /// A change came.
-    pub(super) fn counts(&mut self, kind: Kind) {
+    fn counts(&mut self, change: Change) {
         self.events += 1;
-        self.counted[kind as usize] += 1;
+        self.counted[change as usize] += 1;
     }
 
     /// So many bytes came, with what was counted since the last.
-    pub(super) fn received(&mut self, bytes: usize) {
+    fn received(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
         self.metrics.bytes(bytes as u64);
         for (op, count) in ["upsert", "delete", "remove"].into_iter().zip(&mut self.counted) {
@@ -219,12 +258,8 @@ impl Progress {
     }
 
     /// Writes log lines, which the line on the terminal is out of the way of.
-    pub(super) fn log(&self, write: impl FnOnce()) {
+    fn log(&self, write: impl FnOnce()) {
         self.bar.suspend(write);
-    }
-
-    pub(super) fn finish(&self) {
-        self.bar.finish_and_clear();
     }
 
     /// Per cent of the current state, and how long it takes still.
@@ -264,7 +299,7 @@ mod tests {
         assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
         let mut progress = progress();
         progress.is_live();
-        (0..1_500).for_each(|_| progress.counts(Kind::Upsert));
+        (0..1_500).for_each(|_| progress.counts(Change::Upsert));
         progress.received(7);
         assert_eq!(progress.bar.message(), "live  1,500 events");
         assert_eq!((progress.bar.position(), progress.events), (7, 1_500));
@@ -276,7 +311,7 @@ mod tests {
         progress.enters(Phase::Replaying);
         progress.expects(200, 50);
         assert_eq!(progress.bar.message(), "replaying  25 %  0 events");
-        (0..30).for_each(|_| progress.counts(Kind::Upsert));
+        (0..30).for_each(|_| progress.counts(Change::Upsert));
         progress.received(1);
         assert_eq!(progress.bar.message(), "replaying  40 %  30 events");
         progress.is_live();

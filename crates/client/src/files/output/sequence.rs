@@ -3,9 +3,9 @@
 //! All but the newest are complete and are not looked at again, so whoever has done with one may take it away.
 
 use super::appended::{Appended, remove};
-use crate::data_dir::sync_directory;
-use crate::tail::state::Written;
-use anyhow::Context as _;
+use crate::error::{Context as _, Result};
+use crate::files::folder::sync_directory;
+use crate::files::state::Written;
 use std::path::{Path, PathBuf};
 
 /// The files of a folder.
@@ -26,12 +26,7 @@ impl Sequence {
     }
 
     /// As it was when the newest file had this number and so many bytes.
-    pub(super) fn recover(
-        directory: &Path,
-        rotate_bytes: u64,
-        number: u64,
-        bytes: u64,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn recover(directory: &Path, rotate_bytes: u64, number: u64, bytes: u64) -> Result<Self> {
         let mut sequence = Self { number, ..Self::new(directory, rotate_bytes) };
         for entry in
             std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?
@@ -48,7 +43,7 @@ impl Sequence {
         Ok(sequence)
     }
 
-    pub(super) fn append(&mut self, lines: &[u8]) -> anyhow::Result<()> {
+    pub(super) fn append(&mut self, lines: &[u8]) -> Result<()> {
         if self.newest.as_ref().is_some_and(|newest| newest.bytes() >= self.rotate_bytes) {
             // What the state file no longer names must be on disk before it is replaced.
             self.sync()?;
@@ -65,7 +60,7 @@ impl Sequence {
         newest.append(lines)
     }
 
-    pub(super) fn sync(&mut self) -> anyhow::Result<()> {
+    pub(super) fn sync(&mut self) -> Result<()> {
         if let Some(newest) = &mut self.newest {
             newest.sync()?;
         }

@@ -3,10 +3,10 @@
 //! It is replaced as a whole after the files are on disk. So whatever happens, it describes files that
 //! exist; what they hold beyond it comes again, and is cut off first.
 
-use super::line::Form;
-use crate::data_dir;
-use crate::settings::{InvalidSettings, Origin, Problem};
-use anyhow::{Context as _, bail};
+use super::folder::{parent, sync_directory};
+use super::line::LineFormat;
+use crate::error::{Context as _, Result, bail};
+use crate::error::{Error, Mismatch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Its name in the folder of what is written, unless another was given.
-pub(super) const IN_FOLDER: &str = "state.json";
+pub const IN_FOLDER: &str = "state.json";
 /// The only format there is.
 const VERSION: u32 = 1;
 
@@ -27,8 +27,8 @@ pub(super) struct State {
     /// What is followed, without a password.
     url: String,
     /// How its lines are written.
-    #[serde(default, skip_serializing_if = "Form::is_plain")]
-    form: Form,
+    #[serde(default, rename = "form", skip_serializing_if = "LineFormat::is_plain")]
+    line_format: LineFormat,
     pub(super) position: Position,
     pub(super) written: Written,
 }
@@ -48,22 +48,22 @@ impl State {
 /// How far a stream was followed.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Position {
+pub struct Position {
     /// The id of the last event; `None`: there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) last_event_id: Option<String>,
+    pub last_event_id: Option<String>,
     /// A `reset-all` was written, and not yet the `live` that ends it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) resetting: bool,
+    pub resetting: bool,
     /// The last notice `live`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) live: Option<Live>,
+    pub live: Option<Live>,
     /// How many lines were written: the `seq` of the last one of an envelope.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) lines: u64,
+    pub lines: u64,
     /// How many of them before the current state began to come, the last time that it did.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) replay_from: u64,
+    pub replay_from: u64,
 }
 
 // The signature is serde's.
@@ -75,10 +75,10 @@ fn is_zero(number: &u64) -> bool {
 /// A notice `live`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Live {
+pub struct Live {
     /// The instant to use as the next `_since`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) transaction_time: Option<String>,
+    pub transaction_time: Option<String>,
 }
 
 /// What belongs to a position.
@@ -143,29 +143,29 @@ pub(super) enum Stage {
 pub(super) struct StateFile {
     path: PathBuf,
     url: String,
-    form: Form,
+    line_format: LineFormat,
     // Released by the kernel when it is closed, however we end.
     _lock: File,
 }
 
 impl StateFile {
     /// Locks it, and reads it if it is there. `url` is what is followed: a state of something else, or of lines of another
-    /// form, is refused.
-    pub(super) fn open(path: &Path, url: &str, form: Form) -> anyhow::Result<(Self, Option<State>)> {
+    /// line_format, is refused.
+    pub(super) fn open(path: &Path, url: &str, line_format: LineFormat) -> Result<(Self, Option<State>)> {
         let lock = lock(path)?;
         let state = match std::fs::read(path) {
-            Ok(text) => Some(read(path, url, form, &text)?),
+            Ok(text) => Some(read(path, url, line_format, &text)?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        Ok((Self { path: path.to_owned(), url: url.to_owned(), form, _lock: lock }, state))
+        Ok((Self { path: path.to_owned(), url: url.to_owned(), line_format, _lock: lock }, state))
     }
 
     /// Replaces it. What it describes must be on disk.
-    pub(super) fn save(&self, position: &Position, written: Written) -> anyhow::Result<()> {
-        let (url, form) = (self.url.clone(), self.form);
-        let state = State { version: VERSION, url, form, position: position.clone(), written };
-        let text = serde_json::to_string_pretty(&state)?;
+    pub(super) fn save(&self, position: &Position, written: Written) -> Result<()> {
+        let (url, line_format) = (self.url.clone(), self.line_format);
+        let state = State { version: VERSION, url, line_format, position: position.clone(), written };
+        let text = serde_json::to_string_pretty(&state).context("cannot write the state")?;
         self.replace(text.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))
     }
 
@@ -176,11 +176,11 @@ impl StateFile {
         file.write_all(text)?;
         file.sync_all()?;
         std::fs::rename(&new, &self.path)?;
-        data_dir::sync_directory(data_dir::parent(&self.path))
+        sync_directory(parent(&self.path))
     }
 }
 
-fn read(path: &Path, url: &str, form: Form, text: &[u8]) -> anyhow::Result<State> {
+fn read(path: &Path, url: &str, line_format: LineFormat, text: &[u8]) -> Result<State> {
     let state: State = serde_json::from_slice(text).with_context(|| {
         format!(
             "{} is no state file of this version: name another, or remove it to begin anew",
@@ -202,18 +202,18 @@ fn read(path: &Path, url: &str, form: Form, text: &[u8]) -> anyhow::Result<State
             path.display(),
             state.url
         );
-        return Err(InvalidSettings(vec![Problem { origin: Origin::Flag("state"), message }]).into());
+        return Err(Error::Mismatch { mismatch: Mismatch::Url, message });
     }
-    if state.form != form {
+    if state.line_format != line_format {
         let message = format!(
             "{} belongs to lines that are {}: follow as it was begun, or name another --state or --output",
             path.display(),
-            match state.form {
-                Form::Plain => "the resources themselves (no --envelope)",
-                Form::Envelope => "envelopes (--envelope)",
+            match state.line_format {
+                LineFormat::Plain => "the resources themselves (no --envelope)",
+                LineFormat::Envelope => "envelopes (--envelope)",
             }
         );
-        return Err(InvalidSettings(vec![Problem { origin: Origin::Flag("envelope"), message }]).into());
+        return Err(Error::Mismatch { mismatch: Mismatch::LineFormat, message });
     }
     Ok(state)
 }
@@ -225,16 +225,16 @@ fn beside(path: &Path, extension: &str) -> PathBuf {
 }
 
 /// Keeps others out of a folder for as long as the file is open. `None`: the state file is there, and does so by itself.
-pub(super) fn lock_folder(directory: &Path, state: &Path) -> anyhow::Result<Option<File>> {
+pub(super) fn lock_folder(directory: &Path, state: &Path) -> Result<Option<File>> {
     let usual = directory.join(IN_FOLDER);
     // Both folders are there, or are said not to be by what follows.
-    let folder = |path: &Path| std::fs::canonicalize(data_dir::parent(path)).ok();
+    let folder = |path: &Path| std::fs::canonicalize(parent(path)).ok();
     let same = state.file_name() == usual.file_name() && folder(state) == folder(&usual);
     if same { Ok(None) } else { lock(&usual).map(Some) }
 }
 
 /// The state file itself is replaced again and again, so a file beside it is locked.
-fn lock(path: &Path) -> anyhow::Result<File> {
+fn lock(path: &Path) -> Result<File> {
     let path = beside(path, ".lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
@@ -280,14 +280,14 @@ mod tests {
                 },
             ),
         ];
-        let (file, none) = StateFile::open(&path, "http://h/$export", Form::Plain).unwrap();
+        let (file, none) = StateFile::open(&path, "http://h/$export", LineFormat::Plain).unwrap();
         assert_eq!(none, None);
         drop(file);
         for (position, written) in states {
-            let (file, _) = StateFile::open(&path, "http://h/$export", Form::Plain).unwrap();
+            let (file, _) = StateFile::open(&path, "http://h/$export", LineFormat::Plain).unwrap();
             file.save(&position, written.clone()).unwrap();
             drop(file);
-            let (_, state) = StateFile::open(&path, "http://h/$export", Form::Plain).unwrap();
+            let (_, state) = StateFile::open(&path, "http://h/$export", LineFormat::Plain).unwrap();
             let state = state.unwrap();
             assert_eq!((state.position, state.written), (position, written));
         }
@@ -297,13 +297,13 @@ mod tests {
     fn another_url_and_another_process_are_refused() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("state.json");
-        let (file, _) = StateFile::open(&path, "http://h/a", Form::Plain).unwrap();
+        let (file, _) = StateFile::open(&path, "http://h/a", LineFormat::Plain).unwrap();
         file.save(&position("a"), Written::Stdout).unwrap();
-        let refusal = format!("{:#}", StateFile::open(&path, "http://h/a", Form::Plain).unwrap_err());
+        let refusal = format!("{:#}", StateFile::open(&path, "http://h/a", LineFormat::Plain).unwrap_err());
         assert!(refusal.contains("is locked") && refusal.contains("--state"), "{refusal}");
         drop(file);
-        let refusal = StateFile::open(&path, "http://h/b", Form::Plain).unwrap_err();
-        assert!(refusal.is::<InvalidSettings>());
+        let refusal = StateFile::open(&path, "http://h/b", LineFormat::Plain).unwrap_err();
+        assert!(matches!(refusal, Error::Mismatch { mismatch: Mismatch::Url, .. }));
         let refusal = refusal.to_string();
         assert!(refusal.contains("belongs to http://h/a, and this is http://h/b"), "{refusal}");
     }
@@ -315,7 +315,7 @@ mod tests {
         let text = r#"{"version":1,"url":"u","position":{"lastEventId":"a","live":{"transactionTime":"t"}},
             "written":{"download":{"stage":"complete","bytes":{"Patient":7}}}}"#;
         std::fs::write(&path, text).unwrap();
-        let (_, state) = StateFile::open(&path, "u", Form::Plain).unwrap();
+        let (_, state) = StateFile::open(&path, "u", LineFormat::Plain).unwrap();
         let State { position, written, .. } = state.unwrap();
         assert_eq!((position.last_event_id.as_deref(), position.lines), (Some("a"), 0));
         let bytes = [("Patient".to_owned(), 7)].into();
@@ -328,7 +328,7 @@ mod tests {
         let state = |stage| State {
             version: VERSION,
             url: "u".to_owned(),
-            form: Form::Plain,
+            line_format: LineFormat::Plain,
             position: Position { live: live.clone(), ..position("a") },
             written: Written::Download { run: Run::FIRST, stage, bytes: [("Patient".to_owned(), 5)].into() },
         };
@@ -345,12 +345,14 @@ mod tests {
     fn lines_of_another_form_are_refused() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("state.json");
-        for (begun, then) in [(Form::Plain, Form::Envelope), (Form::Envelope, Form::Plain)] {
+        for (begun, then) in
+            [(LineFormat::Plain, LineFormat::Envelope), (LineFormat::Envelope, LineFormat::Plain)]
+        {
             let (file, _) = StateFile::open(&path, "u", begun).unwrap();
             file.save(&position("a"), Written::Stdout).unwrap();
             drop(file);
             let refusal = StateFile::open(&path, "u", then).unwrap_err();
-            assert!(refusal.is::<InvalidSettings>());
+            assert!(matches!(refusal, Error::Mismatch { mismatch: Mismatch::LineFormat, .. }));
             assert!(refusal.to_string().contains("as it was begun"), "{refusal}");
             std::fs::remove_file(&path).unwrap();
         }
@@ -362,14 +364,14 @@ mod tests {
         let (directory, elsewhere) = (home.path().join("d"), home.path().join("position.json"));
         std::fs::create_dir(&directory).unwrap();
         let usual = directory.join("..").join("d").join(IN_FOLDER);
-        let (file, _) = StateFile::open(&usual, "u", Form::Plain).unwrap();
+        let (file, _) = StateFile::open(&usual, "u", LineFormat::Plain).unwrap();
         assert!(lock_folder(&directory, &usual).unwrap().is_none());
         let refusal = format!("{:#}", lock_folder(&directory, &elsewhere).unwrap_err());
         assert!(refusal.contains("another fhir-tail"), "{refusal}");
         drop(file);
         let locked = lock_folder(&directory, &elsewhere).unwrap();
         assert!(locked.is_some() && lock_folder(&directory, &home.path().join("other")).is_err());
-        assert!(StateFile::open(&usual, "u", Form::Plain).is_err());
+        assert!(StateFile::open(&usual, "u", LineFormat::Plain).is_err());
     }
 
     #[test]
@@ -379,13 +381,15 @@ mod tests {
         for text in ["", "{}", "[1]", r#"{"version":1,"url":"u","position":{},"written":"stdout","more":1}"#]
         {
             std::fs::write(&path, text).unwrap();
-            let refusal = format!("{:#}", StateFile::open(&path, "u", Form::Plain).unwrap_err());
+            let refusal = format!("{:#}", StateFile::open(&path, "u", LineFormat::Plain).unwrap_err());
             assert!(refusal.contains("is no state file"), "{text}: {refusal}");
         }
         let outside = r#"{"version":1,"url":"u","position":{},"written":{"download":{"stage":"receiving","bytes":{"../x":1}}}}"#;
         std::fs::write(&path, outside).unwrap();
-        assert!(StateFile::open(&path, "u", Form::Plain).unwrap_err().to_string().contains("'../x'"));
+        assert!(StateFile::open(&path, "u", LineFormat::Plain).unwrap_err().to_string().contains("'../x'"));
         std::fs::write(&path, r#"{"version":2,"url":"u","position":{},"written":"stdout"}"#).unwrap();
-        assert!(StateFile::open(&path, "u", Form::Plain).unwrap_err().to_string().contains("has version 2"));
+        assert!(
+            StateFile::open(&path, "u", LineFormat::Plain).unwrap_err().to_string().contains("has version 2")
+        );
     }
 }

@@ -1,52 +1,64 @@
-//! Asking for the stream, and what the answer means.
+//! The request for a stream, and what its answer means.
 
-use super::content;
-use super::options::Credentials;
-use super::target::Target;
-use anyhow::Context as _;
+use crate::content;
+use crate::error::{Context as _, Result};
+use crate::target::Target;
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use reqwest::{Client, Response, StatusCode, redirect};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-/// For a server that takes a connection and says nothing.
+/// For a server that accepts a connection and does not answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 const CONNECT_WITHIN: Duration = Duration::from_secs(20);
-/// As much of a refusal is read: an OperationOutcome.
+/// The most bytes of a refusal that are read: an OperationOutcome.
 const REFUSAL: usize = 64 << 10;
 
+/// How the service knows who asks. Not shown by `Debug`: both may hold secrets.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// Headers for each request.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// A file with a token for `Authorization: Bearer`, read again for each connection.
+    pub bearer_token_file: Option<PathBuf>,
+}
+
 /// Speaks HTTP to one service.
-pub(super) struct Connector {
+pub(crate) struct Connector {
     client: Client,
     target: Target,
     credentials: Credentials,
 }
 
 /// An answer.
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The stream has begun.
     Stream(Response),
-    /// Not now.
+    /// Retry later.
     Later { why: String, wait: Option<Duration> },
-    /// Asking again would be refused again.
+    /// A retry would be refused again.
     Refused(String),
 }
 
 impl Connector {
-    pub(super) fn new(target: Target, credentials: Credentials) -> anyhow::Result<Self> {
-        let client = Client::builder()
+    pub(crate) fn new(target: Target, credentials: Credentials) -> Result<Self> {
+        let builder = Client::builder()
             .user_agent(concat!("fhir-tail/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_WITHIN)
             .tcp_keepalive(Duration::from_secs(30))
-            // What authorizes us is for this service, and no other may get it.
-            .redirect(redirect::Policy::none())
-            .build()
-            .context("cannot prepare for HTTP")?;
+            // The credentials are for this service only.
+            .redirect(redirect::Policy::none());
+        // Tests talk to this machine whatever its environment says.
+        let builder = if cfg!(test) { builder.no_proxy() } else { builder };
+        let client = builder.build().context("cannot prepare for HTTP")?;
         Ok(Self { client, target, credentials })
     }
 
     /// Asks for the stream after an event; `None`: from its beginning.
-    pub(super) async fn open(&self, after: Option<&str>) -> anyhow::Result<Answer> {
+    pub(crate) async fn open(&self, after: Option<&str>) -> Result<Answer> {
         let mut headers = self.credentials.headers()?;
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream, application/fhir+json"));
         // So that a refusal has a status.
@@ -71,7 +83,7 @@ impl Connector {
                 return Answer::Stream(response);
             }
             return Answer::Refused(format!(
-                "{} answers with '{media_type}' where a stream (text/event-stream) was asked for: is it the URL of fhir-tail?",
+                "{} answers with '{media_type}' instead of a stream (text/event-stream): is it the URL of fhir-tail?",
                 self.target.name()
             ));
         }
@@ -81,12 +93,12 @@ impl Connector {
             Ok(body) => content::diagnostics(&body).map(|said| format!(": {said}")).unwrap_or_default(),
             Err(_) => String::new(),
         };
-        if passes(status) {
+        if is_retryable(status) {
             return Answer::Later { why: format!("{status}{said}"), wait };
         }
         let remedy = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                "; say who you are with --bearer-token-file or --header".to_owned()
+                "; authenticate with --bearer-token-file or --header".to_owned()
             }
             status if status.is_redirection() => format!("; it has moved to '{location}': use that URL"),
             _ => String::new(),
@@ -95,8 +107,8 @@ impl Connector {
     }
 }
 
-/// Whether a refusal passes by itself. 501 does not: what is not implemented stays so.
-fn passes(status: StatusCode) -> bool {
+/// Whether a retry may succeed. Not for 501: what is not implemented stays so.
+fn is_retryable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504 | 506..)
 }
 
@@ -107,7 +119,7 @@ fn text(headers: &HeaderMap, name: &str) -> String {
 /// Seconds, or the time when: <https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>.
 fn retry_after(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
-    // Nobody is to be told to come back next year.
+    // The longest wait that is accepted.
     let longest = Duration::from_secs(3_600);
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -138,16 +150,16 @@ fn reason(error: reqwest::Error) -> String {
 }
 
 /// The next bytes of a stream; `None`: it has ended.
-pub(super) async fn next(response: &mut Response, silence: Duration) -> Result<Option<Bytes>, String> {
+pub(crate) async fn next(response: &mut Response, silence: Duration) -> Result<Option<Bytes>, String> {
     match tokio::time::timeout(silence, response.chunk()).await {
         Ok(result) => result.map_err(reason),
-        Err(_) => Err(format!("nothing was heard for {} s", silence.as_secs())),
+        Err(_) => Err(format!("no data for {} s", silence.as_secs())),
     }
 }
 
 impl Credentials {
-    /// The headers; the token is read each time, since whoever renews it writes it anew.
-    fn headers(&self) -> anyhow::Result<HeaderMap> {
+    /// The headers; the token is read each time, since it may have been renewed.
+    fn headers(&self) -> Result<HeaderMap> {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
             headers.append(name.clone(), value.clone());
@@ -169,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_in_seconds_or_until_a_time() {
+    fn retry_after_is_seconds_or_a_date() {
         let wait = |text: &str| retry_after(&HeaderValue::from_str(text).unwrap());
         assert_eq!(wait("7"), Some(Duration::from_secs(7)));
         assert_eq!(wait("99999999"), Some(Duration::from_secs(3_600)));
@@ -179,17 +191,17 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_told_from_what_lasts() {
+    fn retryable_statuses_are_distinguished_from_permanent_ones() {
         for status in [408, 429, 500, 502, 503, 504] {
-            assert!(passes(StatusCode::from_u16(status).unwrap()), "{status}");
+            assert!(is_retryable(StatusCode::from_u16(status).unwrap()), "{status}");
         }
         for status in [204, 301, 400, 401, 403, 404, 410, 421, 501, 505] {
-            assert!(!passes(StatusCode::from_u16(status).unwrap()), "{status}");
+            assert!(!is_retryable(StatusCode::from_u16(status).unwrap()), "{status}");
         }
     }
 
     #[test]
-    fn a_token_is_read_anew_and_never_shown() {
+    fn token_is_read_for_each_connection_and_never_shown() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let credentials = Credentials {
             headers: vec![("x-key".parse().unwrap(), HeaderValue::from_static("k"))],

@@ -8,10 +8,9 @@ mod by_type;
 mod sequence;
 
 use super::batch::Part;
-use super::options::Destination;
-use super::settle;
 use super::state::{Run, Written};
-use anyhow::{Context as _, bail};
+use super::{Destination, compact};
+use crate::error::{Context as _, Result, bail};
 use by_type::ByType;
 pub(super) use by_type::{extension_of, partial};
 use sequence::Sequence;
@@ -29,7 +28,7 @@ pub(super) enum Output {
 
 impl Output {
     /// Opens it as it was when `written` was saved. `None`: for the first time; then it must be empty.
-    pub(super) fn open(destination: &Destination, written: Option<Written>) -> anyhow::Result<Self> {
+    pub(super) fn open(destination: &Destination, written: Option<Written>) -> Result<Self> {
         match (destination, written) {
             (Destination::Stdout, None | Some(Written::Stdout)) => {
                 // Unbuffered: what is written is on its way.
@@ -62,7 +61,7 @@ impl Output {
     }
 
     /// Writes lines.
-    pub(super) fn append(&mut self, parts: &[Part]) -> anyhow::Result<()> {
+    pub(super) fn append(&mut self, parts: &[Part]) -> Result<()> {
         match self {
             Self::Stdout(stdout) => parts
                 .iter()
@@ -74,7 +73,7 @@ impl Output {
     }
 
     /// Returns when all that was written is on disk.
-    pub(super) fn sync(&mut self) -> anyhow::Result<()> {
+    pub(super) fn sync(&mut self) -> Result<()> {
         match self {
             Self::Stdout(stdout) => match stdout.sync_data() {
                 // A pipe or a terminal has no disk.
@@ -97,11 +96,11 @@ impl Output {
         }
     }
 
-    /// What is written until it is live, for people.
-    pub(super) fn within(&self) -> String {
+    /// The number of a download's run, after the first one.
+    pub(super) fn later_run(&self) -> Option<u64> {
         match self {
-            Self::ByType(types) if types.run() != Run::FIRST => format!("run {}", types.run().number),
-            _ => "the current state".to_owned(),
+            Self::ByType(types) if types.run() != Run::FIRST => Some(types.run().number),
+            _ => None,
         }
     }
 
@@ -114,7 +113,7 @@ impl Output {
     }
 
     /// Removes what was forgotten.
-    pub(super) fn discard(&mut self) -> anyhow::Result<()> {
+    pub(super) fn discard(&mut self) -> Result<()> {
         match self {
             Self::ByType(types) => types.discard(),
             Self::Stdout(_) | Self::Sequence(_) => Ok(()),
@@ -123,13 +122,13 @@ impl Output {
 }
 
 /// Without a state file nobody knows what other files are.
-fn must_be_empty(directory: &Path) -> anyhow::Result<()> {
+fn must_be_empty(directory: &Path) -> Result<()> {
     for entry in
         std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?
     {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if extension_of(&path) == Some("ndjson") || settle::is_folder(name) {
+        if extension_of(&path) == Some("ndjson") || compact::is_folder(name) {
             bail!(
                 "{} is there, and no state file tells how it came: empty the folder, or name another --output",
                 path.display()

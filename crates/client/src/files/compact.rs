@@ -1,17 +1,18 @@
 //! From what came to what counts: the end of a download.
 //!
-//! While a download runs, a resource may come again in a newer version, or be deleted, or made anew. [`settle`] writes
+//! While a download runs, a resource may come again in a newer version, or be deleted, or made anew. [`compact`] writes
 //! for each type, where it must, the lines that count: of each resource the last, and the deletions among these to the
 //! file of what is deleted. [`place`] then moves all to where they belong: what the first run brought into the folder, what a
 //! later one brought into a folder of its own in that. Both can be done again after they were interrupted.
 //!
 //! Eight bytes of memory are needed for each resource of a type, and more for those alone that came more than once.
 
-use super::content::{Deletion, NotUnderstood};
+use super::folder::{parent, sync_directory};
 use super::output::{extension_of, partial};
 use super::state::Run;
-use crate::data_dir::{parent, sync_directory};
-use anyhow::Context as _;
+use crate::Error;
+use crate::content::{Deletion, NotUnderstood};
+use crate::error::{Context as _, Result};
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -27,18 +28,18 @@ const SETTLED: &str = "settled";
 const BUFFER: usize = 1 << 20;
 
 /// Settles all types. What there is stays as it is.
-pub(super) fn settle(directory: &Path) -> anyhow::Result<()> {
+pub(super) fn compact(directory: &Path) -> Result<()> {
     let partial = partial(directory);
     let mut deleted = Lines::create(partial.join(DELETED).with_extension(SETTLED))?;
     for log in files(&partial, "ndjson")? {
-        settle_type(&log, &mut deleted).with_context(|| format!("cannot settle {}", log.display()))?;
+        compact_type(&log, &mut deleted).with_context(|| format!("cannot compact {}", log.display()))?;
     }
     deleted.sync()?;
     sync_directory(&partial).with_context(|| format!("cannot write to {}", partial.display()))
 }
 
 /// Moves what is settled to where it belongs. `as_of`: the time that the run is complete as of.
-pub(super) fn place(directory: &Path, run: Run, as_of: Option<&str>) -> anyhow::Result<()> {
+pub(super) fn place(directory: &Path, run: Run, as_of: Option<&str>) -> Result<()> {
     let partial = partial(directory);
     let to = folder(directory, run, as_of);
     if partial.is_dir() {
@@ -74,7 +75,7 @@ pub(super) fn is_folder(name: &str) -> bool {
 }
 
 /// Of a later run all files appear at once. If nothing has changed there is no folder.
-fn move_as_one(partial: &Path, to: &Path) -> anyhow::Result<()> {
+fn move_as_one(partial: &Path, to: &Path) -> Result<()> {
     take_settled(partial)?;
     let mut some = false;
     for file in files(partial, "ndjson")? {
@@ -94,7 +95,7 @@ fn move_as_one(partial: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 /// What is settled takes the place of what it was made from.
-fn take_settled(partial: &Path) -> anyhow::Result<()> {
+fn take_settled(partial: &Path) -> Result<()> {
     for settled in files(partial, SETTLED)? {
         std::fs::rename(&settled, settled.with_extension("ndjson"))?;
     }
@@ -103,7 +104,7 @@ fn take_settled(partial: &Path) -> anyhow::Result<()> {
 
 /// First what is settled takes the place of what it was made from, at once for each file; then all are moved. Were
 /// it done in one step, a file that was moved already could be followed by the one that it was made from.
-fn move_all(partial: &Path, directory: &Path) -> anyhow::Result<()> {
+fn move_all(partial: &Path, directory: &Path) -> Result<()> {
     take_settled(partial)?;
     for file in files(partial, "ndjson")? {
         if std::fs::metadata(&file)?.len() == 0 {
@@ -118,7 +119,7 @@ fn move_all(partial: &Path, directory: &Path) -> anyhow::Result<()> {
 }
 
 /// The files with this extension, in the order of their names.
-fn files(directory: &Path, extension: &str) -> anyhow::Result<Vec<PathBuf>> {
+fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let entries =
         std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let mut files = Vec::new();
@@ -139,7 +140,7 @@ enum About {
     Deletion,
 }
 
-fn settle_type(log: &Path, deleted: &mut Lines) -> anyhow::Result<()> {
+fn compact_type(log: &Path, deleted: &mut Lines) -> Result<()> {
     let hasher = RandomState::new();
     let (mut hashes, mut deletions) = (Vec::new(), false);
     for_each_line(log, |_, _, about, id| {
@@ -179,10 +180,7 @@ fn repeated(mut values: Vec<u64>) -> HashSet<u64> {
 }
 
 /// Reads a file: the number of each line, the line with its end, what it is about, and the id of that.
-fn for_each_line(
-    path: &Path,
-    mut each: impl FnMut(u64, &[u8], About, &str) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+fn for_each_line(path: &Path, mut each: impl FnMut(u64, &[u8], About, &str) -> Result<()>) -> Result<()> {
     let mut reader = BufReader::with_capacity(BUFFER, File::open(path)?);
     let mut line = Vec::new();
     for number in 0.. {
@@ -194,7 +192,7 @@ fn for_each_line(
             Some(id) => each(number, &line, About::Resource, id)?,
             None => {
                 let Deletion { id, .. } = Deletion::of(&line)
-                    .map_err(|error: NotUnderstood| anyhow::anyhow!("line {}: {error}", number + 1))?;
+                    .map_err(|error: NotUnderstood| Error::Failed(format!("line {}: {error}", number + 1)))?;
                 each(number, &line, About::Deletion, &id)?;
             }
         }
@@ -209,17 +207,17 @@ struct Lines {
 }
 
 impl Lines {
-    fn create(path: PathBuf) -> anyhow::Result<Self> {
+    fn create(path: PathBuf) -> Result<Self> {
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
         let file = file.with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self { path, writer: BufWriter::with_capacity(BUFFER, file) })
     }
 
-    fn write(&mut self, line: &[u8]) -> anyhow::Result<()> {
+    fn write(&mut self, line: &[u8]) -> Result<()> {
         self.writer.write_all(line).with_context(|| format!("cannot write to {}", self.path.display()))
     }
 
-    fn sync(mut self) -> anyhow::Result<()> {
+    fn sync(mut self) -> Result<()> {
         self.writer
             .flush()
             .and_then(|()| self.writer.get_ref().sync_all())
@@ -305,9 +303,9 @@ mod tests {
             again in any::<bool>(),
         ) {
             let home = download(&changes);
-            settle(home.path()).unwrap();
+            compact(home.path()).unwrap();
             if again {
-                settle(home.path()).unwrap();
+                compact(home.path()).unwrap();
             }
             place(home.path(), Run::FIRST, None).unwrap();
             place(home.path(), Run::FIRST, None).unwrap();
@@ -321,7 +319,7 @@ mod tests {
             renames in 0..6_usize,
         ) {
             let home = download(&changes);
-            settle(home.path()).unwrap();
+            compact(home.path()).unwrap();
             let partial = partial(home.path());
             let settled = files(&partial, SETTLED).unwrap();
             settled.iter().take(renames).for_each(|path| std::fs::rename(path, path.with_extension("ndjson")).unwrap());
@@ -347,7 +345,7 @@ mod tests {
         ) {
             let home = download(&changes);
             let run = Run { number: 12, all };
-            settle(home.path()).unwrap();
+            compact(home.path()).unwrap();
             let settled = files(&partial(home.path()), SETTLED).unwrap();
             settled.iter().take(renames).for_each(|path| std::fs::rename(path, path.with_extension("ndjson")).unwrap());
             let as_of = Some("2026-11-30T23:16:28.5+01:00");
@@ -378,7 +376,7 @@ mod tests {
     #[test]
     fn a_type_that_nobody_changed_is_not_written_again() {
         let home = download(&[(0, 1, false), (0, 2, false)]);
-        settle(home.path()).unwrap();
+        compact(home.path()).unwrap();
         assert_eq!(
             files(&partial(home.path()), SETTLED).unwrap(),
             [partial(home.path()).join("deleted.settled")]
@@ -390,7 +388,8 @@ mod tests {
         let home = download(&[(0, 1, false)]);
         let log = partial(home.path()).join("Patient.ndjson");
         std::fs::write(&log, "{\"resourceType\":\"Patient\",\"id\":\"a\"}\n{\"secret\":1}\n").unwrap();
-        let message = format!("{:#}", settle(home.path()).unwrap_err());
+        let error = compact(home.path()).unwrap_err();
+        let message = format!("{error}: {}", std::error::Error::source(&error).unwrap());
         assert!(message.contains("Patient.ndjson") && message.contains("line 2"), "{message}");
         assert!(!message.contains("secret"), "{message}");
     }

@@ -1,12 +1,12 @@
 //! A file per type, in the folder `partial` until the download is complete.
 //!
 //! Resources and the Bundles of their deletions stand in the type's file in the order in which they came. What of
-//! them counts is for [`settle`](crate::tail::settle) to say.
+//! them counts is for [`settle`](crate::files::compact) to say.
 
 use super::appended::{Appended, remove};
-use crate::data_dir::{make_all, sync_directory};
-use crate::tail::state::{Run, Stage, Written};
-use anyhow::Context as _;
+use crate::error::{Context as _, Result};
+use crate::files::folder::{make, sync_directory};
+use crate::files::state::{Run, Stage, Written};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -32,14 +32,14 @@ pub(crate) fn extension_of(path: &Path) -> Option<&str> {
 }
 
 impl ByType {
-    pub(super) fn new(directory: &Path) -> anyhow::Result<Self> {
+    pub(super) fn new(directory: &Path) -> Result<Self> {
         Self::recover(directory, Run::FIRST, &BTreeMap::new())
     }
 
     /// As it was when the files of this run had so many bytes.
-    pub(super) fn recover(directory: &Path, run: Run, bytes: &BTreeMap<String, u64>) -> anyhow::Result<Self> {
+    pub(super) fn recover(directory: &Path, run: Run, bytes: &BTreeMap<String, u64>) -> Result<Self> {
         let partial = partial(directory);
-        make_all(&partial, 0o700).with_context(|| format!("cannot make {}", partial.display()))?;
+        make(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
         let mut types = Self { run, partial, files: BTreeMap::new(), forgotten: Vec::new(), new_name: true };
         for entry in std::fs::read_dir(&types.partial)? {
             let path = entry?.path();
@@ -60,7 +60,7 @@ impl ByType {
         self.run
     }
 
-    pub(super) fn append(&mut self, name: &str, lines: &[u8]) -> anyhow::Result<()> {
+    pub(super) fn append(&mut self, name: &str, lines: &[u8]) -> Result<()> {
         if !self.files.contains_key(name) {
             self.new_name = true;
             self.files.insert(name.to_owned(), Appended::create(self.path(name))?);
@@ -68,7 +68,7 @@ impl ByType {
         self.files.get_mut(name).map_or(Ok(()), |file| file.append(lines))
     }
 
-    pub(super) fn sync(&mut self) -> anyhow::Result<()> {
+    pub(super) fn sync(&mut self) -> Result<()> {
         self.files.values_mut().try_for_each(Appended::sync)?;
         if self.new_name {
             sync_directory(&self.partial)
@@ -91,7 +91,7 @@ impl ByType {
         }
     }
 
-    pub(super) fn discard(&mut self) -> anyhow::Result<()> {
+    pub(super) fn discard(&mut self) -> Result<()> {
         self.forgotten.drain(..).try_for_each(|path| remove(&path))
     }
 

@@ -1,6 +1,6 @@
 //! What a line says, and how it is written: the resource as it came, or in an envelope.
 
-use super::content::{Deletion, NotUnderstood};
+use crate::content::{Deletion, NotUnderstood};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use std::io::Write as _;
 /// How lines are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Form {
+pub enum LineFormat {
     /// What the event holds.
     #[default]
     Plain,
@@ -16,7 +16,7 @@ pub(super) enum Form {
     Envelope,
 }
 
-impl Form {
+impl LineFormat {
     // The signature is serde's.
     #[allow(clippy::trivially_copy_pass_by_ref)]
     pub(super) fn is_plain(&self) -> bool {

@@ -1,36 +1,52 @@
 //! The bytes of Server-Sent Events, read as the standard says:
 //! <https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation>.
 //!
+//! ```
+//! use client::sse::Parser;
+//! use std::ops::ControlFlow;
+//!
+//! let mut parser = Parser::default();
+//! let mut names = Vec::new();
+//! for piece in [&b"id: 7\nevent: Pat"[..], b"ient\ndata: {}\n\n"] {
+//!     let _: ControlFlow<()> = parser.push(piece, |event| {
+//!         names.push(format!("{} {}", event.id, event.name));
+//!         ControlFlow::Continue(())
+//!     })?;
+//! }
+//! assert_eq!(names, ["7 Patient"]);
+//! # Ok::<(), client::sse::TooLarge>(())
+//! ```
+//!
 //! Bytes come in pieces of any size and go out as events whose data is a slice: a line that lies whole in a
-//! piece is copied once, and nothing of it is decoded. The crates that do this make a `String` of every field.
+//! piece is copied once, and nothing of it is decoded.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// One event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Event<'a> {
-    /// The last id that was given, by this event or by one before it.
-    pub(super) id: &'a str,
-    /// Its type; empty: none was given.
-    pub(super) name: &'a str,
+pub struct Event<'a> {
+    /// The last id, of this event or of one before it.
+    pub id: &'a str,
+    /// Its type; empty: it has none.
+    pub name: &'a str,
     /// Its data. Several lines have a line feed between them.
-    pub(super) data: &'a [u8],
+    pub data: &'a [u8],
 }
 
 /// An event is larger than any resource could be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("an event is larger than {} MiB: is this a stream of FHIR resources?", LARGEST >> 20)]
-pub(super) struct TooLarge;
+pub struct TooLarge;
 
 /// The most that is kept of one event.
 const LARGEST: usize = 256 << 20;
-/// A buffer that had to grow beyond this is given back afterwards.
+/// A buffer that had to grow beyond this is shrunk afterwards.
 const KEPT: usize = 1 << 20;
 
 /// Reads one stream. A new connection is a new stream.
 #[derive(Default, Debug)]
-pub(super) struct Parser {
+pub struct Parser {
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
     /// Each data line of the event so far, and a line feed after each.
@@ -45,19 +61,25 @@ pub(super) struct Parser {
 }
 
 impl Parser {
-    /// One that knows the id of the event before the stream.
-    pub(super) fn after(id: &str) -> Self {
+    /// A parser of a stream that resumes after the event with this id.
+    #[must_use]
+    pub fn after(id: &str) -> Self {
         Self { id: id.to_owned(), ..Self::default() }
     }
 
-    /// The last delay that the stream asked for.
-    pub(super) fn retry(&self) -> Option<Duration> {
+    /// The last `retry` of the stream.
+    #[must_use]
+    pub fn retry(&self) -> Option<Duration> {
         self.retry
     }
 
-    /// Takes the next bytes, and hands on each event that they complete, until one breaks off: then nothing
+    /// Takes the next bytes, and calls `each` for every event that they complete, until it breaks off: then nothing
     /// more can be read from this stream.
-    pub(super) fn push<B>(
+    ///
+    /// # Errors
+    ///
+    /// If an event is larger than 256 MiB.
+    pub fn push<B>(
         &mut self,
         mut bytes: &[u8],
         mut each: impl FnMut(Event<'_>) -> ControlFlow<B>,

@@ -1,7 +1,7 @@
 //! What an event means to a subscriber.
 //!
-//! Nearly all are resources, whose type the event's name says: their data is not looked at. Only in a Bundle or
-//! an OperationOutcome is looked for an `id`, which tells a stored one from a deletion or a notice.
+//! Nearly all are resources, whose type is the event's name: their data is not read. Only a Bundle or an
+//! OperationOutcome is searched for an `id`, which distinguishes a stored one from a deletion or a notice.
 
 use fhir::Instant;
 use fhir::canonical::{DELETION_CODES, ESTIMATED_TOTAL, NOTICE_CODES, TRANSACTION_TIME};
@@ -9,83 +9,94 @@ use serde::Deserialize;
 
 /// What an event holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Content {
+pub enum Content {
     /// A resource of the type that the event names.
     Resource,
-    /// The Bundle that tells of a deletion.
+    /// The Bundle that stands for a deletion.
     Deletion(Deletion),
-    /// Something about the stream.
+    /// A message about the stream.
     Notice(Notice),
 }
 
-/// What is gone.
+/// A resource that was deleted, or that left what was asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Deletion {
+pub struct Deletion {
     /// The type of the resource.
-    pub(super) resource_type: String,
+    pub resource_type: String,
     /// Its id.
-    pub(super) id: String,
-    /// It is still there, and does not belong to what was asked for any more.
-    pub(super) out_of_scope: bool,
+    pub id: String,
+    /// It still exists, but no longer belongs to what was asked for.
+    pub out_of_scope: bool,
 }
 
 /// A notice: an OperationOutcome that was not stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Notice {
-    /// What it asks of a subscriber.
-    pub(super) code: Code,
+pub struct Notice {
+    /// What a subscriber has to do.
+    pub kind: NoticeKind,
     /// For people.
-    pub(super) text: String,
+    pub text: String,
 }
 
-/// The codes that a subscriber has to do something about.
+/// The notices that a subscriber acts on.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Code {
+pub enum NoticeKind {
     /// The current state has been sent; the instant to use as the next `_since`, if there is one.
     Live(Option<String>),
-    /// What may have changed comes in its newest state.
+    /// What may have changed is sent again in its newest state.
     Reset,
-    /// What has not come again by `live` is gone.
+    /// Everything is sent again; what was not sent again by `live` is gone.
     ResetAll,
-    /// What comes is late, since this instant.
+    /// Changes since this instant may be missing.
     Stale(Option<String>),
-    /// It is not any more.
+    /// The stream is no longer stale.
     Fresh,
-    /// The stream ends, and may be taken up again.
+    /// The stream ends, and can be resumed.
     End,
-    /// About so many resources are the current state, all types together.
+    /// The current state has about this many resources, all types together.
     Estimated(u64),
-    /// Nothing is to be done.
+    /// Nothing has to be done.
     Other,
 }
 
-/// The event cannot be understood. Says why, never what it holds.
+/// Why an event cannot be understood. Its text never holds the event's content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum NotUnderstood {
-    #[error("an event has no id: it could not be continued from")]
+pub enum NotUnderstood {
+    /// It has no id to resume from.
+    #[error("an event has no id: it could not be resumed from")]
     NoId,
-    #[error("an event is not named as a resource type")]
+    /// Its name is not that of a resource type.
+    #[error("an event is not named after a resource type")]
     NotAType,
+    /// A Bundle without an id is not a deletion.
     #[error("a Bundle without an id is not that of a deletion")]
     NotADeletion,
+    /// An OperationOutcome without an id is not a notice.
     #[error("an OperationOutcome without an id cannot be read")]
     NotANotice,
+    /// A notice is larger than any that fhir-tail sends.
     #[error("a notice is larger than {} KiB", LARGEST_NOTICE >> 10)]
     LargeNotice,
+    /// A resource has no id, which an envelope needs.
     #[error("a resource has no id")]
     NoResourceId,
-    #[error("a resource is no JSON")]
+    /// A resource is not JSON.
+    #[error("a resource is not JSON")]
     NotJson,
 }
 
-/// What we make is small; what is read of it takes many times its size.
+/// fhir-tail's notices are small, and a notice in memory takes many times its size.
 const LARGEST_NOTICE: usize = 1 << 20;
-/// As much is shown of what a notice says.
+/// The most characters of a notice's text that are shown.
 const SHOWN: usize = 2_000;
 
 impl Content {
-    /// Looks at an event.
-    pub(super) fn of(name: &str, data: &[u8]) -> Result<Self, NotUnderstood> {
+    /// Reads what an event means from its type and data.
+    ///
+    /// # Errors
+    ///
+    /// If it is not what fhir-tail sends.
+    pub fn of(name: &str, data: &[u8]) -> Result<Self, NotUnderstood> {
         if !is_type(name) {
             return Err(NotUnderstood::NotAType);
         }
@@ -108,7 +119,7 @@ fn is_type(name: &str) -> bool {
 
 impl Deletion {
     /// Reads a Bundle without an id.
-    pub(super) fn of(data: &[u8]) -> Result<Self, NotUnderstood> {
+    pub(crate) fn of(data: &[u8]) -> Result<Self, NotUnderstood> {
         #[derive(Deserialize)]
         struct Bundle {
             #[serde(default)]
@@ -144,7 +155,7 @@ impl Deletion {
     }
 }
 
-/// As much of an OperationOutcome as matters.
+/// The fields of an OperationOutcome that matter.
 #[derive(Deserialize)]
 struct Outcome {
     issue: Vec<Issue>,
@@ -192,15 +203,15 @@ struct Extension {
 impl Issue {
     fn transaction_time(&self) -> Option<String> {
         let time = self.extension.iter().find(|extension| extension.url == TRANSACTION_TIME);
-        // It is kept, shown, and made a part of names.
+        // It is kept, shown, and used in names.
         time.and_then(|extension| extension.instant.clone()).filter(|time| time.parse::<Instant>().is_ok())
     }
 
-    /// How many resources there are about, all types together; `None`: that is not said.
+    /// The estimated number of resources, all types together; `None`: not given.
     fn estimated(&self) -> Option<u64> {
         let of_types = self.extension.iter().filter(|extension| extension.url == ESTIMATED_TOTAL);
         let totals = of_types.flat_map(|extension| &extension.extension).filter(|part| part.url == "total");
-        // Whatever is said: below 0 it is 0, and above what fits it is that.
+        // Any number is possible: the cast saturates at 0 and at the largest value.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let totals = totals.filter_map(|part| part.decimal).map(|total| total as u64);
         totals.reduce(u64::saturating_add)
@@ -208,7 +219,7 @@ impl Issue {
 }
 
 impl Outcome {
-    /// All that it says to people.
+    /// Its text for people.
     fn text(&self) -> String {
         let said = |issue: &Issue| match issue.diagnostics.is_empty() {
             true => issue.details.text.clone(),
@@ -231,30 +242,30 @@ impl Notice {
             let ours = issue.details.coding.iter().filter(|coding| coding.system == NOTICE_CODES);
             ours.map(move |coding| (coding.code.as_str(), issue))
         });
-        let code = match codes.last() {
-            Some(("live", issue)) => Code::Live(issue.transaction_time()),
-            Some(("stale", issue)) => Code::Stale(issue.transaction_time()),
-            Some(("fresh", _)) => Code::Fresh,
-            Some(("position", issue)) => issue.estimated().map_or(Code::Other, Code::Estimated),
-            Some(("reset", _)) => Code::Reset,
-            Some(("reset-all", _)) => Code::ResetAll,
-            Some(("end" | "shutdown" | "transient" | "throttled", _)) => Code::End,
-            Some(_) => Code::Other,
+        let kind = match codes.last() {
+            Some(("live", issue)) => NoticeKind::Live(issue.transaction_time()),
+            Some(("stale", issue)) => NoticeKind::Stale(issue.transaction_time()),
+            Some(("fresh", _)) => NoticeKind::Fresh,
+            Some(("position", issue)) => issue.estimated().map_or(NoticeKind::Other, NoticeKind::Estimated),
+            Some(("reset", _)) => NoticeKind::Reset,
+            Some(("reset-all", _)) => NoticeKind::ResetAll,
+            Some(("end" | "shutdown" | "transient" | "throttled", _)) => NoticeKind::End,
+            Some(_) => NoticeKind::Other,
             None if outcome
                 .issue
                 .iter()
                 .any(|issue| matches!(issue.severity.as_str(), "error" | "fatal")) =>
             {
-                Code::End
+                NoticeKind::End
             }
-            None => Code::Other,
+            None => NoticeKind::Other,
         };
-        Ok(Self { code, text: outcome.text() })
+        Ok(Self { kind, text: outcome.text() })
     }
 }
 
-/// What an OperationOutcome says to people; `None`: it is none, or says nothing.
-pub(super) fn diagnostics(outcome: &[u8]) -> Option<String> {
+/// The text of an OperationOutcome for people; `None`: it is not one, or has no text.
+pub(crate) fn diagnostics(outcome: &[u8]) -> Option<String> {
     let outcome: Outcome = serde_json::from_slice(outcome).ok()?;
     Some(outcome.text()).filter(|text| !text.is_empty())
 }
@@ -275,37 +286,37 @@ mod tests {
     fn each_notice_is_known() {
         for code in NoticeCode::ALL {
             let expected = match code {
-                NoticeCode::Start | NoticeCode::Position | NoticeCode::Members => Code::Other,
-                NoticeCode::Live => Code::Live(None),
-                NoticeCode::Stale => Code::Stale(None),
-                NoticeCode::Fresh => Code::Fresh,
-                NoticeCode::Reset => Code::Reset,
-                NoticeCode::ResetAll => Code::ResetAll,
+                NoticeCode::Start | NoticeCode::Position | NoticeCode::Members => NoticeKind::Other,
+                NoticeCode::Live => NoticeKind::Live(None),
+                NoticeCode::Stale => NoticeKind::Stale(None),
+                NoticeCode::Fresh => NoticeKind::Fresh,
+                NoticeCode::Reset => NoticeKind::Reset,
+                NoticeCode::ResetAll => NoticeKind::ResetAll,
                 NoticeCode::End | NoticeCode::Shutdown | NoticeCode::Transient | NoticeCode::Throttled => {
-                    Code::End
+                    NoticeKind::End
                 }
             };
             assert_eq!(
                 notice(&Outcome::notice(code, "why")),
-                Notice { code: expected, text: "why".to_owned() }
+                Notice { kind: expected, text: "why".to_owned() }
             );
         }
         let live = notice(&Outcome::live(Instant::from_unix_micros(1)));
-        assert_eq!(live.code, Code::Live(Some("1970-01-01T00:00:00.000001Z".to_owned())));
+        assert_eq!(live.kind, NoticeKind::Live(Some("1970-01-01T00:00:00.000001Z".to_owned())));
         let forged = Outcome::live(Instant::from_unix_micros(1)).to_json().replace("1970", "\\u001b[2J");
         let Ok(Content::Notice(forged)) = Content::of("OperationOutcome", forged.as_bytes()) else {
             panic!()
         };
-        assert_eq!(forged.code, Code::Live(None));
+        assert_eq!(forged.kind, NoticeKind::Live(None));
     }
 
     #[test]
     fn estimates_are_added_up() {
         let issue = Issue::notice(NoticeCode::Position, "much");
-        assert_eq!(notice(&Outcome::new(issue.clone())).code, Code::Other);
+        assert_eq!(notice(&Outcome::new(issue.clone())).kind, NoticeKind::Other);
         let types = [(ResourceType::PATIENT, 3), (ResourceType::BUNDLE, 1 << 40)];
         let issue = types.into_iter().fold(issue, |issue, (of, total)| issue.with_estimated_total(of, total));
-        assert_eq!(notice(&Outcome::new(issue)).code, Code::Estimated((1 << 40) + 3));
+        assert_eq!(notice(&Outcome::new(issue)).kind, NoticeKind::Estimated((1 << 40) + 3));
         // Whatever a stranger says.
         for (total, expected) in [("-5", 0), ("1e300", u64::MAX), ("0.5", 0)] {
             let text = format!(
@@ -316,7 +327,7 @@ mod tests {
             let Ok(Content::Notice(notice)) = Content::of("OperationOutcome", text.as_bytes()) else {
                 panic!("{text}")
             };
-            assert_eq!(notice.code, Code::Estimated(expected), "{total}");
+            assert_eq!(notice.kind, NoticeKind::Estimated(expected), "{total}");
         }
     }
 
@@ -335,8 +346,8 @@ mod tests {
         let error = Issue::error(IssueType::Exception, "broken");
         let end = Issue::notice(NoticeCode::End, "comes back");
         let both = notice(&Outcome::new(error.clone()).and(end));
-        assert_eq!(both, Notice { code: Code::End, text: "broken; comes back".to_owned() });
-        assert_eq!(notice(&Outcome::new(error)).code, Code::End);
+        assert_eq!(both, Notice { kind: NoticeKind::End, text: "broken; comes back".to_owned() });
+        assert_eq!(notice(&Outcome::new(error)).kind, NoticeKind::End);
     }
 
     #[test]

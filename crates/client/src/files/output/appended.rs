@@ -1,6 +1,6 @@
 //! A file that lines are appended to.
 
-use anyhow::{Context as _, bail};
+use crate::error::{Context as _, Result, bail};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -18,14 +18,14 @@ pub(super) struct Appended {
 
 impl Appended {
     /// Makes it. Its name is on disk once its folder is.
-    pub(super) fn create(path: PathBuf) -> anyhow::Result<Self> {
+    pub(super) fn create(path: PathBuf) -> Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self { path, file, bytes: 0, dirty: false })
     }
 
     /// Opens it as it was when it had so many bytes: what was written after is cut off, since it comes again.
-    pub(super) fn recover(path: PathBuf, bytes: u64) -> anyhow::Result<Self> {
+    pub(super) fn recover(path: PathBuf, bytes: u64) -> Result<Self> {
         let file = OpenOptions::new().write(true).open(&path).with_context(|| {
             format!("cannot open {}, of which the state file says that it has {bytes} bytes", path.display())
         })?;
@@ -43,7 +43,7 @@ impl Appended {
         Ok(Self { path, file, bytes, dirty: length > bytes })
     }
 
-    pub(super) fn append(&mut self, lines: &[u8]) -> anyhow::Result<()> {
+    pub(super) fn append(&mut self, lines: &[u8]) -> Result<()> {
         self.dirty = true;
         self.file.write_all(lines).with_context(|| format!("cannot write to {}", self.path.display()))?;
         self.bytes += lines.len() as u64;
@@ -51,7 +51,7 @@ impl Appended {
     }
 
     /// Returns when it is on disk.
-    pub(super) fn sync(&mut self) -> anyhow::Result<()> {
+    pub(super) fn sync(&mut self) -> Result<()> {
         if self.dirty {
             self.file.sync_data().with_context(|| format!("cannot write to {}", self.path.display()))?;
             self.dirty = false;
@@ -65,7 +65,7 @@ impl Appended {
 }
 
 /// Removes a file; that it is gone already is fine.
-pub(super) fn remove(path: &Path) -> anyhow::Result<()> {
+pub(super) fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))

@@ -6,6 +6,7 @@
 use super::batch::Batch;
 use super::output::Output;
 use super::state::{Position, StateFile, Written};
+use crate::error::Result;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
@@ -29,7 +30,7 @@ pub(super) struct Saved {
 
 impl Writer {
     /// Writes until the sender is gone, and saves what was written. Blocks: for a thread that may.
-    pub(super) fn run(mut self, runtime: &Handle, mut batches: Receiver<Batch>) -> anyhow::Result<Saved> {
+    pub(super) fn run(mut self, runtime: &Handle, mut batches: Receiver<Batch>) -> Result<Saved> {
         // Nothing is made before the state file says of it.
         self.save()?;
         let mut due = Instant::now() + self.sync_interval;
@@ -62,7 +63,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, mut batch: Batch) -> anyhow::Result<()> {
+    fn write(&mut self, mut batch: Batch) -> Result<()> {
         if let Some(position) = batch.anew.take() {
             self.output.forget();
             self.position = position;
@@ -74,7 +75,7 @@ impl Writer {
         Ok(())
     }
 
-    fn save(&mut self) -> anyhow::Result<()> {
+    fn save(&mut self) -> Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         self.output.sync()?;
         file.save(&self.position, self.output.written())

@@ -56,7 +56,7 @@ impl Batch {
     }
 
     /// All that was received so far is void. `position`: that of the notice that said so.
-    pub(super) fn begin_anew(&mut self, position: Position) {
+    pub(super) fn restart(&mut self, position: Position) {
         *self = Self { anew: Some(position), ..Self::default() };
     }
 
@@ -95,7 +95,7 @@ mod tests {
         let mut batch = Batch::default();
         batch.append("Patient", b"{}");
         let position = Position { last_event_id: Some("a".to_owned()), ..Position::default() };
-        batch.begin_anew(position.clone());
+        batch.restart(position.clone());
         batch.append("Group", b"{}");
         assert_eq!(batch.anew, Some(position));
         assert_eq!((batch.parts().len(), batch.count), (1, 1));
