@@ -174,7 +174,7 @@ impl Server {
         accepting.close();
         accepting.wait().await;
 
-        tracing::info!(streams = self.streams.len(), "streams are being ended");
+        tracing::info!(streams = self.streams.open_count(), "streams are being ended");
         tasks.close();
         if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
             tracing::warn!(connections = tasks.len(), "clients that do not read are cut off");

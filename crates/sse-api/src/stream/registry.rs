@@ -1,8 +1,11 @@
-//! The streams that are open: how many there may be, who they are, and what became of them.
+//! The open streams: how many there may be, what each has sent, and why it ended.
+//!
+//! Nothing lists the streams yet, so each handle owns the facts of its stream and only the number
+//! is shared. A view of all of them adds a map of those facts here, filled in
+//! [`open`](StreamRegistry::open) and emptied when the handle is dropped.
 
 use crate::limits::limit_key;
 use crate::metrics::{EndReason, Metrics};
-use dashmap::DashMap;
 use feed::Frames;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -12,59 +15,50 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// The streams that are open.
+/// The open streams.
 pub(crate) struct StreamRegistry {
-    open: DashMap<u64, Arc<Stream>>,
-    next: AtomicU64,
-    places: Arc<Semaphore>,
+    max: usize,
+    permits: Arc<Semaphore>,
     max_per_address: usize,
-    /// How many streams each address has.
+    /// Open streams per address.
     by_address: Mutex<HashMap<IpAddr, usize>>,
     metrics: Arc<Metrics>,
 }
 
-/// One open stream, as operators see it.
+/// The facts of one open stream.
 #[derive(Debug)]
-pub(crate) struct Stream {
-    /// Whose compartments, or which type: the word, never an id.
-    pub(crate) level: &'static str,
-    /// Who reads it.
-    pub(crate) peer: SocketAddr,
-    /// When it began.
-    pub(crate) since: Instant,
+struct Stream {
+    /// What the path names (`system`, `patient`, …), never an id.
+    level: &'static str,
+    /// The client's address.
+    peer: SocketAddr,
+    opened: Instant,
     /// Changes handed to the connection.
-    pub(crate) events: AtomicU64,
+    events: AtomicU64,
     /// Bytes handed to the connection.
-    pub(crate) bytes: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl StreamRegistry {
-    /// `max`: how many there may be; `max_per_address`: of one address that is not of this machine.
+    /// `max` limits all streams, `max_per_address` those of one address that is not of this machine.
     pub(crate) fn new(max: usize, max_per_address: usize, metrics: Arc<Metrics>) -> Self {
-        let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        let by_address = Mutex::new(HashMap::new());
-        Self { open: DashMap::new(), next: AtomicU64::new(0), places, max_per_address, by_address, metrics }
+        let max = max.min(Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(max));
+        Self { max, permits, max_per_address, by_address: Mutex::new(HashMap::new()), metrics }
     }
 
-    /// Takes a place; `None` when there is none left.
+    /// Opens a stream; `None` when a limit is reached.
     pub(crate) fn open(self: &Arc<Self>, level: &'static str, peer: SocketAddr) -> Option<StreamHandle> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         self.reserve_for_address(limit_key(peer.ip()))?;
-        let stream = Arc::new(Stream {
-            level,
-            peer,
-            since: Instant::now(),
-            events: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-        });
-        let key = self.next.fetch_add(1, Relaxed);
-        self.open.insert(key, Arc::clone(&stream));
+        let (events, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        let stream = Stream { level, peer, opened: Instant::now(), events, bytes };
         self.metrics.streams_open.inc();
         tracing::info!(%peer, level, "stream begins");
-        Some(StreamHandle { streams: Arc::clone(self), key, stream, ended: EndReason::Client, _place: place })
+        Some(StreamHandle { registry: Arc::clone(self), stream, ended: EndReason::Client, _permit: permit })
     }
 
-    /// Counts a stream for its address; `None` when the address has as many as it may have.
+    /// Counts a stream for its address; `None` when the address has reached its limit.
     fn reserve_for_address(&self, address: IpAddr) -> Option<()> {
         let mut by_address = self.by_address.lock();
         let count = by_address.entry(address).or_default();
@@ -85,25 +79,24 @@ impl StreamRegistry {
         }
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.open.len()
+    /// The number of open streams.
+    pub(crate) fn open_count(&self) -> usize {
+        self.max - self.permits.available_permits()
     }
 }
 
-/// The place of one stream, given back when it is dropped.
+/// One open stream. Dropping it closes the stream's entry and logs how it ended.
 pub(crate) struct StreamHandle {
-    streams: Arc<StreamRegistry>,
-    key: u64,
-    stream: Arc<Stream>,
+    registry: Arc<StreamRegistry>,
+    stream: Stream,
     ended: EndReason,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl StreamHandle {
     /// Counts frames of changes that are handed to the connection.
     pub(crate) fn record_frames(&self, frames: &Frames) {
-        let metrics = &self.streams.metrics;
+        let metrics = &self.registry.metrics;
         let mut events = 0;
         for (event, count) in frames.counts.iter() {
             metrics.sent(event, count);
@@ -115,13 +108,13 @@ impl StreamHandle {
 
     /// Counts a notice that is handed to the connection.
     pub(crate) fn record_notice(&self, code: &str, bytes: usize) {
-        self.streams.metrics.notices_sent.with_label_values(&[code]).inc();
+        self.registry.metrics.notices_sent.with_label_values(&[code]).inc();
         self.record_bytes(bytes);
     }
 
-    /// Notes what keeps the stream waiting.
+    /// Logs what the stream waits for.
     pub(crate) fn log_wait(&self, what: String) {
-        let Stream { level, peer, .. } = &*self.stream;
+        let Stream { level, peer, .. } = &self.stream;
         tracing::debug!(%peer, level, what, "stream waits");
     }
 
@@ -130,10 +123,10 @@ impl StreamHandle {
         // Lossless: usize has at most 64 bits.
         let bytes = bytes as u64;
         self.stream.bytes.fetch_add(bytes, Relaxed);
-        self.streams.metrics.bytes_sent.inc_by(bytes);
+        self.registry.metrics.bytes_sent.inc_by(bytes);
     }
 
-    /// Notes why it ends; without this, because the client went away.
+    /// Sets why the stream ends. The default is that the client disconnected.
     pub(crate) fn set_end_reason(&mut self, reason: EndReason) {
         self.ended = reason;
     }
@@ -141,20 +134,42 @@ impl StreamHandle {
 
 impl Drop for StreamHandle {
     fn drop(&mut self) {
-        self.streams.open.remove(&self.key);
-        self.streams.release_for_address(limit_key(self.stream.peer.ip()));
-        let metrics = &self.streams.metrics;
+        self.registry.release_for_address(limit_key(self.stream.peer.ip()));
+        let metrics = &self.registry.metrics;
         metrics.streams_open.dec();
         metrics.streams_ended.with_label_values(&[self.ended.as_str()]).inc();
-        let Stream { level, peer, since, events, bytes } = &*self.stream;
+        let Stream { level, peer, opened, events, bytes } = &self.stream;
         tracing::info!(
             %peer,
             level,
             reason = self.ended.as_str(),
-            seconds = since.elapsed().as_secs(),
+            seconds = opened.elapsed().as_secs(),
             events = events.load(Relaxed),
             bytes = bytes.load(Relaxed),
             "stream ended"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropped_handle_frees_its_place_in_every_limit() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let registry = Arc::new(StreamRegistry::new(3, 2, metrics));
+        let open = |address: &str| registry.open("system", address.parse().unwrap());
+        let (first, second) = (open("192.0.2.1:1").unwrap(), open("192.0.2.1:2").unwrap());
+        assert!(open("192.0.2.1:3").is_none(), "the address has two streams");
+        let third = open("192.0.2.2:1").unwrap();
+        assert_eq!(registry.open_count(), 3);
+        assert!(open("192.0.2.3:1").is_none(), "there are three streams");
+        drop(first);
+        assert_eq!((registry.open_count(), registry.metrics.streams_open.get()), (2, 2));
+        drop(open("192.0.2.1:3").unwrap());
+        drop((second, third));
+        assert_eq!(registry.open_count(), 0);
+        assert!(registry.by_address.lock().is_empty());
     }
 }
