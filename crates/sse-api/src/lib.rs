@@ -26,4 +26,4 @@ pub use request::hosts::{InvalidPublicUrl, PublicUrl};
 pub use server::{Server, ServerSettings, bind};
 pub use source::{Fact, SourceProbe, SourceSnapshot};
 pub use stream::framing::EventStream;
-pub use transport::listener::ListenError;
+pub use transport::listener::{ListenError, is_loopback};

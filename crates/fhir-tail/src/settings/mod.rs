@@ -89,7 +89,9 @@ impl Settings {
             listen.push(values::DEFAULT_LISTEN);
         }
         let insecure_no_auth = layers.read("insecure-no-auth", values::truth).unwrap_or(false);
-        for address in listen.iter().filter(|address| !address.ip().is_loopback() && !insecure_no_auth) {
+        for address in
+            listen.iter().filter(|address| !sse_api::is_loopback(address.ip()) && !insecure_no_auth)
+        {
             let origin = layers.origin("listen");
             layers.problem(
                 origin,

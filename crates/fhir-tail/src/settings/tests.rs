@@ -190,16 +190,17 @@ fn the_usual_file_is_read_when_it_is_there() {
 
 #[test]
 fn beyond_loopback_only_for_those_who_mean_it() {
-    for address in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080"] {
+    for address in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "[::ffff:10.0.0.1]:8080"] {
         let serve = || ServeOptions { listen: vec![address.to_owned()], ..ServeOptions::default() };
         let found = problems(CommonOptions::default(), serve(), &nobody());
         assert!(found[0].contains("--insecure-no-auth"), "{found:#?}");
         let meant = ServeOptions { insecure_no_auth: Some("true".to_owned()), ..serve() };
         assert_eq!(listening(&read(CommonOptions::default(), meant, &nobody())), [address]);
     }
-    for address in ["127.0.0.1:1", "[::1]:1", "localhost:1", "127.8.8.8:0"] {
+    for address in ["127.0.0.1:1", "[::1]:1", "localhost:1", "127.8.8.8:0", "[::ffff:127.0.0.1]:1"] {
         let serve = ServeOptions { listen: vec![address.to_owned()], ..ServeOptions::default() };
-        assert!(read(CommonOptions::default(), serve, &nobody()).listen[0].ip().is_loopback(), "{address}");
+        let listen = read(CommonOptions::default(), serve, &nobody()).listen;
+        assert!(sse_api::is_loopback(listen[0].ip()), "{address}");
     }
 }
 

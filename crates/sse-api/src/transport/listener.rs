@@ -1,24 +1,24 @@
-//! Where the service listens. Whoever reaches it reads every patient's data, so while nobody is asked who
-//! they are, only this machine may.
+//! Where the service listens. There is no authentication, so only this machine may connect unless
+//! the operator says otherwise.
 
 use std::net::{IpAddr, SocketAddr};
 use tokio::net::TcpListener;
 
-/// The service cannot listen.
+/// Why the service cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// No address was given.
-    #[error("there is no address to listen on: give one, such as 127.0.0.1:8080")]
+    #[error("no address to listen on: give one, such as 127.0.0.1:8080")]
     NoAddress,
-    /// The address can be reached from elsewhere.
+    /// Other machines can reach the address.
     #[error(
-        "{0} can be reached from other machines and whoever reaches it could read every patient's data: listen \
-         on 127.0.0.1 behind a proxy that asks for authorization, or say --insecure-no-auth if you mean it"
+        "{0} can be reached from other machines, which could then read every patient's data: listen on 127.0.0.1 \
+         behind a proxy that authorizes clients, or accept the risk with --insecure-no-auth"
     )]
     NotLoopback(SocketAddr),
-    /// The operating system refused.
+    /// The operating system refused the address.
     #[error(
-        "cannot listen on {address}: is another program there? choose another port with --listen (0 for a free one)"
+        "cannot listen on {address}: if another program uses it, choose another port with --listen (0 for a free one)"
     )]
     Bind {
         /// The address.
@@ -27,12 +27,12 @@ pub enum ListenError {
         #[source]
         source: std::io::Error,
     },
-    /// The metrics contradict each other.
+    /// Two metrics have the same name.
     #[error("the metrics cannot be registered")]
     Metrics(#[source] prometheus::Error),
 }
 
-/// Listens on each address, or on none.
+/// Listens on every address, or on none of them.
 pub(crate) async fn listen(
     addresses: &[SocketAddr],
     insecure_no_auth: bool,
@@ -53,8 +53,8 @@ pub(crate) async fn listen(
     Ok(listeners)
 }
 
-fn is_loopback(ip: IpAddr) -> bool {
-    // `::ffff:127.0.0.1` is 127.0.0.1 in other words.
+/// Whether only this machine can reach an address. `::ffff:127.0.0.1` is 127.0.0.1 in IPv6 notation.
+pub fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn beyond_loopback_only_when_meant() {
+    async fn addresses_beyond_loopback_need_insecure_no_auth() {
         for open in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "[::ffff:10.0.0.1]:0"] {
             let refused = listen(&["127.0.0.1:0".parse().unwrap(), open.parse().unwrap()], false).await;
             assert!(matches!(refused, Err(ListenError::NotLoopback(address)) if address.to_string() == open));
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_in_use_is_named() {
+    async fn error_names_a_port_in_use() {
         let first = listen(&["127.0.0.1:0".parse().unwrap()], false).await.unwrap();
         let taken = first[0].1;
         let error = listen(&[taken], false).await.unwrap_err();
@@ -81,13 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn loopback_in_every_spelling() {
+    fn loopback_is_recognized_in_every_notation() {
         for (text, expected) in [
             ("127.0.0.1", true),
             ("127.9.9.9", true),
             ("::1", true),
             ("::ffff:127.0.0.1", true),
             ("::", false),
+            ("::ffff:10.0.0.1", false),
         ] {
             assert_eq!(is_loopback(text.parse().unwrap()), expected, "{text}");
         }
