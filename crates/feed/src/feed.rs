@@ -5,7 +5,9 @@ use crate::count_guard::CountGuard;
 use crate::freshness::Freshness;
 use crate::group::{Courses, GroupNow, GroupReads, MemberSets, keep_time};
 use crate::hub::{Hub, keep_index};
-use crate::journal::{Durable, Journal, PastRuns, Retention, Segments, State, Writer, ended};
+use crate::journal::{
+    Durable, JournalWriter, PastRuns, Reader, Retention, Segments, Started, State, Writer, WriterSetup, ended,
+};
 use crate::page_frames::BufferPool;
 use crate::poll_on_wake;
 use crate::publisher::Publisher;
@@ -145,7 +147,7 @@ pub struct Feed {
 /// What publisher and subscribers share.
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) journal: Reader,
     pub(crate) framing: Arc<dyn Framing>,
     pub(crate) base_urls: Arc<BaseUrls>,
     pub(crate) member_sets: MemberSets,
@@ -210,7 +212,7 @@ impl Feed {
 
     /// The feed on a journal that is open.
     fn on(
-        journal: Arc<dyn Journal>,
+        journal: Arc<dyn JournalWriter>,
         options: Options,
         framing: Arc<dyn Framing>,
     ) -> Result<(Self, Publisher), Box<dyn std::error::Error + Send + Sync>> {
@@ -233,12 +235,23 @@ impl Feed {
         let retention = Retention { bytes: options.retention_bytes, age: options.retention_age };
         let (watermarks, watermarks_noted) = watch::channel(None);
         let (paged, to_page) = watch::channel((state.run, state.paged));
-        let noted = failed.is_none();
-        let (announce, durable) = watch::channel(Durable::of(&state, journal.bytes(), 0, (noted, !noted)));
         let past = Arc::new(Mutex::new(past));
+        let Started { writer, durable, durable_lsn } = Writer::start(WriterSetup {
+            journal: journal.clone(),
+            state: state.clone(),
+            failed,
+            retention,
+            watermarks: watermarks_noted,
+            past: past.clone(),
+            paged: to_page,
+            on_epoch: {
+                let hub = hub.clone();
+                Box::new(move |state| hub.begin(state))
+            },
+        })?;
         let shared = Arc::new(Shared {
             hub,
-            journal: journal.clone(),
+            journal: Reader::new(journal),
             framing,
             base_urls: Arc::new(options.base_urls),
             member_sets: MemberSets::default(),
@@ -252,7 +265,7 @@ impl Feed {
             page_permits: PagePermits::new(options.concurrent_pages),
             spills: Spills::new(options.directory, pressure.clone()),
             pressure,
-            past: past.clone(),
+            past,
             watermarks,
             paged,
             waiting_for_journal: AtomicUsize::new(0),
@@ -263,16 +276,7 @@ impl Feed {
         tokio::spawn(keep_fresh(Arc::downgrade(&shared)));
         tokio::spawn(keep_index(Arc::downgrade(&shared.hub), shared.hub.indexing()));
         tokio::spawn(keep_time(Arc::downgrade(&shared)));
-        let writer = Writer::start(
-            journal,
-            (state.clone(), failed),
-            retention,
-            watermarks_noted,
-            announce,
-            shared.hub.clone(),
-            (past, to_page),
-        )?;
-        let publisher = Publisher::new(shared.clone(), writer, known.map(|_| state));
+        let publisher = Publisher::new(shared.clone(), (writer, durable_lsn), known.map(|_| state));
         Ok((Self { shared }, publisher))
     }
 

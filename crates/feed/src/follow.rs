@@ -249,25 +249,23 @@ impl<'a> Follow<'a> {
                 safe_time: self.safe_time,
                 bytes: read_size.bytes(),
             };
-            let (journal, framing) = (self.shared.journal.clone(), self.shared.framing.clone());
-            let task = tokio::task::spawn_blocking(move || read(&*journal, &*framing, &wanted));
-            let mut read = match task.await {
-                Ok(Ok(read)) => read,
-                Ok(Err(JournalError::Corrupt(what))) => {
+            let framing = self.shared.framing.clone();
+            let read = self.shared.journal.read(move |journal| read(journal, &*framing, &wanted)).await;
+            let mut read = match read {
+                Ok(read) => read,
+                Err(JournalError::Corrupt(what)) => {
                     tracing::error!(what, "the journal is damaged: its readers are reset");
                     return Err(self.lost(DAMAGED).into());
                 }
-                Err(error) if error.is_panic() => return Err(self.lost(DAMAGED).into()),
-                Ok(Err(error)) => {
+                Err(error @ JournalError::Storage(_)) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "the journal cannot be read: trying again"
+                        "the journal cannot be read: retrying"
                     );
                     drop(held);
                     tokio::time::sleep(RETRY_AFTER).await;
                     continue;
                 }
-                Err(_) => std::future::pending().await,
             };
             self.same_run(self.shared.durable.borrow().run)?;
             if read.other_history {

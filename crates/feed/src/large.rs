@@ -31,10 +31,10 @@ impl LargeFrame<'_> {
     pub(crate) async fn send_chunk(
         &self,
         passed: &EventId,
-        read: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
+        read: impl Future<Output = io::Result<Vec<u8>>>,
     ) -> io::Result<usize> {
         let mut held = self.budget.take(FRAME_BUFFER_BYTES).await;
-        let bytes = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+        let bytes = read.await?;
         if bytes.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -48,10 +48,10 @@ impl LargeFrame<'_> {
     pub(crate) async fn parts(&self, position: Position, length: u64, passed: &EventId) -> io::Result<()> {
         let (mut sent, mut number) = (0, 0);
         while sent < length {
-            let journal = self.shared.journal.clone();
-            let part = move || {
-                let part = journal.part(position, number).map_err(io::Error::other)?;
-                part.ok_or_else(|| io::Error::other("what was being sent is no longer kept"))
+            let part = async {
+                let part = self.shared.journal.read(move |journal| journal.part(position, number)).await;
+                part.map_err(io::Error::other)?
+                    .ok_or_else(|| io::Error::other("what was being sent is no longer kept"))
             };
             sent += self.send_chunk(passed, part).await? as u64;
             number += 1;
@@ -70,7 +70,11 @@ impl LargeFrame<'_> {
         let mut offset = 0;
         while offset < spill.length {
             let spill = Arc::clone(spill);
-            let sent = self.send_chunk(passed, move || spill.read(offset, FRAME_BUFFER_BYTES)).await;
+            let read = async move {
+                let read = tokio::task::spawn_blocking(move || spill.read(offset, FRAME_BUFFER_BYTES));
+                read.await.map_err(io::Error::other)?
+            };
+            let sent = self.send_chunk(passed, read).await;
             // In the middle of a frame nothing can be told: the stream ends, and the client resumes before it.
             offset += sent.map_err(|error| SourceError::Unavailable(error.to_string()))? as u64;
         }

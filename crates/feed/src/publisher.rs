@@ -51,22 +51,17 @@ pub struct Publisher {
     tainted: bool,
     /// Replication has begun again from before the head's transaction, which must come again.
     awaits_head: bool,
-    durable: watch::Sender<Lsn>,
+    durable_lsn: watch::Receiver<Lsn>,
 }
 
 impl Publisher {
     /// `known` is the state of a journal that follows a database already.
-    pub(crate) fn new(shared: Arc<Shared>, writer: Writer, known: Option<State>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        (writer, durable_lsn): (Writer, watch::Receiver<Lsn>),
+        known: Option<State>,
+    ) -> Self {
         let on_disk = *shared.durable.borrow();
-        let durable = watch::Sender::new(on_disk.lsn);
-        let mut changes = shared.durable.clone();
-        let announce = durable.clone();
-        tokio::spawn(async move {
-            while changes.changed().await.is_ok() {
-                let lsn = changes.borrow_and_update().lsn;
-                announce.send_if_modified(|last| std::mem::replace(last, lsn) != lsn);
-            }
-        });
         Self {
             shared,
             writer,
@@ -78,7 +73,7 @@ impl Publisher {
             queued: on_disk.head.position,
             generation: on_disk.generation,
             awaits_head: false,
-            durable,
+            durable_lsn,
         }
     }
 
@@ -161,7 +156,7 @@ impl Publisher {
         let (done, written) = oneshot::channel();
         let mut past = self.shared.past.lock().clone();
         if self.origin.is_some()
-            && let Some(before) = self.shared.journal.load().ok().flatten()
+            && let Ok(Some(before)) = self.shared.journal.read(|journal| journal.load()).await
         {
             // What the hub has and the disk not yet was told all the same.
             let head = before.head.max(self.head);
@@ -264,9 +259,10 @@ impl Publisher {
         Ok(())
     }
 
-    /// What may be acknowledged: it moves after each fsync of the journal.
+    /// What may be acknowledged: advances after each fsync of the journal, with
+    /// [`durable_lsn`](Self::durable_lsn). Closes when the journal's thread has ended.
     pub fn durable(&self) -> watch::Receiver<Lsn> {
-        self.durable.subscribe()
+        self.durable_lsn.clone()
     }
 }
 

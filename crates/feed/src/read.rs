@@ -4,7 +4,7 @@ use crate::budget::{Budget, Reservation};
 use crate::change_filter::ChangeFilter;
 use crate::frame_queue::{FRAME_BUFFER_BYTES, FrameBuffer, FrameQueue};
 use crate::id::{MembersChange, Place};
-use crate::journal::{Block, Entry, Header, Journal, JournalError, Probes};
+use crate::journal::{Block, Entry, Header, JournalError, JournalReader, Probes};
 use crate::subscription::EventCounts;
 use crate::{Anchor, EventId, Frames, Framing, Kind, Lsn, Position, Watermark};
 use fhir::{Instant, ResourceType, Verdict, write_out_of_scope};
@@ -170,7 +170,7 @@ impl Read {
 
 /// Reads a run of blocks. Blocks on files.
 pub(crate) fn read(
-    journal: &dyn Journal,
+    journal: &dyn JournalReader,
     framing: &dyn Framing,
     wanted: &JournalRead,
 ) -> Result<Read, JournalError> {

@@ -1,7 +1,7 @@
 //! An operator's word that the database was restored, noted in the journal while no service has it open.
 
 use crate::OpenError;
-use crate::journal::{Journal as _, JournalError, Segments, ended};
+use crate::journal::{JournalError, JournalReader as _, JournalWriter as _, Segments, ended};
 use std::path::Path;
 
 /// What became of the word.

@@ -5,7 +5,7 @@ use crate::feed::{Shared, UNWRITABLE};
 use crate::follow::{Ended, Follow, Lost, OTHER_HISTORY, Trust};
 use crate::group::GroupStream;
 use crate::id::{Place, Replaying};
-use crate::journal::{Durable, PastRun, blocking_read};
+use crate::journal::{Durable, PastRun};
 use crate::read::Phase;
 use crate::replay::{Cutover, Paged, Replay, persist};
 use crate::subscription::ItemSender;
@@ -184,9 +184,8 @@ impl Subscriber {
         // The head first: what is appended while the journal is searched lies beyond it.
         let Durable { head, epoch, run: current, .. } = *self.shared.durable.borrow();
         // The state after the search: it says what is dropped before it is.
-        let searched = blocking_read(&self.shared.journal, move |journal| {
-            Ok((journal.seek(watermark)?, journal.load()?))
-        });
+        let searched =
+            self.shared.journal.read_or_reset(move |journal| Ok((journal.seek(watermark)?, journal.load()?)));
         let scope = self.filter.scope_hash32();
         let id = EventId(Place::Cutover { run, scope, anchor: head, watermark, safe_time });
         let reset = |reason| Step::Reset { since: Some(safe_time), id, reason, all: self.shared.forked(run) };

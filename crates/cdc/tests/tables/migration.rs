@@ -43,7 +43,8 @@ async fn the_services_role_can_read_and_nothing_else() {
 async fn files_that_are_missing_are_applied_and_rows_stay() {
     let database = Cluster::shared().empty().await;
     let mut client = database.client().await;
-    let first = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations/native/0001_resource.sql");
+    let first =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations/native/0001_resource.sql");
     client
         .batch_execute(&format!("begin; {}; commit", std::fs::read_to_string(first).unwrap()))
         .await

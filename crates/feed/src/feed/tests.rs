@@ -2,7 +2,7 @@
 //! service starts.
 
 use super::*;
-use crate::journal::{GroupChange, JournalError, Packed, PastRun, Visit};
+use crate::journal::{GroupChange, JournalError, JournalReader, Packed, PastRun, Visit};
 use crate::{
     Anchor, Answer, Batch, Before, Change, Item, Kind, Notice, Origin, Page, PageRequest, PageRows,
     PublishError, Sample, Transaction,
@@ -33,32 +33,9 @@ impl Failing {
     }
 }
 
-impl Journal for Failing {
+impl JournalReader for Failing {
     fn load(&self) -> Result<Option<State>, JournalError> {
         self.journal.load()
-    }
-
-    fn past(&self) -> Result<Vec<PastRun>, JournalError> {
-        self.journal.past()
-    }
-
-    fn write_runs(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {
-        self.check()?;
-        self.journal.write_runs(state, past)
-    }
-
-    fn append(&self, blocks: Vec<Packed>, state: &State) -> Result<(), JournalError> {
-        self.check()?;
-        self.journal.append(blocks, state)
-    }
-
-    fn begin(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {
-        self.check()?;
-        self.journal.begin(state, past)?;
-        if self.how.compare_exchange(FULL_AFTER_EPOCH, FULL, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-            return self.check();
-        }
-        Ok(())
     }
 
     fn blocks_after(&self, position: Position, visit: &mut Visit<'_>) -> Result<(), JournalError> {
@@ -87,6 +64,31 @@ impl Journal for Failing {
 
     fn seek(&self, watermark: Watermark) -> Result<Option<Anchor>, JournalError> {
         self.journal.seek(watermark)
+    }
+}
+
+impl JournalWriter for Failing {
+    fn past(&self) -> Result<Vec<PastRun>, JournalError> {
+        self.journal.past()
+    }
+
+    fn write_runs(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {
+        self.check()?;
+        self.journal.write_runs(state, past)
+    }
+
+    fn append(&self, blocks: Vec<Packed>, state: &State) -> Result<(), JournalError> {
+        self.check()?;
+        self.journal.append(blocks, state)
+    }
+
+    fn begin(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {
+        self.check()?;
+        self.journal.begin(state, past)?;
+        if self.how.compare_exchange(FULL_AFTER_EPOCH, FULL, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            return self.check();
+        }
+        Ok(())
     }
 
     fn purge(&self, retention: Retention, state: &mut State) -> Result<bool, JournalError> {
@@ -375,4 +377,24 @@ async fn who_does_not_follow_ends_its_streams() {
     assert!(feed.subscribe(Filter::everything(), after()).next().await.is_err());
     feed.set_leader(true);
     hears_live(&mut feed.subscribe(Filter::everything(), after())).await;
+}
+
+/// No other task has to run for it: the acknowledgement would wait for that task on a busy runtime.
+#[tokio::test]
+async fn durable_lsn_is_announced_by_the_journals_thread_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = Feed::open(options(directory.path()), Arc::new(Lines)).unwrap();
+    let origin = Origin { system: 1, timeline: 1, identity: String::new() };
+    publisher.begin_epoch(origin, Lsn::new(10), instant(100), false).await.unwrap();
+    let mut announced = publisher.durable();
+    publisher.publish(batch(100)).await.unwrap();
+    // No await: no task of this runtime runs meanwhile.
+    while publisher.durable_lsn() < Lsn::new(105) {
+        std::thread::yield_now();
+    }
+    assert_eq!(*announced.borrow_and_update(), Lsn::new(105));
+
+    drop((feed, publisher));
+    let closed = async { while announced.changed().await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(60), closed).await.expect("the journal's thread ends");
 }

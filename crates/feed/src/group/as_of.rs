@@ -241,9 +241,9 @@ impl AsOf<'_> {
     async fn journal<T: Send + 'static>(
         &self,
         back_to: Position,
-        read: impl FnOnce(&dyn crate::journal::Journal) -> Result<T, JournalError> + Send + 'static,
+        read: impl FnOnce(&dyn crate::journal::JournalReader) -> Result<T, JournalError> + Send + 'static,
     ) -> Result<T, NoMembers> {
-        let read = crate::journal::blocking_read(&self.shared.journal, move |journal| {
+        let read = self.shared.journal.read_or_reset(move |journal| {
             let found = read(journal)?;
             // The state after the look: it says what is dropped before it is.
             let kept = journal.load()?.is_some_and(|state| state.floor.position <= back_to);

@@ -168,9 +168,9 @@ pub(crate) async fn keep_time(shared: Weak<Shared>) {
         shared.member_sets.forget();
         let Some(due) = shared.member_sets.due(now()) else { continue };
         // Who is behind will find the tick that there is.
-        let (journal, head) = (shared.journal.clone(), shared.durable.borrow().head.position);
-        let newest = tokio::task::spawn_blocking(move || journal.tick_at(head)).await;
-        if matches!(newest, Ok(Ok(Some(newest))) if newest >= due) {
+        let head = shared.durable.borrow().head.position;
+        let newest = shared.journal.read(move |journal| journal.tick_at(head)).await;
+        if matches!(newest, Ok(Some(newest)) if newest >= due) {
             continue;
         }
         let source = shared.source.borrow().clone();

@@ -5,7 +5,7 @@ use crate::budget::{Budget, Reservation};
 use crate::feed::Shared;
 use crate::frame_queue::{FRAME_BUFFER_BYTES, FrameBuffer, FrameQueue};
 use crate::id::{Place, Replaying};
-use crate::journal::{Entry, Journal, JournalError, blocking_read};
+use crate::journal::{Entry, JournalError, JournalReader};
 use crate::read::READ_BYTES;
 use crate::subscription::EventCounts;
 use crate::{Anchor, Before, EventId, Frames, Framing, Kind, Position, Watermark};
@@ -41,7 +41,7 @@ impl Recent {
         types: TypeSet,
         sets: Sets,
     ) -> Result<Self, &'static str> {
-        let read = move |journal: &dyn Journal| {
+        let read = move |journal: &dyn JournalReader| {
             let Some(start) = journal.seek(watermark)?.map(|anchor| anchor.position) else {
                 return Ok(Ok(Self { start: to.position, newest: HashMap::new() }));
             };
@@ -91,7 +91,7 @@ impl Recent {
                 None => Ok(Self { start, newest }),
             })
         };
-        blocking_read(&shared.journal, read).await?
+        shared.journal.read_or_reset(read).await?
     }
 
     /// Whether the journal has something newer of a resource than the tables up to the watermark.
@@ -150,31 +150,33 @@ pub(super) async fn frames(
     }
     let framing = shared.framing.clone();
     let (recent, sets, row) = (recent.clone(), sets.clone(), row.clone());
-    blocking_read(&shared.journal, move |journal| {
-        let mut read = RecentFrames::default();
-        let start = after.max(recent.start);
-        let mut gap = false;
-        journal.blocks_after(start, &mut |header, block| {
-            gap |= header.preceding > start && read.last.is_none();
-            for entry in block()?.entries() {
-                let entry = entry?;
-                if entry.position > to.position {
-                    return Ok(false);
+    shared
+        .journal
+        .read_or_reset(move |journal| {
+            let mut read = RecentFrames::default();
+            let start = after.max(recent.start);
+            let mut gap = false;
+            journal.blocks_after(start, &mut |header, block| {
+                gap |= header.preceding > start && read.last.is_none();
+                for entry in block()?.entries() {
+                    let entry = entry?;
+                    if entry.position > to.position {
+                        return Ok(false);
+                    }
+                    if entry.position <= start {
+                        continue;
+                    }
+                    let before = read.last.unwrap_or(start);
+                    if recent.is_newest(&entry) && !read.add(&*framing, &sets, &row, &entry, before)? {
+                        return Ok(false);
+                    }
+                    read.last = Some(entry.position);
                 }
-                if entry.position <= start {
-                    continue;
-                }
-                let before = read.last.unwrap_or(start);
-                if recent.is_newest(&entry) && !read.add(&*framing, &sets, &row, &entry, before)? {
-                    return Ok(false);
-                }
-                read.last = Some(entry.position);
-            }
-            Ok(header.last < to.position && read.bytes < READ_BYTES)
-        })?;
-        Ok(if gap { Err(NOT_KEPT) } else { Ok(read) })
-    })
-    .await?
+                Ok(header.last < to.position && read.bytes < READ_BYTES)
+            })?;
+            Ok(if gap { Err(NOT_KEPT) } else { Ok(read) })
+        })
+        .await?
 }
 
 impl RecentFrames {

@@ -7,7 +7,7 @@ use super::transition::{Change, Transition};
 use crate::change_filter::{ChangeFilter, MemberFilter};
 use crate::follow::{Ended, Follow, Trust};
 use crate::id::{GroupPages, MembersChange, Place, Replaying};
-use crate::journal::{Durable, blocking_read};
+use crate::journal::Durable;
 use crate::read::{Ids, Phase};
 use crate::replay::{Replay, persist};
 use crate::subscriber::{FeedCursor, Subscriber};
@@ -313,7 +313,7 @@ impl<'a> GroupStream<'a> {
         // The head first: what is appended while the journal is searched lies beyond it.
         let Durable { head, run: current, .. } = *shared.durable.borrow();
         // The state after the search: it says what is dropped before it is.
-        let searched = blocking_read(&shared.journal, move |journal| {
+        let searched = shared.journal.read_or_reset(move |journal| {
             Ok((journal.seek(Watermark { safe_time: since, fence_lsn: Lsn::MAX })?, journal.load()?))
         });
         let last = match searched.await {

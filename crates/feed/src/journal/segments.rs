@@ -11,7 +11,8 @@
 use super::block::{PART_BYTES, POSITION_LEN, pack_part, unpack_part, write_position};
 use super::groups;
 use super::{
-    Block, Floor, GroupChange, Header, Journal, JournalError, Packed, PastRun, Retention, State, Visit, ended,
+    Block, Floor, GroupChange, Header, JournalError, JournalReader, JournalWriter, Packed, PastRun,
+    Retention, State, Visit, ended,
 };
 use crate::{Anchor, Lsn, Position, Watermark};
 use fhir::Instant;
@@ -21,6 +22,12 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+impl From<fjall::Error> for JournalError {
+    fn from(error: fjall::Error) -> Self {
+        Self::Storage(error.into())
+    }
+}
 
 const SEGMENT_BYTES: u64 = 256 << 20;
 const SEGMENT_AGE: Duration = Duration::from_secs(3600);
@@ -112,7 +119,7 @@ impl Segments {
     fn with<T>(&self, act: impl FnOnce(&Open) -> Result<T, JournalError>) -> Result<T, JournalError> {
         match &*self.open.read() {
             Some(open) => act(open),
-            None => Err(JournalError::Storage(fjall::Error::Poisoned)),
+            None => Err(fjall::Error::Poisoned.into()),
         }
     }
 }
@@ -325,68 +332,9 @@ fn group_change(guard: fjall::Guard) -> Result<GroupChange, JournalError> {
     groups::decode(&key, &value)
 }
 
-impl Journal for Segments {
+impl JournalReader for Segments {
     fn load(&self) -> Result<Option<State>, JournalError> {
         self.with(|open| read_state(&open.state))
-    }
-
-    fn past(&self) -> Result<Vec<PastRun>, JournalError> {
-        self.with(|open| read_past(&open.state))
-    }
-
-    fn write_runs(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {
-        self.with(|open| {
-            let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
-            batch.insert(&open.state, RUNS, encode_runs(past)?);
-            batch.insert(&open.state, STATE, encode_state(state)?);
-            Ok(batch.commit()?)
-        })
-    }
-
-    fn append(&self, blocks: Vec<Packed>, state: &State) -> Result<(), JournalError> {
-        self.with(|open| {
-            // The store syncs before it puts anything into its tables: so none of them is ever ahead of the state.
-            let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
-            let segment = if blocks.is_empty() { None } else { Some(open.active(state.epoch)?) };
-            let mut ends = segment.as_ref().and_then(|segment| segment.ends());
-            if let Some(segment) = &segment {
-                for Packed { header, entries, large, groups } in blocks {
-                    for group in groups {
-                        batch.insert(&segment.keyspace, group.key, group.value);
-                    }
-                    if let Some(data) = large {
-                        segment.write_parts(header.last, &data)?;
-                    }
-                    batch.insert(&segment.keyspace, key(HEADER, header.last), header.encode());
-                    batch.insert(&segment.keyspace, key(ENTRIES, header.last), entries);
-                    let first = Ends {
-                        offset: header.offset.saturating_sub(header.length.into()),
-                        preceding: header.preceding,
-                        last: header,
-                    };
-                    ends = Some(match ends {
-                        Some(ends) => Ends { last: first.last, ..ends },
-                        None => first,
-                    });
-                }
-            }
-            batch.insert(&open.state, STATE, encode_state(state)?);
-            batch.commit()?;
-            if let Some(segment) = segment {
-                *segment.ends.write() = ends;
-            }
-            Ok(())
-        })
-    }
-
-    fn begin(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {
-        self.write_runs(state, past)?;
-        self.with(|open| {
-            for segment in std::mem::take(&mut *open.segments.write()) {
-                open.database.delete_keyspace(segment.keyspace.clone())?;
-            }
-            Ok(())
-        })
     }
 
     fn blocks_after(&self, position: Position, visit: &mut Visit<'_>) -> Result<(), JournalError> {
@@ -487,6 +435,67 @@ impl Journal for Segments {
                 }
             }
             Ok(None)
+        })
+    }
+}
+
+impl JournalWriter for Segments {
+    fn past(&self) -> Result<Vec<PastRun>, JournalError> {
+        self.with(|open| read_past(&open.state))
+    }
+
+    fn write_runs(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {
+        self.with(|open| {
+            let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
+            batch.insert(&open.state, RUNS, encode_runs(past)?);
+            batch.insert(&open.state, STATE, encode_state(state)?);
+            Ok(batch.commit()?)
+        })
+    }
+
+    fn append(&self, blocks: Vec<Packed>, state: &State) -> Result<(), JournalError> {
+        self.with(|open| {
+            // The store syncs before it puts anything into its tables: so none of them is ever ahead of the state.
+            let mut batch = open.database.batch().durability(Some(PersistMode::SyncAll));
+            let segment = if blocks.is_empty() { None } else { Some(open.active(state.epoch)?) };
+            let mut ends = segment.as_ref().and_then(|segment| segment.ends());
+            if let Some(segment) = &segment {
+                for Packed { header, entries, large, groups } in blocks {
+                    for group in groups {
+                        batch.insert(&segment.keyspace, group.key, group.value);
+                    }
+                    if let Some(data) = large {
+                        segment.write_parts(header.last, &data)?;
+                    }
+                    batch.insert(&segment.keyspace, key(HEADER, header.last), header.encode());
+                    batch.insert(&segment.keyspace, key(ENTRIES, header.last), entries);
+                    let first = Ends {
+                        offset: header.offset.saturating_sub(header.length.into()),
+                        preceding: header.preceding,
+                        last: header,
+                    };
+                    ends = Some(match ends {
+                        Some(ends) => Ends { last: first.last, ..ends },
+                        None => first,
+                    });
+                }
+            }
+            batch.insert(&open.state, STATE, encode_state(state)?);
+            batch.commit()?;
+            if let Some(segment) = segment {
+                *segment.ends.write() = ends;
+            }
+            Ok(())
+        })
+    }
+
+    fn begin(&self, state: &State, past: &[PastRun]) -> Result<(), JournalError> {
+        self.write_runs(state, past)?;
+        self.with(|open| {
+            for segment in std::mem::take(&mut *open.segments.write()) {
+                open.database.delete_keyspace(segment.keyspace.clone())?;
+            }
+            Ok(())
         })
     }
 

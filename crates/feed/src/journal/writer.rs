@@ -1,15 +1,16 @@
 //! The journal's thread: takes what was published, in its order, and makes it durable in groups.
 //!
-//! It has a thread of its own since an append waits for the disk, and the live must not. When the disk
-//! fails it drops what is queued, opens the journal again as soon as that is possible, and counts a new
-//! generation: the publisher then fetches from Postgres what the journal has not.
+//! It is a dedicated thread, because an append waits for the disk and live subscribers must not. When
+//! the disk fails, the thread drops the queue, reopens the journal as soon as possible, and increments
+//! the generation. The publisher then fetches from Postgres what the journal lacks.
+//!
+//! It does not know the hub. It reports through two watches ([`Durable`], and its LSN for the
+//! acknowledgement) and through [`OnEpoch`].
 
-use super::{
-    BlockBuilder, Floor, Journal, JournalError, Packed, PastRun, PastRuns, Retention, State, is_large,
-};
+use super::commit_group::CommitGroup;
+use super::{Durable, JournalError, JournalWriter, PastRun, PastRuns, Retention, State, is_large};
 use crate::budget::{Budget, Reservation};
-use crate::hub::Hub;
-use crate::{Anchor, Batch, Change, Lsn, Pressure, Watermark};
+use crate::{Batch, Lsn, Pressure, Watermark};
 use fhir::Instant;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,6 @@ use tokio::time::Instant as Clock;
 const QUEUE_BYTES: usize = 8 << 20;
 /// What a batch takes besides its data.
 const BATCH_BYTES: usize = 512;
-const BLOCK_BYTES: usize = 64 << 10;
 /// A group beyond this is written before more is taken.
 const GROUP_BYTES: usize = 4 << 20;
 /// While changes stream in, block after block, there is one fsync in this time.
@@ -52,35 +52,6 @@ pub(crate) enum Publish {
     Taint { done: oneshot::Sender<()> },
 }
 
-/// What is on disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Durable {
-    /// An epoch has begun: a database is followed.
-    pub(crate) known: bool,
-    /// The run: before that, no id may be given out that carries it.
-    pub(crate) run_noted: bool,
-    pub(crate) epoch: u64,
-    pub(crate) run: u64,
-    pub(crate) head: Anchor,
-    /// The safe time of the newest watermark at or before the head.
-    pub(crate) head_safe_time: Instant,
-    /// Everything committed before it.
-    pub(crate) lsn: Lsn,
-    pub(crate) floor: Floor,
-    /// The newest safe time.
-    pub(crate) safe_time: Option<Instant>,
-    /// The newest stamp of all entries, and no older than the floor's.
-    pub(crate) newest: Instant,
-    /// Bytes of entries kept.
-    pub(crate) bytes: u64,
-    /// Counts the times that the journal was opened again after a failure.
-    pub(crate) generation: u64,
-    /// It cannot be written at present.
-    pub(crate) failing: bool,
-    /// The greatest fence LSN of a watermark that pages were read by.
-    pub(crate) paged: Lsn,
-}
-
 /// The publisher's end of the journal's thread.
 #[derive(Clone)]
 pub(crate) struct Writer {
@@ -88,37 +59,66 @@ pub(crate) struct Writer {
     places: Budget,
 }
 
+/// Called on the journal's thread with the state of a new epoch when the epoch is on disk, and before
+/// [`Durable`] announces it: a subscriber that sees the epoch there finds it in the hub. Called once for
+/// each epoch, also if the journal failed between writing and announcing it. Never called for a batch.
+pub(crate) type OnEpoch = Box<dyn FnMut(&State) + Send>;
+
+/// What the journal's thread starts with.
+pub(crate) struct WriterSetup {
+    pub(crate) journal: Arc<dyn JournalWriter>,
+    /// As on disk, but for the run if `failed` is set.
+    pub(crate) state: State,
+    /// Why the state's run could not be written. The thread retries before it does anything else.
+    pub(crate) failed: Option<JournalError>,
+    pub(crate) retention: Retention,
+    /// The newest watermark, with its epoch.
+    pub(crate) watermarks: watch::Receiver<Option<(u64, Watermark)>>,
+    /// The runs that have ended.
+    pub(crate) past: PastRuns,
+    /// The greatest fence LSN of a watermark that pages wait for, with the run in which they are read.
+    pub(crate) paged: watch::Receiver<(u64, Lsn)>,
+    pub(crate) on_epoch: OnEpoch,
+}
+
+/// The started thread: its queue, and what it announces.
+pub(crate) struct Started {
+    pub(crate) writer: Writer,
+    pub(crate) durable: watch::Receiver<Durable>,
+    /// `Durable::lsn` alone: what may be acknowledged. It never lags behind `durable`.
+    pub(crate) durable_lsn: watch::Receiver<Lsn>,
+}
+
 /// The journal's thread has ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopped;
 
 impl Writer {
-    /// Starts the thread. It ends when the last clone is dropped and all that was queued is written. `failed`: why the state's
-    /// run could not be noted, which is done first.
-    pub(crate) fn start(
-        journal: Arc<dyn Journal>,
-        (state, failed): (State, Option<JournalError>),
-        retention: Retention,
-        watermarks: watch::Receiver<Option<(u64, Watermark)>>,
-        durable: watch::Sender<Durable>,
-        hub: Arc<Hub>,
-        (past, paged): (PastRuns, watch::Receiver<(u64, Lsn)>),
-    ) -> std::io::Result<Self> {
+    /// Starts the thread, within a tokio runtime, on which it runs its timers. It ends when the last
+    /// clone is dropped and the queue is written; then the watches close.
+    pub(crate) fn start(setup: WriterSetup) -> std::io::Result<Started> {
+        let WriterSetup { journal, state, failed, retention, watermarks, past, paged, on_epoch } = setup;
         let (queue, published) = mpsc::unbounded_channel();
         let now = Clock::now();
+        let noted = failed.is_none();
+        let on_disk = Durable::of(&state, journal.bytes(), 0, (noted, !noted));
+        let (announced, durable) = watch::channel(on_disk);
+        let (announced_lsn, durable_lsn) = watch::channel(on_disk.lsn);
         let thread = Thread {
             journal,
             passed: state.durable_lsn,
+            announced_epoch: state.epoch,
             state,
             retention,
             published,
             watermarks,
-            durable,
-            hub,
+            durable: announced,
+            durable_lsn: announced_lsn,
+            on_epoch,
             past,
             paged,
             generation: 0,
-            run_noted: failed.is_none(),
+            run_noted: noted,
             synced: now,
             purged: now,
         };
@@ -126,7 +126,8 @@ impl Writer {
         std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || runtime.block_on(thread.run(failed)))?;
-        Ok(Self { queue, places: Budget::new(QUEUE_BYTES, Pressure::default()) })
+        let writer = Self { queue, places: Budget::new(QUEUE_BYTES, Pressure::default()) };
+        Ok(Started { writer, durable, durable_lsn })
     }
 
     /// A place in the queue for a batch; waits while the queue is full.
@@ -146,29 +147,8 @@ impl Writer {
     }
 }
 
-impl Durable {
-    pub(crate) fn of(state: &State, bytes: u64, generation: u64, (run_noted, failing): (bool, bool)) -> Self {
-        Self {
-            known: state.is_known(),
-            run_noted,
-            epoch: state.epoch,
-            run: state.run,
-            head: state.head_anchor(),
-            head_safe_time: state.head_safe_time,
-            lsn: state.durable_lsn,
-            floor: state.floor,
-            safe_time: state.watermark.map(|watermark| watermark.safe_time),
-            newest: state.running_max.max(state.floor.stamp),
-            bytes,
-            generation,
-            failing,
-            paged: state.paged,
-        }
-    }
-}
-
 struct Thread {
-    journal: Arc<dyn Journal>,
+    journal: Arc<dyn JournalWriter>,
     /// As on disk.
     state: State,
     retention: Retention,
@@ -176,8 +156,10 @@ struct Thread {
     /// The newest watermark, with the epoch that it belongs to.
     watermarks: watch::Receiver<Option<(u64, Watermark)>>,
     durable: watch::Sender<Durable>,
-    /// Told of an epoch before `durable` is: who sees the new one there finds it here.
-    hub: Arc<Hub>,
+    durable_lsn: watch::Sender<Lsn>,
+    on_epoch: OnEpoch,
+    /// The epoch of the last call of `on_epoch`.
+    announced_epoch: u64,
     /// The runs that have ended.
     past: PastRuns,
     /// The greatest fence LSN of a watermark that pages wait for, with the run that they are read in.
@@ -189,22 +171,6 @@ struct Thread {
     run_noted: bool,
     synced: Clock,
     purged: Clock,
-}
-
-/// What is written with one fsync.
-///
-/// A block is packed when it is full and not all of them before the fsync: what a processor does in one go must not keep the
-/// reader of the log from its own.
-struct Group {
-    state: State,
-    /// The hash of the transaction of the state's head.
-    head_transaction: u32,
-    blocks: Vec<Packed>,
-    builder: Option<BlockBuilder>,
-    /// Of entries, as they came.
-    bytes: usize,
-    /// The places in the queue of what is large.
-    places: Vec<Reservation>,
 }
 
 impl Thread {
@@ -232,7 +198,7 @@ impl Thread {
     }
 
     async fn step(&mut self, next: Option<Publish>) -> Result<(), JournalError> {
-        let mut group = Group::new(self.state.clone());
+        let mut group = CommitGroup::new(self.state.clone());
         group.state.durable_lsn = self.passed;
         let mut next = next;
         while let Some(publish) = next {
@@ -249,8 +215,8 @@ impl Thread {
                     self.state = *state;
                     self.passed = self.state.durable_lsn;
                     self.run_noted = true;
-                    group = Group::new(self.state.clone());
-                    self.hub.begin(&self.state);
+                    group = CommitGroup::new(self.state.clone());
+                    self.announce_epoch();
                     self.announce(false);
                     // The publisher may have gone; the epoch stands all the same.
                     let _ = done.send(());
@@ -298,7 +264,7 @@ impl Thread {
         None
     }
 
-    fn write(&mut self, mut group: Group) -> Result<(), JournalError> {
+    fn write(&mut self, mut group: CommitGroup) -> Result<(), JournalError> {
         group.close();
         if let Some((epoch, watermark)) = *self.watermarks.borrow()
             && epoch == group.state.epoch
@@ -326,8 +292,16 @@ impl Thread {
         Ok(())
     }
 
+    fn announce_epoch(&mut self) {
+        self.announced_epoch = self.state.epoch;
+        (self.on_epoch)(&self.state);
+    }
+
     fn announce(&self, failing: bool) {
         let noted = (self.run_noted, failing);
+        let lsn = self.state.durable_lsn;
+        // First: whoever sees the other one finds this one moved.
+        self.durable_lsn.send_if_modified(|before| std::mem::replace(before, lsn) != lsn);
         self.durable.send_replace(Durable::of(&self.state, self.journal.bytes(), self.generation, noted));
     }
 
@@ -375,9 +349,9 @@ impl Thread {
                     self.passed = self.state.durable_lsn;
                     self.run_noted = true;
                     self.generation += 1;
-                    if self.state.epoch != self.hub.head().epoch {
-                        // It failed after an epoch was written and before that was said.
-                        self.hub.begin(&self.state);
+                    if self.state.epoch != self.announced_epoch {
+                        // The journal failed after it wrote the epoch and before that was announced.
+                        self.announce_epoch();
                     }
                     self.announce(false);
                     return;
@@ -386,82 +360,4 @@ impl Thread {
             }
         }
     }
-}
-
-impl Group {
-    fn new(state: State) -> Self {
-        let head_transaction = state.head_anchor().transaction;
-        Self { state, head_transaction, blocks: Vec::new(), builder: None, bytes: 0, places: Vec::new() }
-    }
-
-    fn add(&mut self, batch: &Batch, safe_time: Option<Instant>) {
-        let mut transactions = batch.transactions.iter().peekable();
-        let mut hash = 0;
-        for (index, change) in batch.changes.iter().enumerate() {
-            let commit_lsn = change.position.commit_lsn;
-            while let Some(transaction) = transactions.next_if(|next| next.commit_lsn <= commit_lsn) {
-                hash = transaction.hash32();
-                if transaction.commit_lsn >= self.state.head.commit_lsn {
-                    self.state.transaction = Some(*transaction);
-                }
-            }
-            if change.position <= self.state.head {
-                continue;
-            }
-            let safe_time = safe_time.unwrap_or(self.state.head_safe_time).max(self.state.head_safe_time);
-            let commit_time =
-                self.state.transaction.map_or(Instant::MIN, |transaction| transaction.commit_time);
-            let large = is_large(change);
-            if large {
-                self.close();
-            }
-            let state = &self.state;
-            let head = Anchor { position: state.head, transaction: self.head_transaction };
-            let new = |room| BlockBuilder::new(head, state.running_max, state.offset, safe_time, room);
-            if large {
-                let room = BlockBuilder::length_of(change) - change.data.len();
-                let block = new(room).large(change, hash, commit_time);
-                self.add_block(block);
-            } else {
-                let builder = self.builder.get_or_insert_with(|| new(room(&batch.changes[index..])));
-                builder.push(change, hash, commit_time);
-            }
-            (self.state.head, self.head_transaction) = (change.position, hash);
-            self.state.head_safe_time = safe_time;
-            self.state.running_max = self.state.running_max.max(change.stamp);
-            if self.builder.as_ref().is_some_and(|builder| builder.len() >= BLOCK_BYTES) {
-                self.close();
-            }
-        }
-        if let Some(passed) = batch.passed {
-            self.state.durable_lsn = self.state.durable_lsn.max(passed);
-        }
-    }
-
-    fn add_block(&mut self, block: Packed) {
-        self.bytes += block.header.length as usize;
-        self.state.offset = block.header.offset;
-        self.blocks.push(block);
-    }
-
-    /// Ends the block that is being built.
-    fn close(&mut self) {
-        if let Some(block) = self.builder.take().and_then(BlockBuilder::finish) {
-            self.add_block(block);
-            // Only here is there a pause in what is done in one go: the log's reader may wait for the processor.
-            std::thread::yield_now();
-        }
-    }
-}
-
-/// Bytes of a block that these changes fill, or end up in.
-fn room(changes: &[Change]) -> usize {
-    let mut room = 0;
-    for change in changes {
-        room += BlockBuilder::length_of(change);
-        if room >= BLOCK_BYTES {
-            break;
-        }
-    }
-    room
 }
