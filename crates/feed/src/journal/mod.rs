@@ -34,7 +34,7 @@
 //! | the copy of the ended runs that judges ids (`PastRuns`) | read from the store at start | as in a crash | yes | yes |
 //! | the end of pages (`State::paged`) | yes: no page is sent before it is written | yes | replays wait | yes |
 //!
-//! Marks and ended runs therefore have their truth in the store. The copies in the process are made
+//! Watermarks and ended runs therefore have their truth in the store. The copies in the process are made
 //! from it, or taken again, and none of them is needed to continue an id.
 
 mod block;
