@@ -57,8 +57,8 @@ pub(super) async fn measure(lab: &Lab) -> Result<Measured> {
     .into())
 }
 
-/// Kilobytes of resident memory for each of so many subscribers, beyond what a service with as many of them has; and those that
-/// are measured. What the first of them leave with the allocator is used by the others.
+/// Kilobytes of resident memory for each of so many subscribers, beyond what a service with twice as many has; and those that
+/// are measured. What many need while they open at once stays with the allocator, and serves those that open later.
 async fn one_more(site: &mut Site, streams: u32, of_group: bool) -> Result<(f64, Crowd)> {
     site.server.terminate(Duration::from_secs(30)).await?;
     site.server.start().await?;
@@ -73,7 +73,7 @@ async fn one_more(site: &mut Site, streams: u32, of_group: bool) -> Result<(f64,
         crowd(address, vec![(get(address, &target, ""), usize::try_from(count)?)], None).await
     };
     // What the Group takes as such is not one subscriber's.
-    let _first = open(streams).await?;
+    let _first = open(2 * streams).await?;
     tokio::time::sleep(SETTLING).await;
     let (alone, _) = usage::memory(site.server.id()?)?;
     let crowd = open(streams).await?;
