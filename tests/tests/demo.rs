@@ -88,7 +88,7 @@ async fn a_demo_shows_gaps_live_and_goes_on_with_its_data(context: Context) -> R
 
     let demo = Demo::start(&context, "second", &data_dir, &options).await?;
     let said = demo.running.output()?;
-    ensure!(said.contains("going on with the data of the last demo"), "{said}");
+    ensure!(said.contains("using the data of the last demo"), "{said}");
     let again = demo.patients().await?;
     ensure!(again >= patients, "{again} patients of {patients}");
     demo.end(&data_dir).await?;

@@ -3,8 +3,8 @@
 //! What is asked and how it is judged is in [`cdc::check`]; here is only how it is shown.
 
 use crate::cli::Accept;
+use crate::demo::embedded;
 use crate::output::say;
-use crate::postgres;
 use crate::settings::{InvalidSettings, Origin, Problem, Settings};
 use cdc::check::{Finding, UNLIMITED_WAL, Verdict, check};
 use pg::Database;
@@ -21,8 +21,8 @@ pub(crate) async fn run(
 ) -> anyhow::Result<bool> {
     let database = match &settings.database {
         Some(database) => database.clone(),
-        // Ours needs no check to be started, and is not started for one.
-        None => postgres::running(&settings.data_dir).await?.ok_or_else(|| {
+        // The embedded Postgres is not started for a check.
+        None => embedded::running(&settings.data_dir).await?.ok_or_else(|| {
             let message =
                 "no database was named, and 'fhir-tail serve' is not running one of its own: say which";
             InvalidSettings(vec![Problem {

@@ -1,11 +1,9 @@
 //! The command line.
 
-use crate::demo::{DEMO_HELP, DemoCommand};
+use crate::demo::{ClinicOptions, DEMO_HELP, DemoCommand, SAMPLE_HELP, SIMULATE_HELP, SampleOptions};
 use crate::load::{LOAD_HELP, LoadOptions};
 use crate::output::complain;
-use crate::sample::{SAMPLE_HELP, SampleOptions};
 use crate::settings::{CommonOptions, FollowOptions, ServeOptions};
-use crate::simulate::{ClinicOptions, SIMULATE_HELP};
 use crate::tail::{TAIL_HELP, TailOptions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;

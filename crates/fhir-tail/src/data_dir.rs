@@ -10,20 +10,11 @@
 //! ```
 
 use anyhow::{Context as _, bail};
-use nix::unistd::{Gid, Uid};
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-
-/// A user other than ours.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Account {
-    pub(crate) name: String,
-    pub(crate) uid: Uid,
-    pub(crate) gid: Gid,
-}
 
 /// The directory is another process's.
 #[derive(Debug)]
@@ -73,20 +64,6 @@ impl DataDir {
         make_all(&journal, 0o700).with_context(|| format!("cannot make {}", journal.display()))?;
         Ok(journal)
     }
-
-    /// The part of the embedded Postgres. `account`: whose it is, if not ours.
-    pub(crate) fn postgres(&self, account: Option<&Account>) -> anyhow::Result<PathBuf> {
-        let postgres = self.path.join("postgres");
-        make_all(&postgres, 0o700).with_context(|| format!("cannot make {}", postgres.display()))?;
-        if let Some(account) = account {
-            std::os::unix::fs::chown(&postgres, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
-                .with_context(|| format!("cannot give {} to user {}", postgres.display(), account.name))?;
-            let mode = std::fs::metadata(&self.path)?.mode() & 0o7777;
-            std::fs::set_permissions(&self.path, Permissions::from_mode(mode | 0o011))?;
-            passable(&self.path, account)?;
-        }
-        Ok(postgres)
-    }
 }
 
 /// Makes a directory and what is missing above it.
@@ -133,49 +110,10 @@ fn lock(directory: &Path) -> anyhow::Result<Result<File, InUse>> {
     }
 }
 
-/// Whether the user may pass through this directory and all above it.
-fn passable(path: &Path, account: &Account) -> anyhow::Result<()> {
-    let path = path.canonicalize()?;
-    for directory in path.ancestors() {
-        let metadata = std::fs::metadata(directory)?;
-        let execute = if metadata.uid() == account.uid.as_raw() {
-            0o100
-        } else if metadata.gid() == account.gid.as_raw() {
-            0o010
-        } else {
-            0o001
-        };
-        if metadata.mode() & execute == 0 {
-            bail!(
-                "Postgres does not run as root, and user {} may not pass through {}: \
-                 choose another --data-dir, or chmod o+x that directory",
-                account.name,
-                directory.display()
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Writes a file that only we may read, whole or not at all.
-pub(crate) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    let directory = parent(path);
-    // tempfile's files are 0600.
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// The folder that a file is in.
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt as _;
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().mode() & 0o777
@@ -199,25 +137,7 @@ mod tests {
         let data = DataDir::open(&home.path().join("data")).unwrap();
         assert_eq!(mode(data.path()), 0o700);
         assert_eq!(mode(&data.journal().unwrap()), 0o700);
-        assert_eq!(mode(&data.postgres(None).unwrap()), 0o700);
         assert_eq!(mode(&data.path().join("lock")), 0o600);
-        let private = data.path().join("private");
-        write_private(&private, "x").unwrap();
-        assert_eq!(mode(&private), 0o600);
-    }
-
-    #[test]
-    fn a_directory_that_stops_the_other_user_is_named() {
-        let account =
-            Account { name: "somebody".to_owned(), uid: Uid::from_raw(54_321), gid: Gid::from_raw(54_321) };
-        let home = tempfile::tempdir().unwrap();
-        let inner = home.path().join("inner");
-        make_all(&inner, 0o711).unwrap();
-        std::fs::set_permissions(home.path(), Permissions::from_mode(0o700)).unwrap();
-        let refusal = passable(&inner, &account).unwrap_err().to_string();
-        assert!(refusal.contains(&home.path().canonicalize().unwrap().display().to_string()), "{refusal}");
-        std::fs::set_permissions(home.path(), Permissions::from_mode(0o711)).unwrap();
-        passable(&inner, &account).unwrap();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The command: settings, wiring, the embedded Postgres.
+//! The command: flags, settings, wiring.
 //!
 //! Each command is a module of its name. `serve` puts the crates below together: `cdc` reads the
 //! database into `feed`, `sse-api` serves it. Read [`serve`] first.
@@ -9,6 +9,7 @@ mod allocator;
 mod check;
 mod cli;
 mod data_dir;
+#[cfg_attr(not(feature = "demo"), path = "without_demo.rs")]
 mod demo;
 mod descriptors;
 mod load;
@@ -17,20 +18,17 @@ mod migrate;
 mod output;
 mod own_thread;
 mod place;
-mod postgres;
 mod ready;
 mod received;
 mod restored;
-mod sample;
 mod serve;
 mod settings;
 mod signals;
-mod simulate;
 mod supervisor;
 mod tail;
 
+use crate::demo::Demonstration;
 use cli::{Accept, CheckCommand, Cli, Command};
-use demo::Demonstration;
 use output::{complain, say};
 use settings::{Environment, InvalidSettings, ServeOptions, Settings};
 use signals::Signals;
@@ -62,8 +60,8 @@ fn main() -> ExitCode {
 fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
     let (options, rest) = match command {
         Command::Demo(demo) => {
-            let demonstration = Demonstration { fresh: demo.fresh, clinic: demo.clinic };
-            (demo.options, Task::Demo(demonstration))
+            let (options, demonstration) = demo.split()?;
+            (options, Task::Demo(demonstration))
         }
         Command::Serve(serve) => (serve.options, Task::Serve { check_config: serve.check_config }),
         Command::Check(check) => {
@@ -78,7 +76,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Tail(options) => (ServeOptions::default(), Task::Tail(options)),
         Command::Simulate(options) => (ServeOptions::default(), Task::Simulate(options)),
         // It needs no settings and leaves none to be wrong.
-        Command::Sample(options) => return sample::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Sample(options) => return demo::sample(&options).map(|()| ExitCode::SUCCESS),
     };
     let root = nix::unistd::Uid::effective().is_root();
     let mut settings = Settings::read(common, options, &environment(), root)?;
@@ -107,7 +105,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
             Task::Migrate { restamp } => {
                 unless_stopped(migrate::run(&settings, restamp)).await.map(|()| true)
             }
-            Task::Simulate(options) => simulate::run(&settings, options).await.map(|()| true),
+            Task::Simulate(options) => demo::simulate(&settings, options).await.map(|()| true),
             Task::Load(options) => unless_stopped(load::run(&settings, options)).await.map(|()| true),
             Task::Tail(options) => tail::run(*options).await.map(|()| true),
         }
@@ -146,7 +144,7 @@ enum Task {
     Migrate { restamp: bool },
     Load(load::LoadOptions),
     Tail(Box<tail::TailOptions>),
-    Simulate(simulate::ClinicOptions),
+    Simulate(demo::ClinicOptions),
 }
 
 /// The environment, as far as it is text: nothing else can be a setting.

@@ -1,11 +1,11 @@
-//! The database of a command that does its work and ends: `migrate`, `load`.
+//! The database of a command that is not the service: `migrate`, `load`, `simulate`.
 
 use crate::data_dir::DataDir;
-use crate::postgres::{self, Embedded, Search};
+use crate::demo::embedded::{self, Embedded, Search};
 use crate::settings::Settings;
 use pg::Database;
 
-/// A database, and what has to stay for as long as it is used.
+/// A database, and what is needed for as long as it is used.
 pub(crate) struct Place {
     pub(crate) database: Database,
     /// Started for this command alone: the server, and the lock on its directory.
@@ -19,16 +19,16 @@ impl Place {
         if let Some(database) = &settings.database {
             return Ok(Self { database: database.clone(), started: None });
         }
-        if let Some(database) = postgres::running(&settings.data_dir).await? {
+        if let Some(database) = embedded::running(&settings.data_dir).await? {
             return Ok(Self { database, started: None });
         }
         let data_dir = DataDir::open(&settings.data_dir)?;
-        let embedded = Embedded::start(&data_dir, &search(settings)).await?;
+        let embedded = Embedded::start(data_dir.path(), &search(settings)).await?;
         let database = embedded.administrator()?;
         Ok(Self { database, started: Some((embedded, data_dir)) })
     }
 
-    /// Whether it is the embedded one, whose tables nobody else makes.
+    /// Whether it is the embedded one, started for this command: then the command creates the tables.
     pub(crate) fn is_ours_alone(&self) -> bool {
         self.started.is_some()
     }

@@ -2,16 +2,15 @@
 //! and a clinic at work.
 
 use crate::data_dir::DataDir;
-use crate::demo::{self, Demonstration};
+use crate::demo::Demonstration;
+use crate::demo::embedded::Embedded;
 use crate::migrate;
 use crate::output::say;
 use crate::own_thread::on_own_thread;
 use crate::place::search;
-use crate::postgres::Embedded;
 use crate::received::{Counting, Received};
 use crate::settings::Settings;
 use crate::signals::Signals;
-use crate::simulate;
 use crate::supervisor::{Supervisor, blocking};
 use anyhow::Context as _;
 use cdc::SERVICE_ROLE;
@@ -85,18 +84,18 @@ impl Prepared {
             client_timeout: settings.client_timeout.as_duration(),
         })
         .await?
-        .with_routes(dashboard::routes());
+        .with_routes(routes());
         let data_dir = data_dir(settings, &server).await?;
         let (embedded, database) = match &settings.database {
             Some(database) => (None, database.clone()),
             None => {
-                if demonstration.is_some_and(|demonstration| demonstration.fresh) {
-                    demo::begin_anew(&data_dir, &search(settings)).await?;
+                if let Some(demonstration) = &demonstration {
+                    demonstration.prepare(&data_dir, &search(settings)).await?;
                 }
-                let embedded = Embedded::start(&data_dir, &search(settings)).await?;
+                let embedded = Embedded::start(data_dir.path(), &search(settings)).await?;
                 migrate::apply(&embedded.administrator()?).await?;
-                if let Some(Demonstration { clinic, .. }) = demonstration {
-                    demo::populate(&embedded.administrator()?, clinic).await?;
+                if let Some(demonstration) = &demonstration {
+                    demonstration.populate(&embedded.administrator()?).await?;
                 }
                 embedded.allow_login(SERVICE_ROLE).await?;
                 let database = embedded.as_role(SERVICE_ROLE)?;
@@ -152,14 +151,14 @@ impl Prepared {
             }
         });
         let psql = embedded.as_ref().map(|embedded| embedded.reach().psql_url());
-        let place = demonstration.map(|_| data_dir.path().to_owned());
+        let shown = demonstration.map(|demonstration| (demonstration, data_dir.path().to_owned()));
         supervisor.spawn(
             streams,
             "the announcement",
-            announce(addresses, psql, place, told, supervisor.token(streams)),
+            announce(addresses, psql, shown, told, supervisor.token(streams)),
         );
-        if let (Some(Demonstration { clinic: options, .. }), Some(embedded)) = (demonstration, &embedded) {
-            let work = simulate::work(embedded.administrator()?, options, supervisor.token(clinic));
+        if let (Some(demonstration), Some(embedded)) = (demonstration, &embedded) {
+            let work = demonstration.work(embedded.administrator()?, supervisor.token(clinic));
             supervisor.spawn(clinic, "the clinic", work);
         }
         if let Some(embedded) = &embedded {
@@ -173,6 +172,18 @@ impl Prepared {
         drop(data_dir);
         result
     }
+}
+
+/// What is served beside the API.
+#[cfg(feature = "dashboard")]
+fn routes() -> axum::Router {
+    dashboard::routes()
+}
+
+/// Nothing: this build has no dashboard.
+#[cfg(not(feature = "dashboard"))]
+fn routes() -> axum::Router {
+    axum::Router::new()
 }
 
 /// The data directory; while another process uses it we stand by for that one.
@@ -206,14 +217,14 @@ fn listening(addresses: impl IntoIterator<Item = SocketAddr>) {
 async fn announce(
     addresses: Vec<SocketAddr>,
     psql: Option<String>,
-    demo: Option<PathBuf>,
+    demo: Option<(Demonstration, PathBuf)>,
     mut told: watch::Receiver<cdc::SourceStatus>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let connected = tokio::time::timeout(ANNOUNCE_WITHIN, told.wait_for(|status| status.connected));
     if stop.run_until_cancelled(connected).await.is_some() {
         match (demo, psql) {
-            (Some(data_dir), Some(psql)) => demo::announce(&addresses, &psql, &data_dir),
+            (Some((demo, data_dir)), Some(psql)) => demo.announce(&addresses, &psql, &data_dir),
             (_, psql) => {
                 listening(addresses);
                 if let Some(psql) = psql {

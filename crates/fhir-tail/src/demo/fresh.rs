@@ -1,29 +1,29 @@
-//! Beginning anew: what the last demo left is taken away, and nothing else.
+//! `--fresh`: removes what the last demo left, and nothing else.
 
 use crate::data_dir::DataDir;
-use crate::postgres::{self, Embedded, Search};
 use anyhow::Context as _;
+use embedded::{Embedded, Search};
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// What holds data. How the Postgres is reached stays, so that what people noted down goes on working.
+/// What holds data. The address and password of Postgres stay, so that URLs that people saved keep working.
 const DATA: [&str; 2] = ["journal", "postgres"];
 
-/// Takes cluster and journal away. The directory is locked, so no other of us uses them.
-pub(crate) async fn begin_anew(data_dir: &DataDir, search: &Search) -> anyhow::Result<()> {
-    if postgres::running(data_dir.path()).await?.is_some() {
-        // One that a killed run left behind: it is started anew, which stops it, and ended in order.
-        Embedded::start(data_dir, search).await?.stop().await?;
+/// Removes cluster and journal. The directory is locked, so no other fhir-tail uses them.
+pub(crate) async fn remove_data(data_dir: &DataDir, search: &Search) -> anyhow::Result<()> {
+    if embedded::running(data_dir.path()).await?.is_some() {
+        // One that a killed run left behind: a start stops it, and it is then shut down in order.
+        Embedded::start(data_dir.path(), search).await?.stop().await?;
     }
     for name in DATA {
-        take_away(data_dir.path(), name)
+        remove(data_dir.path(), name)
             .with_context(|| format!("cannot remove {}", data_dir.path().join(name).display()))?;
     }
     Ok(())
 }
 
-/// First by another name: half a cluster must never be taken for a whole one.
-fn take_away(directory: &Path, name: &str) -> std::io::Result<()> {
+/// Renames it first: half a cluster must never be taken for a whole one.
+fn remove(directory: &Path, name: &str) -> std::io::Result<()> {
     let discarded = directory.join(format!("{name}.discarded"));
     let there = |result: std::io::Result<()>| match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -50,14 +50,14 @@ mod tests {
         for kept in ["embedded.toml", "mine.txt"] {
             std::fs::write(path.join(kept), "x").unwrap();
         }
-        begin_anew(&data_dir, &Search::default()).await.unwrap();
+        remove_data(&data_dir, &Search::default()).await.unwrap();
         let mut left: Vec<_> = std::fs::read_dir(path)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
         assert_eq!(left, ["embedded.toml", "lock", "mine.txt"]);
-        begin_anew(&data_dir, &Search::default()).await.unwrap();
+        remove_data(&data_dir, &Search::default()).await.unwrap();
     }
 
     #[test]
@@ -66,7 +66,7 @@ mod tests {
         let elsewhere = home.path().join("elsewhere");
         std::fs::create_dir_all(elsewhere.join("precious")).unwrap();
         std::os::unix::fs::symlink(&elsewhere, home.path().join("postgres")).unwrap();
-        let _ = take_away(home.path(), "postgres");
+        let _ = remove(home.path(), "postgres");
         assert!(elsewhere.join("precious").is_dir());
         assert!(!home.path().join("postgres").exists());
     }

@@ -1,7 +1,7 @@
 //! Finding the programs of a Postgres server on this machine.
 
-use super::account;
-use crate::data_dir::Account;
+use crate::account;
+use crate::account::Account;
 use anyhow::bail;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -19,17 +19,17 @@ pub(crate) struct Binaries {
 
 /// Where to look, in order.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Search {
+pub struct Search {
     /// The folder that the user named: nothing else is tried.
-    pub(crate) named: Option<PathBuf>,
+    pub named: Option<PathBuf>,
     /// Folders with programs.
-    pub(crate) folders: Vec<PathBuf>,
+    pub folders: Vec<PathBuf>,
 }
 
 impl Search {
     /// What was named, then PATH, then where the packages of Debian, Red Hat, SUSE, Alpine and Homebrew and
     /// the Mac application put them, newest version first.
-    pub(crate) fn of_this_machine(named: Option<PathBuf>, path: Option<&OsString>) -> Self {
+    pub fn of_this_machine(named: Option<PathBuf>, path: Option<&OsString>) -> Self {
         let mut folders: Vec<PathBuf> =
             path.map(|path| std::env::split_paths(path).collect()).unwrap_or_default();
         for (parent, prefix, below) in [

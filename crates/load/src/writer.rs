@@ -5,7 +5,7 @@
 //! that what is kept is always a beginning of it.
 
 use super::batch::{Operation, Piece};
-use super::lane::{Lane, Tally, Turn, Written, begin, refusal};
+use super::connection::{CommitOrder, Connection, RowCounts, Written, begin, refusal};
 use super::report::Report;
 use super::resource::Bad;
 use anyhow::Context as _;
@@ -39,7 +39,7 @@ pub(super) async fn write_all(
     let mut idle = Vec::with_capacity(clients.len());
     let known = Arc::default();
     for client in clients {
-        idle.push(Lane::prepare(client, &known).await?);
+        idle.push(Connection::prepare(client, &known).await?);
     }
     let mut writer = Writer {
         idle,
@@ -56,10 +56,10 @@ pub(super) async fn write_all(
     writer.run().await.context("writing failed: what was in that transaction is not kept")
 }
 
-type Running = BoxFuture<'static, Result<(Lane, Piece, Written), Error>>;
+type Running = BoxFuture<'static, Result<(Connection, Piece, Written), Error>>;
 
 struct Writer<'a> {
-    idle: Vec<Lane>,
+    idle: Vec<Connection>,
     /// The batches that are being written, in the order of the input.
     running: FuturesOrdered<Running>,
     /// The hashes of the keys of each of them. Two keys of one hash only make one wait for the other.
@@ -123,34 +123,37 @@ impl Writer<'_> {
             let keys: HashSet<u64> =
                 piece.operations.iter().map(|operation| self.hashes.hash_one(operation.key())).collect();
             let shares = self.keys.iter().any(|taken| !taken.is_disjoint(&keys));
-            let lane = if shares { None } else { self.idle.pop() };
-            let Some(lane) = lane else {
+            let connection = if shares { None } else { self.idle.pop() };
+            let Some(connection) = connection else {
                 self.queue.push_front(piece);
                 break;
             };
             let (committed, heard) = oneshot::channel();
             let before = self.last_begun.replace(heard).filter(|_| !self.running.is_empty());
             self.keys.push_back(keys);
-            self.running.push_back(Box::pin(lane.write(piece, Turn { before, committed })));
+            self.running.push_back(Box::pin(connection.write(piece, CommitOrder { before, committed })));
         }
         Ok(Next::Go)
     }
 
     /// The oldest of those that were running has come to its end.
-    async fn conclude(&mut self, (lane, piece, written): (Lane, Piece, Written)) -> Result<Next, Error> {
-        self.idle.push(lane);
+    async fn conclude(
+        &mut self,
+        (connection, piece, written): (Connection, Piece, Written),
+    ) -> Result<Next, Error> {
+        self.idle.push(connection);
         self.keys.pop_front();
         match written {
-            Written::Committed(tally) => {
-                self.committed(tally);
+            Written::Committed(counts) => {
+                self.committed(counts);
                 Ok(Next::Go)
             }
-            Written::TakenBack => {
-                self.take_back(Some(piece)).await?;
+            Written::RolledBack => {
+                self.roll_back(Some(piece)).await?;
                 Ok(Next::Go)
             }
             Written::Refused(bad) => {
-                self.take_back(None).await?;
+                self.roll_back(None).await?;
                 self.one_by_one(&piece.operations, &bad).await?;
                 Ok(self.after_bad())
             }
@@ -158,11 +161,11 @@ impl Writer<'_> {
     }
 
     /// Nothing that follows a batch that was not committed is: it is all begun again, behind `first`.
-    async fn take_back(&mut self, first: Option<Piece>) -> Result<(), Error> {
+    async fn roll_back(&mut self, first: Option<Piece>) -> Result<(), Error> {
         let mut again: Vec<Piece> = first.into_iter().collect();
         while let Some(done) = self.running.next().await {
-            let (lane, piece, _) = done?;
-            self.idle.push(lane);
+            let (connection, piece, _) = done?;
+            self.idle.push(connection);
             again.push(piece);
         }
         self.keys.clear();
@@ -170,8 +173,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn committed(&self, tally: Tally) {
-        self.report.committed(tally.written, tally.deleted);
+    fn committed(&self, counts: RowCounts) {
+        self.report.committed(counts.written, counts.deleted);
     }
 
     const fn after_bad(&self) -> Next {
@@ -188,12 +191,12 @@ impl Writer<'_> {
     /// The piece and those that follow it up to the last one, all or none. Nothing else is running.
     async fn transaction(&mut self, mut piece: Piece) -> Result<Next, Error> {
         // All are idle.
-        let Some(mut lane) = self.idle.pop() else { return Ok(Next::Stop(End::Stopped)) };
-        let transaction = begin(&mut lane.client).await?;
-        let mut tally = Tally::default();
+        let Some(mut connection) = self.idle.pop() else { return Ok(Next::Stop(End::Stopped)) };
+        let transaction = begin(&mut connection.client).await?;
+        let mut counts = RowCounts::default();
         let refused = loop {
-            match refusal(lane.statements.write(&transaction, &piece.operations).await)? {
-                Ok(more) => tally.add(more),
+            match refusal(connection.statements.write(&transaction, &piece.operations).await)? {
+                Ok(more) => counts.add(more),
                 Err(bad) => {
                     transaction.rollback().await?;
                     break Some(bad);
@@ -208,10 +211,10 @@ impl Writer<'_> {
                 None => return Ok(Next::Stop(End::Complete)),
             }
         };
-        self.idle.push(lane);
+        self.idle.push(connection);
         match refused {
             None => {
-                self.committed(tally);
+                self.committed(counts);
                 Ok(Next::Go)
             }
             Some(bad) => {
@@ -240,16 +243,16 @@ impl Writer<'_> {
     async fn one_by_one(&mut self, operations: &[Operation], bad: &Bad) -> Result<(), Error> {
         let (report, keep_going) = (self.report, self.keep_going);
         // None is running, so all are idle.
-        let Some(lane) = self.idle.last_mut() else { return Ok(()) };
+        let Some(connection) = self.idle.last_mut() else { return Ok(()) };
         if keep_going {
             for unit in operations.chunk_by(|one, next| one.unit == next.unit) {
-                write_unit(lane, unit, report).await?;
+                write_unit(connection, unit, report).await?;
             }
             return Ok(());
         }
-        let transaction = begin(&mut lane.client).await?;
+        let transaction = begin(&mut connection.client).await?;
         for operation in operations {
-            let written = lane.statements.write(&transaction, slice::from_ref(operation)).await;
+            let written = connection.statements.write(&transaction, slice::from_ref(operation)).await;
             if let Err(bad) = refusal(written)? {
                 report.tell(&operation.origin, &bad);
                 return transaction.rollback().await;
@@ -264,12 +267,16 @@ impl Writer<'_> {
 }
 
 /// Writes what stays together, in a transaction of its own; what is refused is told.
-async fn write_unit(lane: &mut Lane, operations: &[Operation], report: &Report) -> Result<(), Error> {
-    let transaction = begin(&mut lane.client).await?;
-    let mut tally = Tally::default();
+async fn write_unit(
+    connection: &mut Connection,
+    operations: &[Operation],
+    report: &Report,
+) -> Result<(), Error> {
+    let transaction = begin(&mut connection.client).await?;
+    let mut counts = RowCounts::default();
     for operation in operations {
-        match refusal(lane.statements.write(&transaction, slice::from_ref(operation)).await)? {
-            Ok(more) => tally.add(more),
+        match refusal(connection.statements.write(&transaction, slice::from_ref(operation)).await)? {
+            Ok(more) => counts.add(more),
             Err(bad) => {
                 report.tell(&operation.origin, &bad);
                 return transaction.rollback().await;
@@ -277,7 +284,7 @@ async fn write_unit(lane: &mut Lane, operations: &[Operation], report: &Report) 
         }
     }
     match (refusal(transaction.commit().await)?, operations.first()) {
-        (Ok(()), _) => report.committed(tally.written, tally.deleted),
+        (Ok(()), _) => report.committed(counts.written, counts.deleted),
         (Err(bad), Some(first)) => report.tell(&first.origin, &bad),
         (Err(_), None) => {}
     }

@@ -22,6 +22,14 @@ fn home() -> tempfile::TempDir {
     tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir().unwrap()
 }
 
+/// Makes a data directory as the command does: its owner alone may enter.
+fn folder(path: impl Into<PathBuf>) -> PathBuf {
+    let path = path.into();
+    std::fs::create_dir_all(&path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    path
+}
+
 /// The first of them: for what does not depend on the version.
 fn search() -> Search {
     searches().remove(0)
@@ -46,7 +54,7 @@ async fn it_is_made_once_keeps_what_it_holds_and_is_stopped() {
     for search in searches() {
         let home = home();
         let path = home.path().join("data");
-        let data_dir = DataDir::open(&path).unwrap();
+        let data_dir = folder(&path);
         assert!(running(&path).await.unwrap().is_none());
 
         let embedded = Embedded::start(&data_dir, &search).await.unwrap();
@@ -92,16 +100,16 @@ async fn it_is_made_once_keeps_what_it_holds_and_is_stopped() {
 async fn a_server_that_we_left_behind_is_stopped_first() {
     for search in searches() {
         let home = home();
-        let data_dir = DataDir::open(&home.path().join("data")).unwrap();
+        let data_dir = folder(home.path().join("data"));
         let embedded = Embedded::start(&data_dir, &search).await.unwrap();
-        let (left, port) = (pid_of(data_dir.path()), embedded.reach().port);
+        let (left, port) = (pid_of(&data_dir), embedded.reach().port);
         let client = embedded.administrator().unwrap().connect("test").await.unwrap();
         client.batch_execute("create table kept as select 'x' as it").await.unwrap();
         // What a kill -9 of ours is to the server: nothing is told to it, and nobody waits for it.
         std::mem::forget(embedded);
 
         let embedded = Embedded::start(&data_dir, &search).await.unwrap();
-        assert_ne!(pid_of(data_dir.path()), left);
+        assert_ne!(pid_of(&data_dir), left);
         assert_eq!(embedded.reach().port, port);
         assert_eq!(ask(&embedded.administrator().unwrap(), "select it from kept").await, "x");
         embedded.stop().await.unwrap();
@@ -112,17 +120,17 @@ async fn a_server_that_we_left_behind_is_stopped_first() {
 async fn a_killed_server_is_noticed_and_recovers() {
     for search in searches() {
         let home = home();
-        let data_dir = DataDir::open(&home.path().join("data")).unwrap();
+        let data_dir = folder(home.path().join("data"));
         let mut embedded = Embedded::start(&data_dir, &search).await.unwrap();
         let client = embedded.administrator().unwrap().connect("test").await.unwrap();
         client.batch_execute("create table kept as select 'x' as it").await.unwrap();
-        kill(Pid::from_raw(pid_of(data_dir.path()).try_into().unwrap()), Signal::SIGKILL).unwrap();
+        kill(Pid::from_raw(pid_of(&data_dir).try_into().unwrap()), Signal::SIGKILL).unwrap();
         let ended = embedded.ended().await.to_string();
         assert!(ended.contains("ended by itself"), "{ended}");
         drop(embedded);
 
         // Its file is still there and names a process that is gone.
-        assert!(data_dir.path().join("postgres/data/postmaster.pid").exists());
+        assert!(data_dir.join("postgres/data/postmaster.pid").exists());
         let embedded = Embedded::start(&data_dir, &search).await.unwrap();
         assert_eq!(ask(&embedded.administrator().unwrap(), "select it from kept").await, "x");
         embedded.stop().await.unwrap();
@@ -133,7 +141,7 @@ async fn a_killed_server_is_noticed_and_recovers() {
 async fn a_port_that_was_taken_meanwhile_is_given_up() {
     let search = search();
     let home = home();
-    let data_dir = DataDir::open(&home.path().join("data")).unwrap();
+    let data_dir = folder(home.path().join("data"));
     let embedded = Embedded::start(&data_dir, &search).await.unwrap();
     let port = embedded.reach().port;
     embedded.stop().await.unwrap();
@@ -151,8 +159,8 @@ async fn a_port_that_was_taken_meanwhile_is_given_up() {
 async fn an_unfinished_cluster_is_made_again() {
     let search = search();
     let home = home();
-    let data_dir = DataDir::open(&home.path().join("data")).unwrap();
-    let unfinished = data_dir.path().join("postgres/data.unfinished");
+    let data_dir = folder(home.path().join("data"));
+    let unfinished = data_dir.join("postgres/data.unfinished");
     std::fs::create_dir_all(unfinished.join("base")).unwrap();
     let embedded = Embedded::start(&data_dir, &search).await.unwrap();
     assert!(!unfinished.exists());
@@ -163,7 +171,7 @@ async fn an_unfinished_cluster_is_made_again() {
 async fn a_path_too_long_for_a_socket_works() {
     let search = search();
     let home = home();
-    let data_dir = DataDir::open(&home.path().join("long, \"odd\" and 'quoted' ".repeat(4))).unwrap();
+    let data_dir = folder(home.path().join("long, \"odd\" and 'quoted' ".repeat(4)));
     let embedded = Embedded::start(&data_dir, &search).await.unwrap();
     assert!(embedded.reach().socket.starts_with("/tmp"));
     assert_eq!(ask(&embedded.administrator().unwrap(), "select 'x'").await, "x");
@@ -176,9 +184,9 @@ async fn a_path_too_long_for_a_socket_works() {
 async fn what_the_server_says_when_it_does_not_start_is_told() {
     let search = search();
     let home = home();
-    let data_dir = DataDir::open(&home.path().join("data")).unwrap();
+    let data_dir = folder(home.path().join("data"));
     Embedded::start(&data_dir, &search).await.unwrap().stop().await.unwrap();
-    let conf = data_dir.path().join("postgres/data/postgresql.conf");
+    let conf = data_dir.join("postgres/data/postgresql.conf");
     let mut text = std::fs::read_to_string(&conf).unwrap();
     text.push_str("\nno_such_setting = 1\n");
     std::fs::write(&conf, text).unwrap();
@@ -189,7 +197,7 @@ async fn what_the_server_says_when_it_does_not_start_is_told() {
 #[tokio::test]
 async fn no_server_says_how_to_get_one() {
     let home = home();
-    let data_dir = DataDir::open(&home.path().join("data")).unwrap();
+    let data_dir = folder(home.path().join("data"));
     let error = Embedded::start(&data_dir, &Search::default()).await.err().unwrap().to_string();
     assert!(error.contains("Get one with"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! How to reach the embedded Postgres: kept in `embedded.toml`, for people, for our other commands, and
 //! so that port and password stay the same from one start to the next.
 
-use crate::data_dir::write_private;
+use crate::folder::write_private;
 use anyhow::Context as _;
 use pg::Database;
 use serde::{Deserialize, Serialize};
@@ -16,9 +16,9 @@ pub(super) const ADMINISTRATOR: &str = "postgres";
 /// Where the server listens.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Reach {
+pub struct Reach {
     /// For programs that want a host and a password.
-    pub(crate) url: String,
+    pub url: String,
     /// The directory of the Unix socket, which asks for no password: only its user may enter it.
     pub(super) socket: PathBuf,
     pub(super) port: u16,
@@ -60,7 +60,7 @@ impl Reach {
     }
 
     /// For psql and for people: through the socket, so that there is no password in it.
-    pub(crate) fn psql_url(&self) -> String {
+    pub fn psql_url(&self) -> String {
         let socket: String = self
             .socket
             .to_string_lossy()

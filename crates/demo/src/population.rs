@@ -1,8 +1,6 @@
 //! The population with which a clinic begins, loaded as `fhir-tail load` loads, with its progress bar.
 
-use crate::load;
-use crate::sample::{today, write};
-use crate::supervisor::blocking;
+use crate::sample_data::{today, write};
 use anyhow::Context as _;
 use pg::Database;
 use sample::clinic::Unfit;
@@ -16,11 +14,11 @@ select exists (select from fhir.resource where resource_type = $1 and id = $2),
          where resource_type = 'Patient' and content::text !~ '\"HTEST\"' limit 1)";
 
 /// Loads a population unless one is there; the summary of what was loaded. What an interrupted run left is completed.
-pub(crate) async fn populate(
-    database: &Database,
-    patients: u32,
-    seed: u64,
-) -> anyhow::Result<Option<String>> {
+///
+/// # Errors
+///
+/// [`Unfit`] if there are patients that are not test data; otherwise if the database fails.
+pub async fn populate(database: &Database, patients: u32, seed: u64) -> anyhow::Result<Option<String>> {
     let client = database.connect(pg::Session::Simulate).await?;
     let (resource_type, id) = COMPLETE;
     let row = client.query_one(LOOK, &[&resource_type, &id]).await.map_err(|error| match error.code() {
@@ -35,12 +33,13 @@ pub(crate) async fn populate(
     }
     drop(client);
     // Through a file: the loader knows then how much there is to load. Only we may read it.
-    let file = blocking(move || {
+    let file = tokio::task::spawn_blocking(move || {
         let file = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
         write(&Population::new(seed, patients, today()), file.as_file())
             .with_context(|| format!("cannot write {}", file.path().display()))?;
-        Ok(file)
+        anyhow::Ok(file)
     })
-    .await?;
+    .await
+    .context("a blocking task failed")??;
     load::load_file(file.path(), database).await.map(Some)
 }

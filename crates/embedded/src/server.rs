@@ -1,9 +1,9 @@
 //! The server process: made ready, started, watched and stopped.
 
-use super::account;
-use super::binaries::Binaries;
-use super::left_over::{self, probe};
-use crate::data_dir::Account;
+use crate::account;
+use crate::account::Account;
+use crate::binaries::Binaries;
+use crate::left_over::{self, probe};
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

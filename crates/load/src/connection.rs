@@ -25,28 +25,28 @@ delete from fhir.resource r
  using unnest($1::text[], $2::text[]) as gone (resource_type, id)
  where r.resource_type = gone.resource_type and r.id = gone.id";
 
-/// Rows are not looked for before they are inserted: a resource that somebody deletes meanwhile is refused, and
-/// its batch is written again without this.
+/// Rows are not locked before they are inserted: a resource that another session deletes at the same time is
+/// refused, and its batch is written again without this.
 const BULK: &str = "set local fhir.bulk_load = on";
 
-/// A batch that is written waits so long for the one before it. That may wait for somebody who waits for rows
-/// of this one, which Postgres cannot see: then this one is taken back and written again.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest wait of a written batch for the one before it. That one may wait for a session that waits for rows
+/// of this one, a deadlock which Postgres cannot see: then this one is rolled back and written again.
+const COMMIT_WITHIN: Duration = Duration::from_secs(1);
 
 /// The constraint by which an insert says that a resource exists already.
 const KEY: &str = "resource_pkey";
 
-/// So often a batch is tried that others get in the way of.
-const TRIES: u32 = 10;
+/// How often a batch is tried that conflicts with other sessions.
+const ATTEMPTS: u32 = 10;
 
 /// How many rows a transaction wrote and deleted.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Tally {
+pub(super) struct RowCounts {
     pub(super) written: u64,
     pub(super) deleted: u64,
 }
 
-impl Tally {
+impl RowCounts {
     pub(super) fn add(&mut self, more: Self) {
         self.written += more.written;
         self.deleted += more.deleted;
@@ -55,20 +55,20 @@ impl Tally {
 
 /// What became of a batch.
 pub(super) enum Written {
-    Committed(Tally),
+    Committed(RowCounts),
     /// The database refused something in it.
     Refused(Bad),
     /// The one before it was not committed, or not in time.
-    TakenBack,
+    RolledBack,
 }
 
 /// There is nothing to write to.
 #[derive(Debug, thiserror::Error)]
 #[error("the database has no table fhir.resource: make it with 'fhir-tail migrate'")]
-pub(crate) struct NoTable;
+pub struct NoTable;
 
 /// A batch's place in the order of the commits.
-pub(super) struct Turn {
+pub(super) struct CommitOrder {
     /// Said when the batch before this one is committed, and dropped when it will not be; `None`: there is none.
     pub(super) before: Option<oneshot::Receiver<()>>,
     /// Said when this one is committed.
@@ -76,16 +76,16 @@ pub(super) struct Turn {
 }
 
 /// A connection, and the statements as the server knows them there.
-pub(super) struct Lane {
+pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) statements: Statements,
     /// Whether a resource that was loaded, over whichever connection, existed already.
     known: Arc<AtomicBool>,
 }
 
-/// How a batch is tried.
+/// How a batch is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum WriteMode {
     /// As if nothing existed.
     Insert,
     /// What exists is updated.
@@ -94,7 +94,7 @@ enum Way {
     Careful,
 }
 
-impl Lane {
+impl Connection {
     /// `known` is the same for all connections of a load.
     pub(super) async fn prepare(client: Client, known: &Arc<AtomicBool>) -> anyhow::Result<Self> {
         let prepared = async {
@@ -112,19 +112,23 @@ impl Lane {
     }
 
     /// Writes a batch, and commits it when it is its turn. Gives itself and the batch back.
-    pub(super) async fn write(mut self, piece: Piece, turn: Turn) -> Result<(Self, Piece, Written), Error> {
-        let Turn { mut before, committed } = turn;
-        let mut way = if self.known.load(Relaxed) { Way::Upsert } else { Way::Insert };
-        let mut tries = 0;
+    pub(super) async fn write(
+        mut self,
+        piece: Piece,
+        order: CommitOrder,
+    ) -> Result<(Self, Piece, Written), Error> {
+        let CommitOrder { mut before, committed } = order;
+        let mut mode = if self.known.load(Relaxed) { WriteMode::Upsert } else { WriteMode::Insert };
+        let mut attempts = 0;
         let written = loop {
-            match self.attempt(&piece.operations, way, &mut before).await {
-                Err(error) if way == Way::Insert && exists(&error) => {
+            match self.attempt(&piece.operations, mode, &mut before).await {
+                Err(error) if mode == WriteMode::Insert && exists(&error) => {
                     self.known.store(true, Relaxed);
-                    way = Way::Upsert;
+                    mode = WriteMode::Upsert;
                 }
-                Err(error) if others_got_in_the_way(&error) && tries < TRIES => {
-                    tries += 1;
-                    way = Way::Careful;
+                Err(error) if is_conflict(&error) && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    mode = WriteMode::Careful;
                 }
                 attempt => break attempt?,
             }
@@ -140,36 +144,36 @@ impl Lane {
     async fn attempt(
         &mut self,
         operations: &[Operation],
-        way: Way,
+        mode: WriteMode,
         before: &mut Option<oneshot::Receiver<()>>,
     ) -> Result<Written, Error> {
         let transaction = begin(&mut self.client).await?;
-        if way != Way::Careful {
+        if mode != WriteMode::Careful {
             transaction.batch_execute(BULK).await?;
         }
-        let put = if way == Way::Insert { &self.statements.insert } else { &self.statements.upsert };
+        let put = if mode == WriteMode::Insert { &self.statements.insert } else { &self.statements.upsert };
         let written = self.statements.write_by(put, &transaction, operations).await;
-        let tally = match written {
-            Err(error) if way == Way::Insert && exists(&error) => return Err(error),
+        let counts = match written {
+            Err(error) if mode == WriteMode::Insert && exists(&error) => return Err(error),
             written => refusal(written)?,
         };
-        let tally = match tally {
-            Ok(tally) => tally,
+        let counts = match counts {
+            Ok(counts) => counts,
             Err(bad) => {
                 transaction.rollback().await?;
                 return Ok(Written::Refused(bad));
             }
         };
         if let Some(waits) = before {
-            if !matches!(tokio::time::timeout(PATIENCE, waits).await, Ok(Ok(()))) {
+            if !matches!(tokio::time::timeout(COMMIT_WITHIN, waits).await, Ok(Ok(()))) {
                 transaction.rollback().await?;
-                return Ok(Written::TakenBack);
+                return Ok(Written::RolledBack);
             }
             *before = None;
         }
         // What is checked at the end of a transaction is refused here.
         Ok(match refusal(transaction.commit().await)? {
-            Ok(()) => Written::Committed(tally),
+            Ok(()) => Written::Committed(counts),
             Err(bad) => Written::Refused(bad),
         })
     }
@@ -194,7 +198,7 @@ impl Statements {
         &self,
         transaction: &Transaction<'_>,
         operations: &[Operation],
-    ) -> Result<Tally, Error> {
+    ) -> Result<RowCounts, Error> {
         self.write_by(&self.upsert, transaction, operations).await
     }
 
@@ -203,7 +207,7 @@ impl Statements {
         put: &Statement,
         transaction: &Transaction<'_>,
         operations: &[Operation],
-    ) -> Result<Tally, Error> {
+    ) -> Result<RowCounts, Error> {
         let mut last = HashMap::with_capacity(operations.len());
         for (at, operation) in operations.iter().enumerate() {
             last.insert(operation.key(), at);
@@ -227,19 +231,19 @@ impl Statements {
                 }
             }
         }
-        let mut tally = Tally::default();
+        let mut counts = RowCounts::default();
         if !ids.is_empty() {
-            tally.written = transaction.execute(put, &[&types, &ids, &contents]).await?;
+            counts.written = transaction.execute(put, &[&types, &ids, &contents]).await?;
         }
         if !gone_ids.is_empty() {
-            tally.deleted = transaction.execute(&self.delete, &[&gone_types, &gone_ids]).await?;
+            counts.deleted = transaction.execute(&self.delete, &[&gone_types, &gone_ids]).await?;
         }
-        Ok(tally)
+        Ok(counts)
     }
 }
 
-/// Whether it was not for what was written that it failed: the same may succeed in a moment.
-fn others_got_in_the_way(error: &Error) -> bool {
+/// Whether another session caused the failure: a retry may succeed.
+fn is_conflict(error: &Error) -> bool {
     [Some(&SqlState::T_R_SERIALIZATION_FAILURE), Some(&SqlState::T_R_DEADLOCK_DETECTED)]
         .contains(&error.code())
 }

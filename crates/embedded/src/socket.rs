@@ -1,6 +1,6 @@
 //! The directory of the Unix socket: private, and short enough for a socket's address.
 
-use crate::data_dir::Account;
+use crate::account::Account;
 use anyhow::Context as _;
 use nix::unistd::Uid;
 use std::fs::{DirBuilder, Permissions};

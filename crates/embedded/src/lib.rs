@@ -1,10 +1,11 @@
-//! A Postgres of our own, under the data directory: for those who only want to see fhir-tail run.
+//! A Postgres under the data directory, for trying fhir-tail without a database.
 //!
-//! Searched for ([`binaries`]), made once, started as a child and stopped with us ([`server`]). Read
+//! It is searched for on this machine, made once, started as a child and stopped with the program. Read
 //! [`Embedded::start`] first.
 
 mod account;
 mod binaries;
+mod folder;
 mod left_over;
 mod reach;
 mod server;
@@ -12,10 +13,9 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use binaries::Search;
-pub(crate) use reach::Reach;
+pub use binaries::Search;
+pub use reach::Reach;
 
-use crate::data_dir::DataDir;
 use anyhow::Context as _;
 use pg::Database;
 use reach::{ADMINISTRATOR, DATABASE};
@@ -24,22 +24,26 @@ use std::path::Path;
 use tokio_postgres::{Client, Config, NoTls};
 
 /// A running server with a database for us.
-pub(crate) struct Embedded {
+pub struct Embedded {
     server: Server,
     reach: Reach,
 }
 
 impl Embedded {
-    /// Starts the cluster of this data directory, which is made if it is missing.
-    pub(crate) async fn start(data_dir: &DataDir, search: &Search) -> anyhow::Result<Self> {
-        let cluster = data_dir.path().join("postgres/data");
+    /// Starts the cluster in a folder, which exists and which the caller has locked. The cluster is made if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// If there is no Postgres on this machine, or it cannot run here.
+    pub async fn start(home: &Path, search: &Search) -> anyhow::Result<Self> {
+        let cluster = home.join("postgres/data");
         let account = account::choose(&cluster)?;
         let account = account.as_ref();
-        let postgres = data_dir.postgres(account)?;
+        let postgres = folder::make(home, account)?;
         let binaries = search.find(account, server::cluster_major(&cluster)?)?;
         server::make_cluster(&binaries, account, &cluster).await?;
 
-        let previous = Reach::load(data_dir.path())?;
+        let previous = Reach::load(home)?;
         let before = previous.as_ref();
         let socket = socket::directory(
             &postgres,
@@ -52,7 +56,7 @@ impl Embedded {
             account,
             cluster: &cluster,
             socket: &socket,
-            log: &data_dir.path().join("postgres.log"),
+            log: &home.join("postgres.log"),
             port: before.map(|before| before.port),
         };
         let server = Server::start(&plan).await?;
@@ -63,26 +67,39 @@ impl Embedded {
         };
         let reach = Reach::new(socket, server.port, password);
         prepare(&reach).await.context("the embedded Postgres could not be prepared")?;
-        reach.save(data_dir.path())?;
+        reach.save(home)?;
         Ok(Self { server, reach })
     }
 
-    pub(crate) fn reach(&self) -> &Reach {
+    /// How people and programs reach it.
+    pub fn reach(&self) -> &Reach {
         &self.reach
     }
 
     /// The database as its superuser.
-    pub(crate) fn administrator(&self) -> anyhow::Result<Database> {
+    ///
+    /// # Errors
+    ///
+    /// If the path of its socket cannot be an address.
+    pub fn administrator(&self) -> anyhow::Result<Database> {
         self.reach.database(ADMINISTRATOR)
     }
 
     /// The database as this role.
-    pub(crate) fn as_role(&self, role: &str) -> anyhow::Result<Database> {
+    ///
+    /// # Errors
+    ///
+    /// If the path of its socket cannot be an address.
+    pub fn as_role(&self, role: &str) -> anyhow::Result<Database> {
         self.reach.database(role)
     }
 
     /// Lets a role that the migrations made log in: through the socket, where no password is asked.
-    pub(crate) async fn allow_login(&self, role: &str) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// If the server refuses.
+    pub async fn allow_login(&self, role: &str) -> anyhow::Result<()> {
         let client = self.administrator()?.connect("fhir-tail").await?;
         let quoted = role.replace('"', "\"\"");
         client.batch_execute(&format!("alter role \"{quoted}\" login")).await?;
@@ -90,7 +107,7 @@ impl Embedded {
     }
 
     /// Resolves when the server has ended by itself, with an error that says so.
-    pub(crate) async fn ended(&mut self) -> anyhow::Error {
+    pub async fn ended(&mut self) -> anyhow::Error {
         match self.server.ended().await {
             Ok(status) => anyhow::anyhow!("the embedded Postgres ended by itself with {status}"),
             Err(error) => error,
@@ -98,13 +115,21 @@ impl Embedded {
     }
 
     /// Stops the server. Replication connections must have been closed: it would wait for them.
-    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// If it does not end, however firmly it is told.
+    pub async fn stop(self) -> anyhow::Result<()> {
         self.server.stop().await
     }
 }
 
 /// How to reach the cluster of this directory if it runs at this moment, under another of our processes.
-pub(crate) async fn running(directory: &Path) -> anyhow::Result<Option<Database>> {
+///
+/// # Errors
+///
+/// If the file that says how cannot be read.
+pub async fn running(directory: &Path) -> anyhow::Result<Option<Database>> {
     if !left_over::runs(&directory.join("postgres/data")).await {
         return Ok(None);
     }

@@ -26,7 +26,7 @@ on conflict (resource_type, id) do update set content = excluded.content";
 const DELETE: &str = "delete from fhir.resource where resource_type = $1 and id = $2";
 
 /// The clinic as the database knows it.
-pub(super) async fn read(client: &Client, seed: u64) -> anyhow::Result<Clinic> {
+pub(crate) async fn read(client: &Client, seed: u64) -> anyhow::Result<Clinic> {
     let run: i64 = client.query_one(RUN, &[]).await?.try_get(0)?;
     let mut records = Records::default();
     for needed in NEEDED {
@@ -42,20 +42,20 @@ pub(super) async fn read(client: &Client, seed: u64) -> anyhow::Result<Clinic> {
 }
 
 /// Writes steps.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     client: Client,
     put: Statement,
     delete: Statement,
 }
 
 impl Writer {
-    pub(super) async fn prepare(client: Client) -> Result<Self, Error> {
+    pub(crate) async fn prepare(client: Client) -> Result<Self, Error> {
         let (put, delete) = (client.prepare(PUT).await?, client.prepare(DELETE).await?);
         Ok(Self { client, put, delete })
     }
 
     /// One step, all or nothing.
-    pub(super) async fn write(&mut self, step: &Step) -> Result<(), Error> {
+    pub(crate) async fn write(&mut self, step: &Step) -> Result<(), Error> {
         let transaction = self.client.transaction().await?;
         for write in &step.writes {
             match write {

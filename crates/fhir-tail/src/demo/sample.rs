@@ -3,10 +3,7 @@
 use anyhow::Context as _;
 use jiff::civil::Date;
 use sample::Population;
-use std::io::{BufWriter, ErrorKind, Write};
-
-/// Large enough that writing is not what takes the time.
-const BUFFER: usize = 1 << 20;
+use std::io::ErrorKind;
 
 /// What to write.
 #[derive(clap::Args, Clone, Debug)]
@@ -34,26 +31,11 @@ Examples:
 
 /// Writes it.
 pub(crate) fn run(options: &SampleOptions) -> anyhow::Result<()> {
-    let today = options.as_of.unwrap_or_else(today);
+    let today = options.as_of.unwrap_or_else(demo::today);
     let population = Population::new(options.seed, options.patients, today);
-    match write(&population, std::io::stdout().lock()) {
+    match demo::write(&population, std::io::stdout().lock()) {
         // Who reads has seen enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write to standard output"),
     }
-}
-
-/// Writes a population, a resource a line.
-pub(crate) fn write(population: &Population, out: impl Write) -> std::io::Result<()> {
-    let mut out = BufWriter::with_capacity(BUFFER, out);
-    for resource in population.resources() {
-        out.write_all(resource.content.as_bytes())?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()
-}
-
-/// The day it is, in UTC as all times of the sample data.
-pub(crate) fn today() -> Date {
-    jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
 }

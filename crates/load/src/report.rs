@@ -1,16 +1,21 @@
-//! What came of the loading: counted, shown on the bar, and told at the end.
+//! The result of a load: counted, shown on the bar, and summarised at the end.
 
 use super::batch::Origin;
 use super::resource::Bad;
-use crate::output::complain;
 use indicatif::{HumanCount, HumanDuration, ProgressBar};
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::time::Instant;
 
-/// So many bad resources are told of one by one: the rest of a file of another kind is of no interest.
+/// The number of bad resources that are reported one by one; further ones are only counted.
 const TOLD: u64 = 100;
 
-/// Shared by who reads and who writes.
+/// Writes a line to standard error.
+fn complain(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Shared by the reader and the writer.
 pub(super) struct Report {
     bar: ProgressBar,
     begun: Instant,

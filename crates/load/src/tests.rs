@@ -1,11 +1,10 @@
 //! What is loaded, and what is not, into the tables of a real Postgres.
 
 use super::*;
-use crate::data_dir::DataDir;
-use crate::postgres::Embedded;
+use embedded::{Embedded, Search};
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A Postgres with the tables, and a directory for files.
 struct Site {
@@ -13,8 +12,6 @@ struct Site {
     embedded: Embedded,
     database: Database,
     client: tokio_postgres::Client,
-    // Held for as long as the server runs.
-    _data_dir: DataDir,
 }
 
 impl Site {
@@ -22,14 +19,16 @@ impl Site {
         // The user of the embedded Postgres has to pass through.
         let home =
             tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir().unwrap();
-        let data_dir = DataDir::open(&home.path().join("data")).unwrap();
+        let data = home.path().join("data");
+        std::fs::create_dir(&data).unwrap();
         let path = std::env::var_os("PATH");
-        let search = crate::postgres::Search::of_this_machine(None, path.as_ref());
-        let embedded = Embedded::start(&data_dir, &search).await.unwrap();
+        let search = Search::of_this_machine(None, path.as_ref());
+        let embedded = Embedded::start(&data, &search).await.unwrap();
         let database = embedded.administrator().unwrap();
-        migrate::apply(&database).await.unwrap();
-        let client = database.connect("test").await.unwrap();
-        Self { home, embedded, database, client, _data_dir: data_dir }
+        let mut client = database.connect("test").await.unwrap();
+        cdc::migrate(&mut client).await.unwrap();
+        cdc::repair(&client).await.unwrap();
+        Self { home, embedded, database, client }
     }
 
     fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
@@ -40,7 +39,7 @@ impl Site {
 
     async fn load(&self, file: &Path, keep_going: bool) -> Result<String, String> {
         let inputs = Inputs::of(&[file.to_owned()]).unwrap();
-        load_into(inputs, keep_going, &self.database).await.map_err(|error| format!("{error:#}"))
+        load(inputs, keep_going, &self.database).await.map_err(|error| format!("{error:#}"))
     }
 
     async fn load_text(&self, content: impl AsRef<[u8]>, keep_going: bool) -> Result<String, String> {

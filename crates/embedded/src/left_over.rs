@@ -3,10 +3,10 @@
 //! It is stopped and started anew rather than adopted: then there is one way in which a server is
 //! started, watched and stopped, and its settings are those of this run.
 
-use super::account;
-use super::binaries::Binaries;
-use super::reach::ADMINISTRATOR;
-use crate::data_dir::Account;
+use crate::account;
+use crate::account::Account;
+use crate::binaries::Binaries;
+use crate::reach::ADMINISTRATOR;
 use anyhow::{Context as _, bail};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -14,15 +14,20 @@ const BUFFER: usize = 256 * 1024;
 /// What gzip begins with.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// All that is to be read. The files are opened before anything is loaded, so that a name that is wrong
-/// is known at once.
-pub(super) struct Inputs {
+/// The input of a load. All files are opened before anything is loaded, so that a wrong name is reported at
+/// once.
+pub struct Inputs {
     files: Vec<(Arc<str>, Option<File>)>,
     total_bytes: Option<u64>,
 }
 
 impl Inputs {
-    pub(super) fn of(paths: &[PathBuf]) -> anyhow::Result<Self> {
+    /// Opens files; `-` is standard input.
+    ///
+    /// # Errors
+    ///
+    /// If one of them cannot be opened.
+    pub fn of(paths: &[PathBuf]) -> anyhow::Result<Self> {
         let mut files = Vec::new();
         let mut total_bytes = Some(0);
         for path in paths {

@@ -1,14 +1,21 @@
 //! As whom the embedded Postgres runs: it refuses to run as root.
 
-use crate::data_dir::Account;
 use anyhow::{Context as _, bail};
-use nix::unistd::{Uid, User};
+use nix::unistd::{Gid, Uid, User};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-/// The user to run as; `None` when we are no root and Postgres can run as we do. A cluster that is
+/// A user other than ours.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+}
+
+/// The user to run as; `None` when we are not root and Postgres can run as we do. A cluster that is
 /// there already stays with the user that it belongs to.
 pub(super) fn choose(cluster: &Path) -> anyhow::Result<Option<Account>> {
     if !Uid::effective().is_root() {
