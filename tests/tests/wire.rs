@@ -264,7 +264,7 @@ async fn other_names_in_host_are_refused(context: Context) -> Result<()> {
     }
     let log = site.server.log()?;
     ensure!(log.contains("--public-url http://"), "the log does not say what would help:\n{log}");
-    let told = log.matches("a host that is not ours").count();
+    let told = log.matches("a request named an unknown host").count();
     ensure!(told < 20, "the log says it {told} times");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the service counts itself, for Prometheus.
+//! The counters and gauges that the service keeps for Prometheus.
 
 use fhir::{NoticeCode, RESOURCE_TYPES, ResourceType};
 use http::StatusCode;
@@ -10,18 +10,18 @@ use std::sync::OnceLock;
 /// Why a stream ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum EndReason {
-    /// The client went away, or its connection broke.
+    /// The client disconnected.
     Client,
-    /// The service stops.
+    /// The service is stopping.
     Shutdown,
-    /// The database is away and the stream cannot go on without it.
+    /// The database is away, and the stream needs it to continue.
     Unavailable,
-    /// The database refuses.
+    /// The database refused a query.
     Refused,
 }
 
 impl EndReason {
-    /// Every reason, so that a metric exists before its first event.
+    /// Every reason: each label exists before its first event.
     pub(crate) const ALL: [Self; 4] = [Self::Client, Self::Shutdown, Self::Unavailable, Self::Refused];
 
     /// The label of the metric.
@@ -35,7 +35,7 @@ impl EndReason {
     }
 }
 
-/// What the service counts.
+/// The counters and gauges that the service keeps.
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) streams_open: IntGauge,
@@ -49,7 +49,7 @@ pub(crate) struct Metrics {
     pub(crate) notices_sent: IntCounterVec,
     pub(crate) bytes_sent: IntCounter,
     events_sent: IntCounterVec,
-    /// The counters of `events_sent` by type: looked up once, not for each chunk of each subscriber.
+    /// The counters of `events_sent` by type, looked up once instead of for each chunk.
     by_type: [OnceLock<IntCounter>; RESOURCE_TYPES],
 }
 
@@ -57,39 +57,36 @@ impl Metrics {
     pub(crate) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let build = IntGauge::with_opts(
-            Opts::new("fhir_tail_build_info", "Which release this is.")
+            Opts::new("fhir_tail_build_info", "Version of the running release; always 1.")
                 .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1);
         let metrics = Self {
-            streams_open: IntGauge::new("fhir_tail_streams_open", "StreamRegistry that are open.")?,
-            streams_limit: IntGauge::new("fhir_tail_streams_limit", "StreamRegistry that may be open.")?,
-            connections_open: IntGauge::new("fhir_tail_connections_open", "Connections of clients.")?,
-            connections_limit: IntGauge::new(
-                "fhir_tail_connections_limit",
-                "Connections of clients that there may be.",
-            )?,
+            streams_open: IntGauge::new("fhir_tail_streams_open", "Open streams.")?,
+            streams_limit: IntGauge::new("fhir_tail_streams_limit", "Limit of open streams.")?,
+            connections_open: IntGauge::new("fhir_tail_connections_open", "Open client connections.")?,
+            connections_limit: IntGauge::new("fhir_tail_connections_limit", "Limit of client connections.")?,
             connections_closed: counters(
                 "fhir_tail_connections_closed_total",
-                "Connections without a stream that were closed to make room for new ones, by the limit that was reached.",
+                "Connections without a stream that were closed to accept new ones, by the limit that was reached.",
                 "limit",
             )?,
             accept_errors: IntCounter::new(
                 "fhir_tail_accept_errors_total",
-                "Times no connection could be accepted, as when no file descriptors are left.",
+                "Failed attempts to accept a connection, for example without free file descriptors.",
             )?,
             streams_ended: counters(
                 "fhir_tail_streams_ended_total",
-                "StreamRegistry that ended, by reason.",
+                "Streams that ended, by reason.",
                 "reason",
             )?,
             refusals: counters(
                 "fhir_tail_refusals_total",
-                "Requests for a stream that were refused, by status.",
+                "Requests for a stream that were rejected, by status.",
                 "status",
             )?,
             notices_sent: counters("fhir_tail_notices_sent_total", "Notices sent, by code.", "code")?,
-            bytes_sent: IntCounter::new("fhir_tail_bytes_sent_total", "Bytes sent within streams.")?,
+            bytes_sent: IntCounter::new("fhir_tail_bytes_sent_total", "Bytes sent in streams.")?,
             events_sent: counters(
                 "fhir_tail_events_sent_total",
                 "Changes sent to clients, by the type of the event.",
@@ -98,7 +95,8 @@ impl Metrics {
             by_type: std::array::from_fn(|_| OnceLock::new()),
             registry,
         };
-        // A counter that first shows as 1 has not increased, to Prometheus: what alerts go by is there from the start.
+        // To Prometheus a counter that first appears as 1 has not increased, so the labels that alerts
+        // use exist from the start.
         for reason in EndReason::ALL {
             metrics.streams_ended.with_label_values(&[reason.as_str()]);
         }
@@ -130,20 +128,20 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Notes how many streams and connections there may be.
+    /// Sets the limits of streams and connections.
     pub(crate) fn limit(&self, streams: usize, connections: usize) {
         self.streams_limit.set(i64::try_from(streams).unwrap_or(i64::MAX));
         self.connections_limit.set(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 
-    /// Counts changes that were sent.
+    /// Counts changes sent as events of a type.
     pub(crate) fn sent(&self, event: ResourceType, count: u64) {
         self.by_type[event.index()]
             .get_or_init(|| self.events_sent.with_label_values(&[event.as_str()]))
             .inc_by(count);
     }
 
-    /// The families of what we count.
+    /// The current values.
     pub(crate) fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
     }

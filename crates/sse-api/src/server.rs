@@ -174,10 +174,10 @@ impl Server {
         accepting.close();
         accepting.wait().await;
 
-        tracing::info!(streams = self.streams.open_count(), "streams are being ended");
+        tracing::info!(streams = self.streams.open_count(), "closing streams");
         tasks.close();
         if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
-            tracing::warn!(connections = tasks.len(), "clients that do not read are cut off");
+            tracing::warn!(connections = tasks.len(), "closing connections of clients that do not read");
             cut.cancel();
             tasks.wait().await;
         }

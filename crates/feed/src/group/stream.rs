@@ -15,7 +15,7 @@ use crate::subscription::Generated;
 use crate::{Anchor, Begin, EventId, Item, Lsn, Notice, Position, SourceError, Watermark};
 use fhir::{Compartment, Instant, Patients, ResourceType};
 
-const NOT_KNOWN: &str = "it is not known any more who was a member at the request's _since";
+const NOT_KNOWN: &str = "it is no longer known who was a member at the request's _since";
 const CAME_BACK: &str = "the Group was deleted, or could not be followed, and is there again";
 
 /// What a subscriber does next.

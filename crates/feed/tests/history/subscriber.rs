@@ -135,7 +135,7 @@ impl Reader {
             Item::Notice(Notice::ResetAll { reason })
                 // Rather than many removals.
                 if reason.starts_with("most members")
-                    || (reason.starts_with("it is not known any more who") && self.again.is_some()) =>
+                    || (reason.starts_with("it is no longer known who") && self.again.is_some()) =>
             {
                 self.unknown += usize::from(!reason.starts_with("most members"));
                 self.last_id = Some(subscription.id().to_string());

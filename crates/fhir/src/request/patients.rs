@@ -86,7 +86,7 @@ impl Parsing {
             self.issue(
                 IssueType::Required,
                 "patient",
-                "patient names nobody: name some, or leave it out".into(),
+                "patient is empty: name at least one patient, or leave it out".into(),
             );
         }
         self.ignored_patients = asked.wrong;

@@ -66,7 +66,7 @@ fn waits_for(feed: &Status, source: &SourceSnapshot) -> Option<String> {
     if feed.safe_time.is_some_and(|safe_time| safe_time >= feed.journal_begins) {
         return None;
     }
-    let who = source.holding_back.as_deref().unwrap_or("this passes by itself");
+    let who = source.holding_back.as_deref().unwrap_or("it will, without action");
     Some(format!("the safe time has not passed the beginning of the journal: {who}"))
 }
 

@@ -1,5 +1,5 @@
-//! Metrics for Prometheus. What we count ourselves is in [`Metrics`]; what others know is read
-//! when it is asked for, so that it is never older than the scrape.
+//! One scrape: the values in [`Metrics`], and those that the feed and the database hold, which are
+//! read when Prometheus asks, so that they are as old as the scrape.
 
 use crate::admin::health::{is_ready, safe_time_age_seconds};
 use crate::metrics::{Metrics, counters};
@@ -21,7 +21,7 @@ pub(crate) fn scrape(
     TextEncoder::new().encode_to_string(&families)
 }
 
-/// What feed and database say of this moment, in a registry that lives as long as the scrape.
+/// The current values of feed and database, in a registry that lives as long as the scrape.
 fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Registry> {
     let registry = Registry::new();
     let gauge = |name: &str, help: &str, value: Option<u64>| -> prometheus::Result<()> {
@@ -38,53 +38,59 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
     };
 
     lsn("fhir_tail_head_lsn", "Commit LSN of the last change published.", Some(feed.head.commit_lsn))?;
-    lsn("fhir_tail_durable_lsn", "All before this LSN is in the journal, on disk.", Some(feed.durable_lsn))?;
+    lsn(
+        "fhir_tail_durable_lsn",
+        "Everything before this LSN is in the journal, on disk.",
+        Some(feed.durable_lsn),
+    )?;
     let received = source.received_lsn.unwrap_or(feed.received_lsn);
-    lsn("fhir_tail_received_lsn", "All before this LSN was received.", Some(received))?;
+    lsn("fhir_tail_received_lsn", "Everything before this LSN was received.", Some(received))?;
     lsn("fhir_tail_acked_lsn", "The last LSN acknowledged to the database.", source.acked_lsn)?;
     gauge(
         "fhir_tail_journal_bytes",
-        "Bytes of changes that the journal holds, before compression.",
+        "Bytes of changes in the journal, before compression.",
         Some(feed.journal_bytes),
     )?;
-    gauge("fhir_tail_journal_ok", "1 while the journal takes changes.", Some(feed.journal_ok.into()))?;
+    gauge("fhir_tail_journal_ok", "1 while the journal can be written.", Some(feed.journal_ok.into()))?;
     gauge("fhir_tail_held_bytes", "Bytes held in memory for subscribers.", Some(feed.held_bytes))?;
     let waiting = |readers| u64::try_from(readers).ok();
     gauge(
         "fhir_tail_replays_waiting",
-        "Replays that wait for room, for their turn at the tables, or for a journal that cannot be written.",
+        "Replays that wait for memory, for their turn at the tables, or for a journal that cannot be written.",
         waiting(feed.replays_waiting),
     )?;
     gauge(
         "fhir_tail_journal_readers_waiting",
-        "StreamRegistry that wait for room to read the journal.",
+        "Streams that wait for memory to read the journal.",
         waiting(feed.journal_readers_waiting),
     )?;
     count(
         "fhir_tail_reads_reclaimed_total",
-        "Times what was read for a client that did not take it was dropped, since others waited.",
+        "Reads for a slow client that were dropped because others waited for the memory.",
         feed.reads_reclaimed,
     )?;
     count(
         "fhir_tail_stalled_dropped_total",
-        "Clients dropped since they took nothing and others waited.",
+        "Stalled clients that were disconnected because others waited for the memory.",
         feed.stalled_dropped,
     )?;
     if let Some(age) = safe_time_age_seconds(feed) {
-        let gauge =
-            Gauge::new("fhir_tail_safe_time_age_seconds", "Age of the safe time from which replays begin.")?;
+        let gauge = Gauge::new(
+            "fhir_tail_safe_time_age_seconds",
+            "Age of the safe time, up to which replays read the tables.",
+        )?;
         gauge.set(age);
         registry.register(Box::new(gauge))?;
     }
     let age = Gauge::new(
         "fhir_tail_feed_age_seconds",
-        "How long ago the feed was last known to have all that was in the database's log.",
+        "Seconds since the feed was last known to have everything in the database's log.",
     )?;
     age.set(feed.age.as_secs_f64());
     registry.register(Box::new(age))?;
     gauge(
         "fhir_tail_stale",
-        "1 while clients are told that what they have is old.",
+        "1 while clients have been told that the stream is stale.",
         Some(feed.stale.into()),
     )?;
     let held_back = u64::from(source.holding_back.is_some());
@@ -95,9 +101,13 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
     )?;
 
     let ready = is_ready(feed, source, false);
-    gauge("fhir_tail_ready", "1 while a replay can begin: /health/ready says why not.", Some(ready.into()))?;
+    gauge(
+        "fhir_tail_ready",
+        "1 while a replay can begin; /health/ready has the reason otherwise.",
+        Some(ready.into()),
+    )?;
     let failing = IntGaugeVec::new(
-        Opts::new("fhir_tail_fact_failing", "1 while a fact fails on which complete replays depend."),
+        Opts::new("fhir_tail_fact_failing", "1 while a fact fails that complete replays depend on."),
         &["fact"],
     )?;
     for fact in &source.facts {
@@ -105,33 +115,37 @@ fn gathered(feed: &Status, source: &SourceSnapshot) -> prometheus::Result<Regist
     }
     registry.register(Box::new(failing))?;
     gauge("fhir_tail_source_connected", "1 while the log is being read.", Some(source.connected.into()))?;
-    gauge("fhir_tail_slot_lag_bytes", "How far the slot is behind the log.", source.slot_lag_bytes)?;
-    gauge("fhir_tail_wal_held_bytes", "Log that the database keeps for the slot.", source.wal_held_bytes)?;
+    gauge(
+        "fhir_tail_slot_lag_bytes",
+        "Bytes between the slot's position and the end of the log.",
+        source.slot_lag_bytes,
+    )?;
+    gauge(
+        "fhir_tail_wal_held_bytes",
+        "Bytes of log that the database keeps for the slot.",
+        source.wal_held_bytes,
+    )?;
     gauge(
         "fhir_tail_wal_limit_bytes",
-        "Beyond so much log held the slot is given up, and subscribers are reset.",
+        "Limit of the log kept for the slot; above it the slot is dropped and subscribers are reset.",
         source.wal_limit_bytes,
     )?;
     gauge(
         "fhir_tail_service_may_be_away_seconds",
-        "For how long the service may be away, at today's rate, before its slot is given up.",
+        "How long the service can be down, at the current rate of change, before its slot is dropped.",
         source.service_may_be_away,
     )?;
     gauge(
         "fhir_tail_client_may_be_away_seconds",
-        "For how long a client may be away, at today's rate, before it is reset.",
+        "How long a client can be disconnected, at the current rate of change, before it is reset.",
         source.client_may_be_away,
     )?;
     let warnings = u64::try_from(source.warnings.len()).ok();
-    gauge("fhir_tail_warnings", "What somebody should see to: /health/ready says what.", warnings)?;
-    count(
-        "fhir_tail_source_reconnects_total",
-        "Times the log's connection was made again.",
-        source.reconnects,
-    )?;
+    gauge("fhir_tail_warnings", "Warnings that need an operator; /health/ready lists them.", warnings)?;
+    count("fhir_tail_source_reconnects_total", "Reconnects to the database's log.", source.reconnects)?;
     count(
         "fhir_tail_clock_steps_total",
-        "Times the database's clock stepped back: versions may have come twice in a replay.",
+        "Backward steps of the database's clock: replays may have repeated versions.",
         source.clock_steps,
     )?;
     count("fhir_tail_rows_skipped_total", "Rows that could not be streamed.", source.rows_skipped)?;
@@ -159,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scrape_says_what_is_known_and_nothing_that_is_not() {
+    fn scrape_omits_values_that_are_not_known() {
         let metrics = Metrics::new().unwrap();
         metrics.sent(ResourceType::PATIENT, 2);
         metrics.sent(ResourceType::PATIENT, 3);
@@ -202,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_has_help_and_a_unit_that_prometheus_knows() {
+    fn every_metric_has_help_and_only_counters_end_in_total() {
         let metrics = Metrics::new().unwrap();
         let text = scrape(&metrics, &status(), &SourceSnapshot::default()).unwrap();
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {

@@ -42,7 +42,7 @@ impl Endpoint {
                 Err(error) => Self::NotFound(error.to_string()),
             },
             _ => Self::NotFound(
-                "there is nothing here: this service has the operation $export and no other interaction; \
+                "no such path: this service supports the operation $export and no other interaction; \
                  see /fhir/ for its URLs"
                     .to_owned(),
             ),

@@ -68,7 +68,7 @@ fn misdirected(guard: &HostGuard, host: &ForeignHost) -> Response {
         tracing::warn!(
             %host,
             suppressed,
-            "a request named a host that is not ours and was refused: if clients are to use it, start with \
+            "a request named an unknown host and was rejected: to accept it, start with \
              --public-url http://{host} (https:// behind a proxy with TLS)"
         );
     }
@@ -76,7 +76,7 @@ fn misdirected(guard: &HostGuard, host: &ForeignHost) -> Response {
         StatusCode::MISDIRECTED_REQUEST,
         IssueType::Forbidden,
         &format!(
-            "the name in Host, '{host}', is not one of this service: use localhost, 127.0.0.1 or [::1], or have the \
+            "the name in Host, '{host}', is not a name of this service: use localhost, 127.0.0.1 or [::1], or have the \
              operator start it with --public-url http://{host} (https:// behind a proxy with TLS)"
         ),
     )

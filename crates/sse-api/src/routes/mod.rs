@@ -50,7 +50,7 @@ async fn fhir<F: FeedHandle>(State(api): State<Arc<Api<F>>>, request: Request) -
                 return response::error(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     IssueType::Exception,
-                    "the connection has no peer",
+                    "the address of the client is not known",
                 );
             };
             export(&api, level, peer, &parts).await
@@ -97,11 +97,7 @@ async fn metrics<F: FeedHandle>(State(api): State<Arc<Api<F>>>) -> Response {
 }
 
 async fn nothing() -> Response {
-    response::error(
-        StatusCode::NOT_FOUND,
-        IssueType::NotFound,
-        "there is nothing here: see /fhir/ for the URLs",
-    )
+    response::error(StatusCode::NOT_FOUND, IssueType::NotFound, "no such path: see /fhir/ for the URLs")
 }
 
 async fn method_not_allowed() -> Response {

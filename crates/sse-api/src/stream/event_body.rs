@@ -96,7 +96,7 @@ pub(crate) fn event_body(
                         EndReason::Refused
                     });
                     // What the database said is for the operator alone.
-                    tracing::warn!(%error, "a stream cannot go on");
+                    tracing::warn!(%error, "stream failed");
                     if in_frame {
                         return;
                     }

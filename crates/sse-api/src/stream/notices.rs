@@ -13,7 +13,7 @@ pub(crate) fn of(notice: &Notice) -> RenderedNotice {
         Notice::Position { transaction_time } => as_of(
             NoticeCode::Position,
             *transaction_time,
-            "nothing for this request; its position has moved on",
+            "no changes match this request; its position has advanced",
         ),
         Notice::Estimated { totals } => {
             let all = totals.iter().fold(0_u64, |all, (_, total)| all.saturating_add(*total));
@@ -25,17 +25,17 @@ pub(crate) fn of(notice: &Notice) -> RenderedNotice {
         Notice::Stale { transaction_time } => as_of(
             NoticeCode::Stale,
             *transaction_time,
-            "what follows is late: the database is away, or the service is behind its log; what changed after \
+            "the stream is late: the database is away, or the service is behind its log; changes after \
              transactionTime may be missing until the notice fresh",
         ),
         Notice::Fresh { transaction_time } => {
-            as_of(NoticeCode::Fresh, *transaction_time, "changes come as they commit again")
+            as_of(NoticeCode::Fresh, *transaction_time, "changes are up to date again")
         }
         Notice::Members { joined, left } => told(
             NoticeCode::Members,
             &format!(
-                "the Group's members have changed: {joined} joined, whose resources were sent, and {left} left, of whose \
-                 resources removals were sent"
+                "the Group's members have changed: {joined} joined, whose resources were sent, and {left} left, whose \
+                 resources were removed"
             ),
         ),
         Notice::Reset { reason } => told(
@@ -44,7 +44,7 @@ pub(crate) fn of(notice: &Notice) -> RenderedNotice {
         ),
         Notice::ResetAll { reason } => told(
             NoticeCode::ResetAll,
-            &format!("{reason}: all of it follows; drop what has not come again by the notice live"),
+            &format!("{reason}: everything follows; drop what was not sent again by the notice live"),
         ),
     };
     (code.as_str(), outcome.to_json())
@@ -53,7 +53,7 @@ pub(crate) fn of(notice: &Notice) -> RenderedNotice {
 /// The service stops.
 pub(crate) fn shutdown() -> RenderedNotice {
     let (code, outcome) =
-        told(NoticeCode::Shutdown, "the service is stopping: come back with this id and nothing is missed");
+        told(NoticeCode::Shutdown, "the service is stopping: reconnect with this id to miss nothing");
     (code.as_str(), outcome.to_json())
 }
 
@@ -62,22 +62,21 @@ pub(crate) fn failed(error: &SourceError) -> RenderedNotice {
     match error {
         SourceError::Unavailable(_) => {
             let (code, outcome) =
-                told(NoticeCode::Transient, "the database is not available: come back with this id");
+                told(NoticeCode::Transient, "the database is not available: reconnect with this id");
             (code.as_str(), outcome.to_json())
         }
         SourceError::Gone(why) => {
-            let text = format!(
-                "the stream ends: {why}; who comes back is refused, and what was sent is not taken back"
-            );
+            let text =
+                format!("the stream ends: {why}; a reconnect is refused, and what was sent stays valid");
             let (code, outcome) = told(NoticeCode::End, &text);
             (code.as_str(), outcome.to_json())
         }
         SourceError::Refused(_) => {
             let issue = Issue::error(
                 IssueType::Exception,
-                "the database refuses and somebody has to mend it: the service's log says what is wrong",
+                "the database refuses the request: the operator finds the cause in the service's log",
             );
-            let end = Issue::notice(NoticeCode::End, "the stream ends: come back with this id");
+            let end = Issue::notice(NoticeCode::End, "the stream ends: reconnect with this id");
             ("exception", Outcome::new(issue).and(end).to_json())
         }
     }

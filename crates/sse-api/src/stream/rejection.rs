@@ -55,13 +55,13 @@ impl RetryReason {
     /// For clients.
     const fn diagnostics(self) -> &'static str {
         match self {
-            Self::Stopping => "the service is stopping: come back in a few seconds",
-            Self::Unavailable => "the database is not available: come back in a few seconds",
+            Self::Stopping => "the service is stopping: retry in a few seconds",
+            Self::Unavailable => "the database is not available: retry in a few seconds",
             Self::MigrationMissing => {
                 "the database does not tell yet whose a resource was, or by an index who is in it: its operator runs \
                  'fhir-tail migrate', and 'fhir-tail check' says what is missing"
             }
-            Self::StreamLimit => "as many streams as there may be are open: close one, or come back later",
+            Self::StreamLimit => "stream limit reached: close one or retry later",
         }
     }
 }

@@ -23,35 +23,35 @@ pub(crate) fn start(
     let of_group = matches!(filter.compartment, Compartment::Group { .. });
     let from = match (&resume.begin, request.since) {
         (Begin::After { id: Some(_), .. }, _) if resume.has_position() => {
-            "continues after the event whose id the client gave".to_owned()
+            "continues after the event with the given id".to_owned()
         }
-        (Begin::After { id: None, .. }, _) => {
-            "the id that the client gave cannot be read: a reset follows".to_owned()
-        }
+        (Begin::After { id: None, .. }, _) => "the given id cannot be read: a reset follows".to_owned(),
         (_, None) => "the current state, then every change as it commits".to_owned(),
         // Somebody may have come to be a member after that instant.
         (_, Some(since)) if of_group && journal_begins > since => {
             format!(
-                "it is not known any more who was a member at _since ({since}): reset-all, the current state, then every change as \
+                "it is no longer known who was a member at _since ({since}): reset-all, the current state, then every change as \
                  it commits"
             )
         }
         (_, Some(since)) if since > now() => {
-            format!("_since ({since}) is ahead of the clock: no current state, only what commits from now on")
+            format!(
+                "_since ({since}) is ahead of the clock: no current state, only changes that commit from now on"
+            )
         }
         (_, Some(since)) if of_group => {
             format!(
-                "every change after {since}, what left since too, and all of who joined since, then every change as it commits"
+                "changes after {since}, removals since, and everything of members who joined since, then every change as it commits"
             )
         }
         (_, Some(since)) => {
-            format!("what changed after {since}, deletions too, then every change as it commits")
+            format!("changes after {since}, deletions included, then every change as it commits")
         }
     };
     let there = match &filter.compartment {
         Compartment::Group { .. } => "not among the Group's members",
         Compartment::Any | Compartment::AnyPatient | Compartment::Patients(_) => {
-            "patients who are not stored"
+            "patients that are not stored"
         }
     };
     let whose = match &filter.compartment {
@@ -67,16 +67,16 @@ pub(crate) fn start(
         },
     };
     let mut diagnostics = format!(
-        "start: {types}{whose}; {from}; a comment line whenever it is quiet for {} s",
+        "start: {types}{whose}; {from}; a comment line after {} s without events",
         request.heartbeat.as_secs()
     );
     let unsent: Vec<_> = request.unsent_types.iter().map(ToString::to_string).collect();
     let missing: Vec<_> = missing.iter().map(str::to_owned).collect();
     for (what, names) in [
         ("ignored", &request.ignored),
-        ("ignored values of _type, no types of R4", &request.ignored_types),
-        ("ignored values of patient, no ids", &request.ignored_patients),
-        ("not sent, in no patient's compartment", &unsent),
+        ("ignored values of _type, not types of R4", &request.ignored_types),
+        ("ignored values of patient, not ids", &request.ignored_patients),
+        ("not sent, not in any patient's compartment", &unsent),
         (there, &missing),
     ] {
         if !names.is_empty() {

@@ -1,4 +1,4 @@
-//! Accepting connections: within the limits, and when the operating system refuses.
+//! Accepting connections within the limits, and retrying when the operating system refuses.
 
 use super::ConnectionContext;
 use super::connections::Connections;
@@ -10,16 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
-/// How long to wait after a first failure, as when no file descriptors are left; after each further one twice as long.
+/// The delay after a first failure, for example without free file descriptors; each further failure
+/// doubles it.
 const WAIT: Duration = Duration::from_millis(20);
 const MAX_WAIT: Duration = Duration::from_secs(1);
-/// How often the log says that no connection can be accepted.
+/// The shortest interval between log lines about failed accepts.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
 /// Accepts connections until the service stops.
 pub(crate) async fn accept(listener: &TcpListener, context: ConnectionContext) {
     let stopping = context.stopping.clone();
-    // It never ends by itself.
+    // `accept_all` never returns.
     stopping.run_until_cancelled(accept_all(listener, &context)).await;
 }
 
@@ -32,14 +33,14 @@ async fn accept_all(listener: &TcpListener, context: &ConnectionContext) {
                 wait = WAIT;
                 begin(stream, peer, context).await;
             }
-            Err(error) if concerns_one_connection(&error) => tracing::debug!(%error, "a connection broke"),
+            Err(error) if concerns_one_connection(&error) => tracing::debug!(%error, "connection failed"),
             Err(error) => {
                 context.metrics.accept_errors.inc();
                 if let Some(suppressed) = log.allow() {
                     tracing::warn!(
                         %error,
                         suppressed,
-                        "no connection can be accepted: connections without a stream are closed, and it is tried again"
+                        "no connection can be accepted: closing idle connections and retrying"
                     );
                 }
                 context.connections.close_longest_waiting();
@@ -52,7 +53,7 @@ async fn accept_all(listener: &TcpListener, context: &ConnectionContext) {
 
 /// Serves a connection, once there is room for it.
 async fn begin(stream: TcpStream, peer: SocketAddr, context: &ConnectionContext) {
-    // Without room the socket is closed: the client's library sees a connection that failed, and tries again.
+    // Without room the socket is closed. The client's library sees a failed connection and retries.
     let Some(slot) = Connections::admit(&context.connections, peer.ip()).await else { return };
     let slot = Arc::new(slot);
     let task = context.tasks.spawn({
@@ -62,7 +63,7 @@ async fn begin(stream: TcpStream, peer: SocketAddr, context: &ConnectionContext)
     slot.set_task(task.abort_handle());
 }
 
-/// Whether it is the fault of the connection that would have been accepted: the next one is not affected.
+/// Whether the error concerns only the connection that would have been accepted.
 fn concerns_one_connection(error: &Error) -> bool {
     matches!(
         error.kind(),

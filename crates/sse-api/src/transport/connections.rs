@@ -132,7 +132,7 @@ impl Connections {
                 limit = reached.as_str(),
                 %address,
                 suppressed,
-                "a connection limit is reached: connections without a stream are closed to make room for new ones"
+                "connection limit reached: closing connections without a stream to accept new ones"
             );
         }
     }

@@ -93,8 +93,8 @@ async fn a_group_is_asked_for_by_its_id() {
     assert!(start.contains("of the Group's members"), "{start}");
     // The journal of this feed begins with 1970.
     for (since, says) in [
-        ("1969-01-01T00:00:00Z", "not known any more who was a member"),
-        ("2000-01-01T00:00:00Z", "every change after 2000"),
+        ("1969-01-01T00:00:00Z", "no longer known who was a member"),
+        ("2000-01-01T00:00:00Z", "changes after 2000"),
         ("2099-01-01T00:00:00Z", "2099-01-01T00:00:00.000000Z) is ahead of the clock"),
     ] {
         let target = format!("/fhir/Group/g1/$export?_since={since}");

@@ -84,7 +84,7 @@ async fn start_says_what_was_understood() {
     for (target, expected) in [
         ("/fhir/$export", &["every resource type", "current state", "15 s"][..]),
         ("/fhir/$export?_type=Condition,Encounter", &["Condition, Encounter"]),
-        ("/fhir/$export?_since=2020-01-01T00:00:00Z", &["changed after 2020-01-01T00:00:00"]),
+        ("/fhir/$export?_since=2020-01-01T00:00:00Z", &["changes after 2020-01-01T00:00:00"]),
         ("/fhir/$export?_since=9000-01-01T00:00:00Z", &["ahead of the clock"]),
         ("/fhir/$export?_heartbeat=3", &["3 s"]),
     ] {

@@ -82,11 +82,11 @@ pub(super) async fn serve(
             let socket = parts.io.into_inner().into_inner();
             match ChunkWriter::new(socket, client_timeout, pressure, detached, parts.read_buf.len()) {
                 Ok(writer) => drop(tasks.spawn(write(writer, slot, cut))),
-                Err(error) => tracing::error!(%error, "a stream cannot begin"),
+                Err(error) => tracing::error!(%error, "stream cannot begin"),
             }
         }
         Ok(Some(_)) => {}
-        Err(error) => tracing::debug!(%error, "a connection broke"),
+        Err(error) => tracing::debug!(%error, "connection failed"),
     }
 }
 
@@ -112,7 +112,7 @@ async fn write(writer: ChunkWriter, slot: Arc<Connection>, cut: CancellationToke
     // The socket is closed now.
     drop(slot);
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
+        tracing::debug!(%error, "connection failed");
     }
 }
 
