@@ -24,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
             once ready_is_an_exit_code,
         ],
         needs(cases![once alerts_and_dashboard_can_be_evaluated], || missing("promtool")),
+        needs(cases![once the_systemd_unit_is_valid_and_hardened], || missing("systemd-analyze")),
         needs(cases![once compose_reads_its_file], || missing("docker-compose")),
         needs(cases![once the_image_can_be_built_from_manifests_first], || missing("git")),
     ]
@@ -44,8 +45,8 @@ const DOCUMENTS: [&str; 9] = [
     OPERATIONS,
     TAIL,
 ];
-const ALERTS: &str = "monitoring/alerts.yml";
-const DASHBOARD: &str = "monitoring/grafana/dashboard.json";
+const ALERTS: &str = "deploy/monitoring/alerts.yml";
+const DASHBOARD: &str = "deploy/monitoring/grafana/dashboard.json";
 
 /// Why a test is ignored that needs a program of this machine's.
 pub(crate) fn missing(program: &str) -> Option<String> {
@@ -179,7 +180,7 @@ async fn the_metrics_are_those_of_the_program(context: Context) -> Result<()> {
         shown.insert(name.to_owned(), labels.collect());
     }
     ensure!(shown == metrics, "{OPERATIONS} has {shown:#?}, /metrics has {metrics:#?}");
-    for path in [ALERTS, DASHBOARD, "monitoring/alerts.test.yml"] {
+    for path in [ALERTS, DASHBOARD, "deploy/monitoring/alerts.test.yml"] {
         let text = std::fs::read_to_string(project().join(path))?;
         let named = named(&text);
         ensure!(!named.is_empty(), "{path} names no metric");
@@ -263,8 +264,8 @@ fn tool(program: &str, arguments: &[&str]) -> Result<String> {
 
 /// The rules do what their tests say; and each expression of the dashboard is one, tried as a recording rule.
 async fn alerts_and_dashboard_can_be_evaluated(context: Context) -> Result<()> {
-    tool("promtool", &["check", "config", "monitoring/prometheus.yml"])?;
-    tool("promtool", &["test", "rules", "monitoring/alerts.test.yml"])?;
+    tool("promtool", &["check", "config", "deploy/monitoring/prometheus.yml"])?;
+    tool("promtool", &["test", "rules", "deploy/monitoring/alerts.test.yml"])?;
     let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(project().join(DASHBOARD))?)?;
     let panels = dashboard["panels"].as_array().context("no panels")?;
     let mut rules = String::from("groups:\n  - name: dashboard\n    rules:\n");
@@ -313,7 +314,7 @@ async fn compose_reads_its_file(_: Context) -> Result<()> {
         ensure!(lines.contains(&closed), "Grafana is not closed: no {closed}");
     }
     // Metrics are told only under names that are ours.
-    let scraped = std::fs::read_to_string(project().join("monitoring/prometheus.yml"))?;
+    let scraped = std::fs::read_to_string(project().join("deploy/monitoring/prometheus.yml"))?;
     let target = scraped.split('"').nth(1).context("Prometheus has no target")?;
     let named = format!("- --public-url=http://{target}");
     ensure!(lines.contains(&named.as_str()), "Prometheus' target {target} is not a name of the service");
@@ -323,7 +324,7 @@ async fn compose_reads_its_file(_: Context) -> Result<()> {
 
 /// What the Dockerfile leaves of the sources for the layer of dependencies is a workspace to Cargo: each package has a target.
 async fn the_image_can_be_built_from_manifests_first(context: Context) -> Result<()> {
-    let dockerfile = std::fs::read_to_string(project().join("Dockerfile"))?.replace("\\\n", " ");
+    let dockerfile = std::fs::read_to_string(project().join("deploy/Dockerfile"))?.replace("\\\n", " ");
     let strip = dockerfile
         .lines()
         .find_map(|line| line.strip_prefix("RUN ").filter(|run| run.starts_with("find . -type f")));
@@ -343,6 +344,21 @@ async fn the_image_can_be_built_from_manifests_first(context: Context) -> Result
         ensure!(std::fs::read_to_string(copy.join(file))?.trim() == "fn main() { }", "{file} is still there");
     }
     ensure!(!copy.join("crates/fhir-tail/src/serve.rs").exists(), "the sources are still there");
+    Ok(())
+}
+
+/// systemd understands the unit, and rates its exposure 2.0 of 10 at most.
+async fn the_systemd_unit_is_valid_and_hardened(context: Context) -> Result<()> {
+    let unit = std::fs::read_to_string(project().join("deploy/systemd/fhir-tail.service"))?;
+    // The program must exist where the unit says.
+    let installed = unit.replace("/usr/bin/fhir-tail", "/bin/true");
+    ensure!(installed != unit, "the unit does not run /usr/bin/fhir-tail");
+    let path = context.directory().join("fhir-tail.service");
+    std::fs::write(&path, installed)?;
+    let path = path.to_str().context("the path is not text")?;
+    let said = tool("systemd-analyze", &["verify", "--man=no", path])?;
+    ensure!(!said.contains("fhir-tail.service"), "{said}");
+    tool("systemd-analyze", &["security", "--no-pager", "--offline=true", "--threshold=20", path])?;
     Ok(())
 }
 

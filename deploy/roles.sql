@@ -1,8 +1,8 @@
--- Who logs in, for docker-compose.yml. Can be run again.
+-- The roles that log in, for docker-compose.yml. Can be run again.
 
 alter role fhir_tail login password 'fhir_tail';
 
--- Who writes: the simulator here, your application elsewhere.
+-- The writer: the simulator here, your application elsewhere.
 do $$
 begin
     if not exists (select from pg_roles where rolname = 'app') then
