@@ -1,4 +1,4 @@
-//! The operation `$export`: from a request to a stream, or to the reason why there is none.
+//! The operation `$export`: turns a request into a stream or a rejection.
 
 use crate::api::Api;
 use crate::feed_handle::FeedHandle;
@@ -17,7 +17,7 @@ use http::{HeaderValue, Method, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Answers a request for the operation.
+/// Answers a request for the operation, and counts rejections.
 pub(crate) async fn export<F: FeedHandle>(
     api: &Arc<Api<F>>,
     level: Level,
@@ -67,7 +67,7 @@ async fn begin<F: FeedHandle>(
     if api.stopping.is_cancelled() {
         return refuse(RetryReason::Stopping, resume.last_event_id);
     }
-    // Who has a position can be served from the journal; who begins needs the tables.
+    // A client with a position can be served from the journal; any other needs the tables.
     if !resume.has_position() && !(api.source)().connected {
         return refuse(RetryReason::Unavailable, resume.last_event_id);
     }
@@ -81,7 +81,7 @@ async fn begin<F: FeedHandle>(
         Err(ExistenceError::Retryable(why)) => return refuse(why, resume.last_event_id),
     };
     let mut response = if parts.method == Method::HEAD {
-        // A body of unknown length, so that the headers are those of a GET.
+        // A body of unknown length, so that the headers equal those of a GET.
         Response::new(
             Body::from_stream(futures_util::stream::empty::<Result<bytes::Bytes, std::io::Error>>()),
         )
@@ -106,7 +106,7 @@ async fn begin<F: FeedHandle>(
     Ok(response)
 }
 
-/// POST comes later.
+/// Rejects methods and levels that are not implemented.
 fn implemented(level: &Level, method: &Method) -> Result<(), Rejection> {
     if method == Method::POST {
         return Err(not_implemented("POST is not supported yet: use GET with parameters in the query"));
@@ -126,7 +126,7 @@ fn not_implemented(diagnostics: &str) -> Rejection {
     Rejection::permanent(StatusCode::NOT_IMPLEMENTED, IssueType::NotSupported, diagnostics)
 }
 
-/// The word for logs: never an id.
+/// The level for logs, never an id.
 const fn level_name(level: &Level) -> &'static str {
     match level {
         Level::System => "system",

@@ -1,36 +1,37 @@
-//! What this crate asks of the feed, as a trait: so that a stream can be driven by a script as well.
+//! The feed as this crate uses it: a trait, so that tests can drive a stream.
 
 use feed::{Begin, Feed, GroupNow, Item, Pressure, SourceError, Status, Subscription};
 use fhir::{Filter, Patients};
 use std::future::Future;
 
-/// Where streams come from.
+/// The feed.
 pub trait FeedHandle: Clone + Send + Sync + 'static {
     /// One stream.
     type FeedStream: FeedStream;
 
-    /// Begins a stream.
+    /// Starts a stream.
     fn subscribe(&self, filter: Filter, begin: Begin) -> Self::FeedStream;
 
-    /// Those of these patients who are stored. An error if the database is away, or cannot tell whose a resource was.
+    /// Those of the patients that are stored. Fails if the database is away, or lacks the columns and
+    /// indexes for streams of patients.
     fn stored(&self, patients: Patients) -> impl Future<Output = Result<Patients, SourceError>> + Send;
 
-    /// A Group as it is now, or an error as of [`stored`](Self::stored).
+    /// The current state of a Group. Fails like [`stored`](Self::stored).
     fn group(&self, id: &str) -> impl Future<Output = Result<GroupNow, SourceError>> + Send;
 
-    /// Where the feed is.
+    /// The current state of the feed.
     fn status(&self) -> Status;
 
-    /// What tells a stream that others wait for the bytes that its client does not take.
+    /// The signal that other streams wait for memory that a stalled client holds.
     fn pressure(&self) -> Pressure;
 }
 
 /// The stream of one subscriber.
 pub trait FeedStream: Send + 'static {
-    /// What comes next; `Err` ends the stream. Can be dropped at any await point and called again.
+    /// The next item; `Err` ends the stream. Cancel safe.
     fn next(&mut self) -> impl Future<Output = Result<Item, SourceError>> + Send;
 
-    /// The id of everything that [`next`](Self::next) has returned so far, in its text form.
+    /// The event id that covers everything [`next`](Self::next) has returned so far.
     fn id(&self) -> String;
 }
 

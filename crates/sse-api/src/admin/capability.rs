@@ -3,7 +3,7 @@
 use fhir::{Instant, ResourceType, canonical};
 use serde_json::json;
 
-/// What the service can do. The operation is ours, not Bulk Data's `export`: that one is asynchronous.
+/// The CapabilityStatement. Its operation is not Bulk Data's `export`, which is asynchronous.
 pub(crate) fn capability_statement(base: &str, started: Instant) -> String {
     let operation = json!([{ "name": "export", "definition": canonical::EXPORT_OPERATION }]);
     let resources: Vec<_> =
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_capability_statement_claims_what_there_is() {
+    fn capability_statement_lists_every_type_with_the_operation() {
         let text = capability_statement("http://localhost:8080", Instant::from_unix_micros(0));
         let statement: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(statement["implementation"]["url"], "http://localhost:8080/fhir");

@@ -1,11 +1,11 @@
-//! What probes are told. Alive: the loop that answers runs. Ready: a new stream would begin.
+//! Health for probes. Live: the server answers requests. Ready: a new stream can begin.
 
 use crate::clock::now;
 use crate::source::SourceSnapshot;
 use feed::Status;
 use serde_json::{Value, json};
 
-/// Whether a new stream would begin, and the details, for people.
+/// Whether a new stream can begin, and the details for operators.
 pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) -> (bool, Value) {
     let waits = waits_for(feed, source);
     let ready = source.connected && feed.journal_ok && waits.is_none() && !stopping;
@@ -22,7 +22,7 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
             "wal_limit_bytes": source.wal_limit_bytes,
         },
         "failing_facts": failing,
-        // At today's rates.
+        // At the current rate of change.
         "may_be_away_hours": {
             "client": source.client_may_be_away.map(hours),
             "service": source.service_may_be_away.map(hours),
@@ -33,7 +33,7 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
             "bytes": feed.journal_bytes,
             "durable_lsn": feed.durable_lsn.to_string(),
         },
-        // What is waited for is the memory that clients hold, a turn at the tables, or the journal.
+        // They wait for memory that clients hold, for a turn at the tables, or for the journal.
         "waiting": {
             "replays": feed.replays_waiting,
             "journal_readers": feed.journal_readers_waiting,
@@ -44,7 +44,7 @@ pub(crate) fn readiness(feed: &Status, source: &SourceSnapshot, stopping: bool) 
             // Replays begin once the safe time has passed this.
             "journal_begins": feed.journal_begins.to_fhir(),
             "holding_back": source.holding_back,
-            // Why none begins now.
+            // Why no replay can begin now.
             "waits_for": waits,
         },
     });
@@ -55,7 +55,7 @@ const fn hours(seconds: u64) -> u64 {
     seconds / 3_600
 }
 
-/// Why a replay that is asked for now would not begin at once; `None`: it would.
+/// Why a replay cannot begin now; `None` if it can.
 fn waits_for(feed: &Status, source: &SourceSnapshot) -> Option<String> {
     if source.obstacle.is_some() {
         return source.obstacle.clone();
@@ -70,8 +70,8 @@ fn waits_for(feed: &Status, source: &SourceSnapshot) -> Option<String> {
     Some(format!("the safe time has not passed the beginning of the journal: {who}"))
 }
 
-/// How far the safe time is behind our clock; `None` while there is none. The safe time itself does not advance while
-/// nothing changes.
+/// How far the safe time is behind our clock, in seconds; `None` before the first safe time. It does
+/// not advance while nothing changes, so the newest time that was confirmed visible counts as well.
 pub(crate) fn safe_time_age_seconds(feed: &Status) -> Option<f64> {
     let now = now();
     // A microsecond more or less is lost in a float of this size: never mind.
@@ -81,7 +81,7 @@ pub(crate) fn safe_time_age_seconds(feed: &Status) -> Option<f64> {
         .map(|until| now.unix_micros().saturating_sub(until.unix_micros()) as f64 / 1e6)
 }
 
-/// Whether a new stream would begin, for metrics.
+/// Whether a new stream can begin, for metrics.
 pub(crate) fn is_ready(feed: &Status, source: &SourceSnapshot, stopping: bool) -> bool {
     readiness(feed, source, stopping).0
 }
@@ -94,7 +94,7 @@ mod tests {
     use fhir::Instant;
 
     #[test]
-    fn ready_is_connected_and_writing_and_not_stopping() {
+    fn ready_requires_a_connection_a_writable_journal_and_no_shutdown() {
         let feed = Status { journal_ok: true, ..status() };
         let source = SourceSnapshot { connected: true, ..SourceSnapshot::default() };
         assert!(readiness(&feed, &source, false).0);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn not_ready_until_a_replay_can_begin() {
+    fn not_ready_until_the_safe_time_passes_the_journals_beginning() {
         let begins = Instant::from_unix_micros(10);
         let feed = |safe_time| Status { journal_ok: true, journal_begins: begins, safe_time, ..status() };
         let holding_back = Some("process 7 writes".to_owned());
@@ -122,7 +122,7 @@ mod tests {
             assert!(waits.contains("process 7 writes"), "{waits}");
         }
         let passed = feed(Some(begins));
-        assert!(readiness(&passed, &source, false).0, "whoever writes now holds nobody back");
+        assert!(readiness(&passed, &source, false).0, "an open transaction no longer matters");
         let obstacle = SourceSnapshot { obstacle: Some("too many connections".into()), ..source };
         let (ready, details) = readiness(&passed, &obstacle, false);
         assert!(!ready);

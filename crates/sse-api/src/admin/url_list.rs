@@ -6,12 +6,12 @@ use axum::response::Response;
 use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderMap, HeaderValue};
 
-/// Nothing runs on the list of URLs, but whoever tries an EventSource in the browser's console there may connect to us.
+/// The page runs no script. `connect-src` allows an EventSource in the browser's console.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// What there is: path and meaning.
+/// Path and meaning.
 const URLS: [(&str, &str); 6] = [
     ("/fhir/$export", "everything: the current state, then every change as it commits"),
     ("/fhir/{Type}/$export", "one resource type, such as /fhir/Condition/$export"),
@@ -30,7 +30,7 @@ const PARAMETERS: [(&str, &str); 5] = [
     ("_heartbeat", "seconds, 2 to 60, after which a quiet stream sends a comment line (15)"),
 ];
 
-/// The list of URLs: HTML for a browser, text for everyone else.
+/// The list of URLs: HTML for a browser, otherwise text.
 pub(crate) fn front(base: &str, headers: &HeaderMap) -> Response {
     if weight(headers, "text/html") > 0 {
         let item = |(name, meaning): &(&str, &str)| {
@@ -59,7 +59,7 @@ fn command(base: &str) -> String {
     format!("curl -N -H 'Prefer: respond-eventsource' '{base}/fhir/$export'")
 }
 
-/// `base` can hold what a client sent as its host.
+/// Escapes for HTML: `base` can contain the `Host` that a client sent.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

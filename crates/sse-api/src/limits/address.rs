@@ -1,8 +1,8 @@
-//! Whose connection it is, as far as an address says: what limits per address are counted by.
+//! The key of limits per address.
 
 use std::net::IpAddr;
 
-/// The address that a connection is counted for. Who has one IPv6 address has the network of /64 that it lies in.
+/// The address that a connection counts for: with IPv6 its /64 network, since a host can use all of it.
 pub(crate) fn limit_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_counted_by_who_has_them() {
+    fn ipv6_counts_by_network_and_mapped_ipv4_as_ipv4() {
         let counted = |text: &str| limit_key(text.parse().unwrap()).to_string();
         assert_eq!(counted("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");

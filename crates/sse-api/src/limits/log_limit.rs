@@ -1,4 +1,4 @@
-//! A line of the log that strangers can cause as often as they like: it is written once in a while, with how often it was not.
+//! Rate limit for log lines that clients can cause at will. A line says how many were suppressed.
 
 use parking_lot::Mutex;
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl LogLimit {
         Self { every, state: Mutex::new(State::default()) }
     }
 
-    /// Whether to write now: then how many lines were left out since the last one.
+    /// `Some` to write a line now, with the number of lines suppressed since the last one.
     pub(crate) fn allow(&self) -> Option<u64> {
         let mut state = self.state.lock();
         if state.last.is_some_and(|last| last.elapsed() < self.every) {
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn one_line_in_each_interval_says_how_many_were_left_out() {
+    async fn one_line_per_interval_counts_the_suppressed_ones() {
         let limit = LogLimit::new(Duration::from_secs(10));
         assert_eq!(limit.allow(), Some(0));
         assert_eq!((limit.allow(), limit.allow()), (None, None));

@@ -1,4 +1,4 @@
-//! What limits count by, and how often the log says that one is reached.
+//! The key that limits count by, and the rate of log lines that clients can cause.
 
 mod address;
 mod log_limit;

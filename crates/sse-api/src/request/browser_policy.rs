@@ -1,5 +1,5 @@
-//! What browsers are told about every answer, errors and streams included: what it is, that nothing in it may run, and that no
-//! other site may embed it. The page says for itself what of its own may run.
+//! Security headers of every response, errors and streams included: browsers neither guess its type,
+//! run scripts in it, nor let other sites embed it. The dashboard sets its own policy.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -28,7 +28,7 @@ pub(crate) async fn restrict(request: Request, next: Next) -> Response {
     response
 }
 
-/// Adds what is not there.
+/// Adds the headers that are missing.
 fn fill(headers: &mut HeaderMap) {
     for (name, value) in HEADERS {
         headers.entry(name).or_insert(value);

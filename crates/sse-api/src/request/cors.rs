@@ -1,4 +1,4 @@
-//! What pages of other origins may read (CORS): those whose origin is that of a public URL, everything; all others, nothing.
+//! CORS: pages from the origin of a public URL may read everything, pages from other origins nothing.
 
 use crate::request::hosts::Hosts;
 use axum::response::Response;
@@ -9,27 +9,27 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
-/// What a page may send besides what every page may. `Authorization` is for the proxy in front.
+/// Request headers beyond the safelist. `Authorization` is for the proxy in front.
 const ALLOWED: HeaderValue =
     HeaderValue::from_static("Accept, Authorization, Content-Type, Last-Event-ID, Prefer");
-/// What a page may read besides what every page may.
+/// Response headers beyond the safelist.
 const EXPOSED: HeaderValue = HeaderValue::from_static("Preference-Applied, Retry-After, WWW-Authenticate");
-/// For how long a browser need not ask again, in seconds.
+/// How long a browser may cache a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// The origin of the page that asks, if it may read what we answer.
+/// The request's origin, if it may read the response.
 pub(crate) fn allowed_origin(hosts: &Hosts, headers: &HeaderMap) -> Option<HeaderValue> {
     let mut origins = headers.get_all(ORIGIN).iter();
     let origin = origins.next().filter(|_| origins.next().is_none())?;
     hosts.allows(origin).then(|| origin.clone())
 }
 
-/// Whether a browser asks what a page may send, before it sends it.
+/// Whether this is a preflight request.
 pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The answer to that, for a page that may.
+/// The response to a preflight from an allowed origin.
 pub(crate) fn preflight() -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -40,7 +40,7 @@ pub(crate) fn preflight() -> Response {
     response
 }
 
-/// Lets the page of this origin read an answer.
+/// Lets pages of this origin read the response.
 pub(crate) fn allow(origin: HeaderValue, headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);

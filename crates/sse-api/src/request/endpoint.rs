@@ -1,10 +1,10 @@
-//! What a path below `/fhir` names. `%24export` is `$export`: some clients encode the sign, some do not.
+//! Paths below `/fhir`. `%24export` equals `$export`: some clients encode the dollar sign.
 
 use fhir::{Level, ResourceType};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// What a path names.
+/// The endpoint that a path names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Endpoint {
     /// The list of URLs.
@@ -13,7 +13,7 @@ pub(crate) enum Endpoint {
     Capability,
     /// The operation.
     Export(Level),
-    /// Nothing. Why, for the client.
+    /// None, with the reason for the client.
     NotFound(String),
 }
 
@@ -56,7 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn paths_name_the_levels() {
+    fn paths_name_their_endpoints() {
         let condition: ResourceType = "Condition".parse().unwrap();
         for (path, expected) in [
             ("/fhir", Endpoint::UrlList),
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn other_paths_name_nothing() {
+    fn other_paths_are_not_found() {
         for path in [
             "/fhir/condition/$export",
             "/fhir/Condition/1/$export",
@@ -107,7 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_path_is_too_strange(path in "(/fhir)?(/[ -~]{0,12}){0,5}") {
+        fn any_path_is_parsed(path in "(/fhir)?(/[ -~]{0,12}){0,5}") {
             Endpoint::from_path(&path);
         }
     }

@@ -1,4 +1,4 @@
-//! The layer over all routes that answers only requests that used our own names.
+//! The layer over all routes that rejects requests with an unknown host.
 
 use crate::limits::LogLimit;
 use crate::request::cors;
@@ -13,10 +13,10 @@ use http::{HeaderValue, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often the log says that a request named a host that is not ours.
+/// The shortest interval between log lines about unknown hosts.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// What the layer goes by.
+/// The accepted hosts, and the limit of log lines about others.
 pub(crate) struct HostGuard {
     hosts: Hosts,
     log: LogLimit,
@@ -28,8 +28,8 @@ impl HostGuard {
     }
 }
 
-/// Answers only requests that used our own names. Probes come by whatever name the orchestrator has for us, and are told yes
-/// or no whatever it is; what is for people and monitors is told under our names and under addresses.
+/// Answers only requests with an accepted host. Probes are answered under any host, since the
+/// orchestrator chooses it; `/metrics` also under IP addresses.
 pub(crate) async fn host_guard(
     State(guard): State<Arc<HostGuard>>,
     request: Request,
@@ -62,7 +62,8 @@ pub(crate) async fn host_guard(
     response
 }
 
-/// Says which name came, and what makes it ours: in a container or a cluster that is seldom the one that somebody thinks of.
+/// Names the unknown host and the setting that accepts it: in a container or a cluster it is rarely the
+/// one that the operator expects.
 fn misdirected(guard: &HostGuard, host: &ForeignHost) -> Response {
     if let Some(suppressed) = guard.log.allow() {
         tracing::warn!(

@@ -1,5 +1,5 @@
-//! Whose name a request used: only our own are answered, so that a web page whose name was made to
-//! point here (DNS rebinding) cannot read a stream on the loopback interface.
+//! The hosts that requests may name. Others are rejected, so that a web page whose name resolves to
+//! this machine (DNS rebinding) cannot read a stream on the loopback interface.
 
 use http::header::HOST;
 use http::uri::Authority;
@@ -61,7 +61,7 @@ fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
     (!host.is_empty()).then(|| (host.to_ascii_lowercase(), port))
 }
 
-/// Whether a host is an address and no name: `192.0.2.1`, `[2001:db8::1]`.
+/// Whether a host is an IP address: `192.0.2.1`, `[2001:db8::1]`.
 fn is_address(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(host) => host.parse::<Ipv6Addr>().is_ok(),
@@ -69,16 +69,16 @@ fn is_address(host: &str) -> bool {
     }
 }
 
-/// Why a request is not answered.
+/// Why a host is not accepted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum HostError {
     /// HTTP/1.1 without a host, with several, or with one that cannot be read: 400.
     Malformed,
-    /// A name that is not ours, as it came: 421.
+    /// A host that is not configured: 421.
     Foreign(ForeignHost),
 }
 
-/// A host that somebody used for us, with its port: what may be in a host and nothing else, and not too long to be shown.
+/// A host with its port as a client sent it, escaped and shortened for display.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ForeignHost(String);
 
@@ -101,7 +101,7 @@ impl fmt::Display for ForeignHost {
     }
 }
 
-/// The names that are ours.
+/// The accepted hosts.
 #[derive(Clone, Debug)]
 pub(crate) struct Hosts {
     public: Vec<PublicUrl>,
@@ -112,7 +112,7 @@ impl Hosts {
         Self { public }
     }
 
-    /// Checks the name that a request used, in its target as well as in `Host`.
+    /// Checks the host of a request, in its target and in `Host`.
     pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), HostError> {
         let headers = request.headers();
         let mut named = headers.get_all(HOST).iter();
@@ -122,7 +122,7 @@ impl Hosts {
         }
         match header {
             Some(value) => self.check_name(value.to_str().map_err(|_| HostError::Malformed)?)?,
-            // Only what is older than every browser may leave it out, so no web page is behind this.
+            // Only HTTP/1.0 may omit it, and no browser speaks that.
             None if request.version() < Version::HTTP_11 => {}
             None => return Err(HostError::Malformed),
         }
@@ -141,25 +141,25 @@ impl Hosts {
         Err(HostError::Foreign(ForeignHost::new(authority)))
     }
 
-    /// As [`check`](Self::check), and addresses are answered as well: probes and scrapes come to whatever address the
-    /// orchestrator has for us. No web page is behind them, as a name that was made to point here is a name.
+    /// Like [`check`](Self::check), but accepts IP addresses: probes and scrapes use any address that the
+    /// orchestrator assigns. DNS rebinding needs a name, so no web page can send them.
     pub(crate) fn check_or_address<B>(&self, request: &Request<B>) -> Result<(), HostError> {
         self.check(request).or_else(|bad| {
             let named = request.headers().get_all(HOST).iter().map(|value| value.to_str().ok());
             let named = named.chain(request.uri().authority().map(|authority| Some(authority.as_str())));
             let mut hosts = named.map(|name| host_and_port(name?));
             let address = |host: Option<(String, _)>| host.is_some_and(|(host, _)| is_address(&host));
-            // Of several headers nobody knows which one counts.
+            // With several headers it is unclear which one counts.
             if bad != HostError::Malformed && hosts.all(address) { Ok(()) } else { Err(bad) }
         })
     }
 
-    /// Whether the page's origin may read what we answer.
+    /// Whether pages of this origin may read responses.
     pub(crate) fn allows(&self, origin: &HeaderValue) -> bool {
         self.public.iter().any(|url| url.origin.as_bytes() == origin.as_bytes())
     }
 
-    /// The URL of the service as the client or, if it is set, as the operator names it.
+    /// The base URL: the first public URL, or else the host that the client used.
     pub(crate) fn base_url(&self, headers: &HeaderMap) -> String {
         if let Some(url) = self.public.first() {
             return url.to_string();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_names_are_answered() {
+    fn loopback_and_public_hosts_are_accepted() {
         let ours = [
             "localhost",
             "LOCALHOST:8080",
@@ -230,14 +230,14 @@ mod tests {
     }
 
     #[test]
-    fn a_target_with_a_name_is_checked_too() {
+    fn host_in_the_target_is_checked_too() {
         let foreign = check(&["localhost"], "http://evil.example/fhir/", Version::HTTP_11);
         assert_eq!(foreign, not_ours("evil.example"));
         assert_eq!(check(&["localhost"], "http://localhost/fhir/", Version::HTTP_11), Ok(()));
     }
 
     #[test]
-    fn only_http_1_0_may_leave_the_host_out_and_nobody_may_send_two() {
+    fn host_is_required_once_except_in_http_1_0() {
         assert_eq!(check(&[], "/", Version::HTTP_10), Ok(()));
         assert_eq!(check(&[], "/", Version::HTTP_11), Err(HostError::Malformed));
         assert_eq!(check(&["evil.example"], "/", Version::HTTP_10), not_ours("evil.example"));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_origin_of_a_public_url_may_read() {
+    fn only_origins_of_public_urls_may_read() {
         let allowed = |origin: &'static str| hosts().allows(&HeaderValue::from_static(origin));
         assert!(allowed("https://fhir.example.org") && allowed("http://gaps:8443"));
         for other in [
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_may_come_by_address() {
+    fn probes_may_use_ip_addresses() {
         let checked = |lines: &[&str], target: &str, version| {
             hosts().check_or_address(&request(lines, target, version))
         };
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_a_foreign_host_is_short_and_plain() {
+    fn foreign_host_is_shortened_and_escaped() {
         assert_eq!(ForeignHost::new("fhir.example:8080").to_string(), "fhir.example:8080");
         let long = ForeignHost::new(&"x".repeat(10_000)).to_string();
         assert_eq!(long.chars().count(), SHOWN + 1);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn public_urls_are_read_and_written() {
+    fn public_urls_are_parsed_and_displayed() {
         let written = |text: &str| text.parse::<PublicUrl>().map(|url| url.to_string());
         assert_eq!(written("https://A.example:443/").unwrap(), "https://a.example");
         assert_eq!(written("http://a:8080/base/").unwrap(), "http://a:8080/base");

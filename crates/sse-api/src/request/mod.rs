@@ -1,4 +1,4 @@
-//! What a request says: which name of ours it used, what its path names, what its headers ask for.
+//! Reading a request: its host, path and headers.
 
 pub(crate) mod browser_policy;
 pub(crate) mod cors;

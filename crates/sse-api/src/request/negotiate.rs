@@ -1,7 +1,7 @@
-//! What a request asks for: RFC 7240 `Prefer` and RFC 9110 `Accept`, read the way their grammars say.
+//! Content negotiation by `Prefer` (RFC 7240) and `Accept` (RFC 9110), parsed by their grammars.
 //!
-//! `Prefer: respond-eventsource` wins over `respond-async`, that over `Accept: text/event-stream`. A
-//! wildcard asks for nothing: every tool sends `*/*` without meaning it.
+//! `Prefer: respond-eventsource` wins over `respond-async`, and that over `Accept: text/event-stream`.
+//! Wildcards are ignored: every tool sends `*/*` by default.
 
 use fhir::Handling;
 use http::HeaderMap;
@@ -17,8 +17,8 @@ pub(crate) const RESPOND_EVENTSOURCE: &str = "respond-eventsource";
 pub(crate) enum ResponseMode {
     /// A stream, by `Prefer: respond-eventsource`: the client reads status codes.
     StreamByPrefer,
-    /// A stream, by `Accept: text/event-stream`: what a browser's EventSource sends, which comes back
-    /// from no status but 200.
+    /// A stream, by `Accept: text/event-stream`. A browser's EventSource sends this, and reconnects only
+    /// after status 200.
     StreamByAccept,
     /// The classic asynchronous export.
     Asynchronous,
@@ -64,8 +64,8 @@ impl Negotiated {
     }
 }
 
-/// The weight, 0 to 1,000, that `Accept` gives to exactly this media type; wildcards do not count. An
-/// element whose weight cannot be read is passed over.
+/// The weight, 0 to 1,000, that `Accept` gives to exactly this media type, without wildcards. Elements
+/// with an invalid weight are ignored.
 pub(crate) fn weight(headers: &HeaderMap, media_type: &str) -> u16 {
     let mut best = 0;
     for value in headers.get_all(ACCEPT) {
@@ -102,12 +102,12 @@ fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     split(list, b',').filter(|element| !element.is_empty())
 }
 
-/// What an element is made of: its name or range first, then its parameters.
+/// The parts of an element: its name or range, then its parameters.
 fn members(element: &[u8]) -> impl Iterator<Item = &[u8]> {
     split(element, b';')
 }
 
-/// A name and its value, which is empty where there is none.
+/// A name and its value, empty if it is missing.
 fn pair(member: &[u8]) -> (&[u8], &[u8]) {
     match member.iter().position(|byte| *byte == b'=') {
         Some(at) => (member[..at].trim_ascii(), member[at + 1..].trim_ascii()),
@@ -115,8 +115,7 @@ fn pair(member: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The text of a quoted string; what is not quoted as it is. Of escapes only those are resolved that our
-/// values could hold, which is none: a value with a backslash equals nothing that we look for.
+/// The text of a quoted string, or the value itself. Escapes stay: no value that we compare with has one.
 fn unquoted(value: &[u8]) -> &[u8] {
     match value {
         [b'"', inner @ .., b'"'] => inner,
@@ -124,7 +123,7 @@ fn unquoted(value: &[u8]) -> &[u8] {
     }
 }
 
-/// Splits at a separator outside of quoted strings; a string that is not closed reaches to the end.
+/// Splits at a separator outside quoted strings. An unclosed string extends to the end.
 fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {

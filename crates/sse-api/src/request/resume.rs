@@ -4,23 +4,23 @@ use feed::{Begin, EventId};
 use fhir::{ExportRequest, Issue, IssueType, Outcome};
 use http::HeaderMap;
 
-/// Where a client left off.
+/// The start of a stream.
 pub(crate) struct Resume {
     pub(crate) begin: Begin,
-    /// The id that it came with, as it gave it.
+    /// The event id as the client sent it.
     pub(crate) last_event_id: Option<Vec<u8>>,
 }
 
 impl Resume {
-    /// The header wins over the query (a browser that comes back sends the newer one in the header), what a library adds to the
-    /// URL over what that was written with, and all over `_since`. An empty id is none: some clients send one before their
-    /// first event.
+    /// Precedence: the header (a reconnecting browser sends the newest id there), the parameter that a
+    /// library adds, `_lastEventId`, `_since`. An empty id counts as absent: some clients send one before
+    /// their first event.
     pub(crate) fn of(headers: &HeaderMap, request: &ExportRequest) -> Result<Self, Outcome> {
         let since = request.since;
         let header = headers.get_all("last-event-id").iter().find(|value| !value.is_empty());
         let library = request.library_event_id.as_deref().map(str::as_bytes);
         if let Some(bytes) = header.map(|value| value.as_bytes()).or(library) {
-            // A library that gives an id which cannot be read would never let go of it.
+            // An id that cannot be read leads to a reset: rejected, a library would repeat it forever.
             let id = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
             return Ok(Self { begin: Begin::After { id, since }, last_event_id: Some(bytes.to_vec()) });
         }
@@ -37,7 +37,7 @@ impl Resume {
         })
     }
 
-    /// Whether the stream goes on from an event.
+    /// Whether the stream continues after an event.
     pub(crate) fn has_position(&self) -> bool {
         matches!(&self.begin, Begin::After { id: Some(id), .. } if *id != EventId::beginning())
     }
