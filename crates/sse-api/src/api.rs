@@ -1,4 +1,4 @@
-//! What the routes share.
+//! The state that the routes share.
 
 use crate::metrics::Metrics;
 use crate::request::hosts::Hosts;
@@ -8,7 +8,7 @@ use fhir::Instant;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// All that a request needs.
+/// The state that requests need.
 pub(crate) struct Api<F> {
     pub(crate) feed: F,
     pub(crate) source: SourceProbe,

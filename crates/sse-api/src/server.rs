@@ -1,8 +1,8 @@
-//! The server: it accepts connections, and ends them in order.
+//! The server: wiring, start and graceful shutdown.
 //!
-//! When it is told to stop it accepts nothing more, each stream ends with its `shutdown` notice, idle
-//! connections are closed, and after [`GRACE`] what is left (clients that do not read) is dropped: they lose
-//! nothing, as they come back with the last id that they read.
+//! On shutdown it stops accepting, ends each stream with the notice `shutdown`, and closes idle
+//! connections. After [`GRACE`] it drops the rest, whose clients do not read. They lose nothing: they
+//! resume after the last event that they read.
 
 use crate::api::Api;
 use crate::feed_handle::FeedHandle;
@@ -26,26 +26,25 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long streams have to send their last frame: less than the ten seconds that the whole service has.
+/// How long streams have to send their last frame: less than the ten seconds of the whole service.
 const GRACE: Duration = Duration::from_secs(8);
-/// How many connections may be without a stream: a request is read into buffers of up to 16 KiB.
+/// Limit of connections without a stream: each may hold a request buffer of up to 16 KiB.
 const MAX_WAITING: usize = 4096;
 
-/// How the service is reached.
+/// Addresses, limits and timeouts of the server.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// The addresses to listen on.
     pub listen: Vec<SocketAddr>,
-    /// The URLs under which it is reached from elsewhere: their hosts are answered.
+    /// The URLs that clients use. Their hosts are accepted in requests.
     pub public_urls: Vec<PublicUrl>,
-    /// Listen beyond this machine although nobody is asked who they are.
+    /// Allow addresses that other machines can reach, although there is no authentication.
     pub insecure_no_auth: bool,
-    /// How many streams may be open at once.
+    /// Limit of open streams.
     pub max_streams: usize,
-    /// How many of them one address may have, unless it is of this machine, where proxies are.
+    /// Limit of open streams per client address. Loopback is exempt: proxies connect from there.
     pub max_streams_per_address: usize,
-    /// How many connections there may be beside those of streams, for probes, the page, and requests that are on their way:
-    /// there is always room for these.
+    /// Connections reserved for probes, the dashboard and requests, in addition to those of streams.
     pub spare_connections: usize,
     /// How long a client may take nothing of what is there for it before its connection is closed: it comes
     /// back with its last id, and until then keeps nothing from extra_routes.
@@ -66,7 +65,7 @@ impl Default for ServerSettings {
     }
 }
 
-/// The server, listening. Connections wait until it [runs](Self::run).
+/// A server that listens. Connections wait until it [runs](Self::run).
 pub struct Server {
     listeners: Vec<(TcpListener, SocketAddr)>,
     hosts: Hosts,
@@ -77,7 +76,7 @@ pub struct Server {
     extra_routes: Router,
 }
 
-/// Listens.
+/// Listens on the addresses in `settings`.
 pub async fn bind(settings: ServerSettings) -> Result<Server, ListenError> {
     let listeners = listen(&settings.listen, settings.insecure_no_auth).await?;
     let metrics = Arc::new(Metrics::new().map_err(ListenError::Metrics)?);
@@ -106,24 +105,25 @@ pub async fn bind(settings: ServerSettings) -> Result<Server, ListenError> {
 }
 
 impl Server {
-    /// The addresses that it listens on, in the order of the settings, with the ports that were free.
+    /// The addresses that it listens on, in the order of the settings, with the assigned ports.
     pub fn local_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.listeners.iter().map(|(_, address)| *address)
     }
 
-    /// Serves these routes too. They must not be below `/fhir`, `/health` or `/metrics`.
+    /// Adds routes. They must not be below `/fhir`, `/health` or `/metrics`.
     #[must_use]
     pub fn with_routes(mut self, routes: Router) -> Self {
         self.extra_routes = self.extra_routes.merge(routes);
         self
     }
 
-    /// Answers that another process serves, until this is so. `detail`: whom we stand by for, in a sentence for people.
+    /// Serves as a standby until `until` completes, and returns its result. `detail` is a sentence for
+    /// operators about the active process.
     pub async fn stand_by<T>(&self, detail: &str, until: impl Future<Output = T>) -> T {
         let context = ConnectionContext {
             service: TowerToHyperService::new(standby::router(detail, self.hosts.clone())),
             client_timeout: self.client_timeout,
-            // One answer each: nobody is kept here, nor cut off, when we take over.
+            // One response per connection, so that no connection is cut when this process takes over.
             keep_alive: false,
             pressure: Pressure::default(),
             connections: Arc::clone(&self.connections),
@@ -136,7 +136,7 @@ impl Server {
             self.listeners.iter().map(|(listener, _)| accept(listener, context.clone())).collect();
         tokio::select! {
             answer = until => answer,
-            // They never end.
+            // They never complete.
             () = accepting.collect() => std::future::pending().await,
         }
     }

@@ -1,58 +1,58 @@
-//! What the service knows of the database at a moment. Whoever reads the database's log fills it in;
-//! metrics and readiness show it.
+//! A snapshot of the database's state. The crate that reads the database's log fills it in; metrics and
+//! readiness show it.
 
 use feed::Lsn;
 use fhir::ResourceType;
 use std::sync::Arc;
 
-/// The database at a moment. What is not known is `None` and is not shown, rather than shown as 0.
+/// The state of the database. Unknown values are `None`, and are omitted instead of shown as 0.
 #[derive(Clone, Debug, Default)]
 pub struct SourceSnapshot {
-    /// The log is being read.
+    /// Whether the log is being read.
     pub connected: bool,
-    /// What the connection is doing, in a sentence for people: no password, no content.
+    /// What the connection does, in a sentence for operators, without passwords or content.
     pub detail: String,
-    /// The facts on which a complete replay depends.
+    /// The facts that complete replays depend on.
     pub facts: Vec<Fact>,
-    /// Why no replay can begin now, in a sentence for people.
+    /// Why no replay can begin now, in a sentence for operators.
     pub obstacle: Option<String>,
-    /// How far our slot is behind what the database has on its disk.
+    /// Bytes between the slot's position and the end of the log on the database's disk.
     pub slot_lag_bytes: Option<u64>,
-    /// How much log the database keeps for our slot.
+    /// Bytes of log that the database keeps for the slot.
     pub wal_held_bytes: Option<u64>,
-    /// Beyond how much of it the slot is given up.
+    /// Limit of `wal_held_bytes`, above which the slot is dropped.
     pub wal_limit_bytes: Option<u64>,
-    /// For how many seconds the service may be away, at today's rate, before its slot is given up.
+    /// How many seconds the service can be down, at the current rate of change, before its slot is dropped.
     pub service_may_be_away: Option<u64>,
-    /// For how many seconds a client may be away, at today's rate, before the journal has dropped what it needs.
+    /// How many seconds a client can be disconnected, at the current rate of change, before the journal
+    /// drops what it needs.
     pub client_may_be_away: Option<u64>,
-    /// What somebody should see to, in sentences for people: no password, no content.
+    /// Problems that need an operator, in sentences without passwords or content.
     pub warnings: Vec<String>,
-    /// The last place that was acknowledged to the database.
+    /// The last LSN acknowledged to the database.
     pub acked_lsn: Option<Lsn>,
-    /// The last place that was received.
+    /// The last LSN received.
     pub received_lsn: Option<Lsn>,
     /// Changes received, by type.
     pub received: Vec<(ResourceType, u64)>,
     /// Rows that could not be streamed.
     pub rows_skipped: u64,
-    /// How often the database's clock was seen to step back.
+    /// Observed backward steps of the database's clock.
     pub clock_steps: u64,
-    /// How often the connection was made again.
+    /// Reconnects to the log.
     pub reconnects: u64,
-    /// Who keeps replays from beginning, in a sentence for people.
+    /// What holds the safe time back, in a sentence for operators.
     pub holding_back: Option<String>,
 }
 
-/// A fact on which a complete replay depends.
+/// A fact that complete replays depend on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fact {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
-    /// Why it fails and what mends it, in a sentence for people.
+    /// Why it fails and how to fix it, in a sentence for operators.
     pub fails: Option<String>,
 }
 
-/// Gives the snapshot of this moment. Called for each scrape, each probe and each new stream, so it must
-/// not wait.
+/// Returns the current snapshot. Called for each scrape, probe and new stream, so it must not block.
 pub type SourceProbe = Arc<dyn Fn() -> SourceSnapshot + Send + Sync>;

@@ -1,4 +1,4 @@
-//! Which path is answered by what.
+//! The routes.
 
 pub(crate) mod standby;
 
@@ -21,7 +21,7 @@ use http::header::ALLOW;
 use http::{HeaderValue, Method, StatusCode};
 use std::sync::Arc;
 
-/// The routes, and beside them those of `extra_routes`, which the same names and policies protect.
+/// The routes of this crate and `extra_routes`, behind the same host guard and browser policy.
 pub(crate) fn router<F: FeedHandle>(api: Arc<Api<F>>, extra_routes: Router) -> Router {
     let guard = Arc::new(HostGuard::new(api.hosts.clone()));
     Router::new()
@@ -74,7 +74,8 @@ async fn ready<F: FeedHandle>(State(api): State<Arc<Api<F>>>, request: Request) 
     readiness(ready, details.to_string(), api.hosts.check_or_address(&request).is_ok())
 }
 
-/// The answer to whether we are ready: the details, which name the database and its sessions, only under a host of ours.
+/// The readiness response. The details name the database and its sessions, so only accepted hosts get
+/// them.
 pub(crate) fn readiness(ready: bool, details: String, host_is_ours: bool) -> Response {
     let body = if host_is_ours { details } else { format!("{{\"ready\":{ready}}}") };
     let mut response = content(JSON, body);

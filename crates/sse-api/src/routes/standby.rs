@@ -1,5 +1,5 @@
-//! What is answered while another process serves and we wait to stand in for it: that we live, that we are not ready,
-//! and to everyone else to come back.
+//! The routes of a standby, while another process holds the slot: live, not ready, and everything else
+//! is told to retry.
 
 use crate::request::browser_policy::restrict;
 use crate::request::hosts::Hosts;
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::json;
 
-/// The routes. `detail`: whom we stand by for, in a sentence for people.
+/// The routes. `detail` is a sentence for operators about the active process.
 pub(crate) fn router(detail: &str, hosts: Hosts) -> Router {
     let details = json!({
         "ready": false,
@@ -29,12 +29,12 @@ pub(crate) fn router(detail: &str, hosts: Hosts) -> Router {
                 readiness(false, details, hosts.check_or_address(&request).is_ok())
             }),
         )
-        .fallback(come_back)
+        .fallback(retry_later)
         .layer(from_fn(restrict))
 }
 
-/// A client keeps the id that it came with.
-async fn come_back(request: Request) -> Response {
+/// Rejects a request for now. An EventSource gets its event id back, so that it resumes after the same event.
+async fn retry_later(request: Request) -> Response {
     let headers = request.headers();
     let mode = Negotiated::from_headers(headers).mode;
     let id = headers.get_all("last-event-id").iter().find(|value| !value.is_empty());

@@ -1,7 +1,7 @@
-//! One stream: the body of its response, made as the connection asks for it.
+//! The body of a stream, produced on demand.
 //!
-//! Nothing is taken from the subscription before the connection has written what it has in hand, so a slow client costs
-//! that and a socket's buffer, whatever lies before it.
+//! Nothing is taken from the subscription until the connection has written its buffer. A slow client
+//! costs that buffer and the socket's, however far behind it is.
 
 use crate::feed_handle::FeedStream;
 use crate::metrics::EndReason;
@@ -17,22 +17,22 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// What a stream begins with, and how it goes on.
+/// The first notice of a stream, and its heartbeat.
 pub(crate) struct StreamOptions {
     /// The notice `start`.
     pub(crate) start: String,
-    /// How long it may be quiet.
+    /// After how long without events a comment line is sent.
     pub(crate) heartbeat: Duration,
 }
 
-/// What has happened.
+/// What the loop reacts to.
 enum Event {
     Stopping,
     Item(Result<Item, SourceError>),
     Quiet,
 }
 
-/// The frames of a stream. Its place is given back when this is dropped.
+/// The frames of a stream. Dropping it closes the stream's registration.
 pub(crate) fn event_body(
     mut subscriber: impl FeedStream,
     options: StreamOptions,
@@ -47,12 +47,12 @@ pub(crate) fn event_body(
         let mut stopped = pin!(poll_on_wake(stopping.cancelled()));
         let mut quiet = Instant::now() + options.heartbeat;
         let mut alarm = pin!(sleep_until(quiet));
-        // Set while a frame is sent in pieces: until it ends nothing else may be.
+        // Set while a frame is sent in pieces: nothing else may be sent until it ends.
         let mut in_frame = false;
         loop {
             let event = tokio::select! {
-                // A stream that is never without changes must hear of the end too, and its heartbeat
-                // waits for a moment without.
+                // Shutdown first, so that a stream that always has changes ends too; the heartbeat last, as
+                // it is for streams without changes.
                 biased;
                 () = stopped.as_mut() => Event::Stopping,
                 item = subscriber.next() => Event::Item(item),
@@ -95,7 +95,7 @@ pub(crate) fn event_body(
                     } else {
                         EndReason::Refused
                     });
-                    // What the database said is for the operator alone.
+                    // The database's message is for operators only.
                     tracing::warn!(%error, "stream failed");
                     if in_frame {
                         return;

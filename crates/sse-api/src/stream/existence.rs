@@ -1,4 +1,4 @@
-//! Whether those are there whose resources are asked for.
+//! Whether the requested patients and Groups exist.
 
 use crate::feed_handle::FeedHandle;
 use crate::stream::rejection::RetryReason;
@@ -7,11 +7,11 @@ use fhir::{Compartment, ExportRequest, Handling, Issue, IssueType, Level, Outcom
 use http::StatusCode;
 use std::sync::Arc;
 
-/// Why a request cannot be answered.
+/// Why a request cannot be served.
 pub(crate) enum ExistenceError {
-    /// It would be refused again.
+    /// A retry would be rejected again.
     Permanent(StatusCode, Outcome),
-    /// That cannot be known now.
+    /// The database cannot answer now.
     Retryable(RetryReason),
 }
 
@@ -24,7 +24,7 @@ impl From<SourceError> for ExistenceError {
     }
 }
 
-/// Looks for them: the patients who were named and are not there, if the request may leave them out.
+/// Returns the requested patients that do not exist, if the request tolerates them.
 pub(crate) async fn check_existence<F: FeedHandle>(
     feed: &F,
     request: &ExportRequest,
@@ -59,8 +59,8 @@ pub(crate) async fn check_existence<F: FeedHandle>(
     }
 }
 
-/// Looks for the Group of a request that goes on, if the database is there to be asked. Of a patient who was deleted since who
-/// comes back is told, and what follows in the journal needs no tables.
+/// Checks the Group of a request that resumes, if the database is available. Patients need no check: a
+/// resuming client is sent their deletions, and the journal needs no tables.
 pub(crate) async fn recheck_group<F: FeedHandle>(
     feed: &F,
     request: &ExportRequest,

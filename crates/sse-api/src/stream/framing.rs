@@ -1,7 +1,7 @@
 //! The bytes of Server-Sent Events: <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
 //!
-//! Every frame has `id`, `event` and `data`, in this order: some clients pass over an id without data,
-//! others make an empty message of it.
+//! Every frame has `id`, `event` and `data`, in this order: some clients ignore an id without data,
+//! others turn it into an empty message.
 
 use bytes::Bytes;
 use feed::Framing;
@@ -9,14 +9,14 @@ use fhir::ResourceType;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// How long a client waits before it comes back, drawn for each connection: after a restart they must
-/// not come back all at once.
+/// The reconnect delay, random for each connection: after a restart clients must not reconnect all at
+/// once.
 pub(crate) const RETRY_MILLIS: RangeInclusive<u64> = 1_000..=4_000;
 
-/// A comment *line*: an empty line after it would end a frame, and some clients make an empty message of that.
+/// A comment line. An empty line after it would end a frame, which some clients turn into an empty message.
 pub(crate) const HEARTBEAT: Bytes = Bytes::from_static(b": still here\n");
 
-/// Changes as Server-Sent Events: what the feed is opened with.
+/// The feed's framing for Server-Sent Events.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EventStream;
 
@@ -30,12 +30,12 @@ impl Framing for EventStream {
     }
 }
 
-/// A delay before coming back.
+/// A random reconnect delay.
 pub(crate) fn random_retry_delay() -> Duration {
     Duration::from_millis(fastrand::u64(RETRY_MILLIS))
 }
 
-/// A frame of our own: an OperationOutcome, and how long to wait before coming back.
+/// A frame with an OperationOutcome, and optionally the reconnect delay.
 pub(crate) fn outcome_frame(retry: Option<Duration>, id: &[u8], outcome: &str) -> Bytes {
     let mut out = Vec::with_capacity(outcome.len() + id.len() + 64);
     if let Some(retry) = retry {
@@ -47,11 +47,11 @@ pub(crate) fn outcome_frame(retry: Option<Duration>, id: &[u8], outcome: &str) -
     out.into()
 }
 
-/// What comes after the data of a frame.
+/// The end of a frame, after its data.
 const END: &[u8] = b"\n\n";
 
-/// What comes before the data of a frame. Neither has a line break: ids are base64url or a header's bytes, data is one
-/// line of JSON.
+/// The beginning of a frame, before its data. Neither contains a line break: ids are base64url or a
+/// header's bytes, and data is one line of JSON.
 fn write_beginning(id: &[u8], event: ResourceType, out: &mut Vec<u8>) {
     for part in [&b"id: "[..], id, b"\nevent: ", event.as_str().as_bytes(), b"\ndata: "] {
         out.extend_from_slice(part);
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_has_id_event_and_data() {
+    fn frame_has_id_event_and_data() {
         let mut out = Vec::new();
         EventStream.frame("abc", ResourceType::PATIENT, br#"{"a":1}"#, &mut out);
         EventStream.frame("abd", ResourceType::BUNDLE, b"{}", &mut out);
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_may_say_when_to_come_back() {
+    fn notice_may_set_the_reconnect_delay() {
         assert_eq!(
             outcome_frame(Some(Duration::from_millis(2719)), b"x", "{}"),
             "retry: 2719\nid: x\nevent: OperationOutcome\ndata: {}\n\n"
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_are_drawn_from_one_to_four_seconds() {
+    fn reconnect_delays_are_random_between_one_and_four_seconds() {
         let drawn: std::collections::BTreeSet<_> =
             (0..200).map(|_| random_retry_delay().as_millis()).collect();
         assert!(drawn.iter().all(|millis| (1_000..=4_000).contains(millis)));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_ends_no_frame() {
+    fn heartbeat_does_not_end_a_frame() {
         assert!(HEARTBEAT.starts_with(b":") && HEARTBEAT.ends_with(b"\n"));
         assert_eq!(HEARTBEAT.iter().filter(|byte| **byte == b'\n').count(), 1);
     }

@@ -1,4 +1,4 @@
-//! One stream of Server-Sent Events: whether it can begin, its notices, its body, and its entry among the open streams.
+//! A stream of Server-Sent Events: whether it can begin, its notices, its body, and its registration.
 
 pub(crate) mod event_body;
 pub(crate) mod existence;

@@ -1,12 +1,12 @@
-//! What a stream tells besides changes: each with its code, for metrics, and as an OperationOutcome.
+//! The notices of a stream: a code for metrics, and an OperationOutcome.
 
 use feed::{Notice, SourceError};
 use fhir::{Instant, Issue, IssueType, NoticeCode, Outcome};
 
-/// A notice's code, and its text.
+/// A notice's code and its JSON.
 pub(crate) type RenderedNotice = (&'static str, String);
 
-/// A notice of the feed.
+/// Renders a notice of the feed.
 pub(crate) fn of(notice: &Notice) -> RenderedNotice {
     let (code, outcome) = match notice {
         Notice::Live { transaction_time } => (NoticeCode::Live, Outcome::live(*transaction_time)),
@@ -50,14 +50,14 @@ pub(crate) fn of(notice: &Notice) -> RenderedNotice {
     (code.as_str(), outcome.to_json())
 }
 
-/// The service stops.
+/// The last notice of a stream when the service stops.
 pub(crate) fn shutdown() -> RenderedNotice {
     let (code, outcome) =
         told(NoticeCode::Shutdown, "the service is stopping: reconnect with this id to miss nothing");
     (code.as_str(), outcome.to_json())
 }
 
-/// The stream cannot go on. What the database said is not for clients.
+/// The last notice of a stream that failed. The database's message is not for clients.
 pub(crate) fn failed(error: &SourceError) -> RenderedNotice {
     match error {
         SourceError::Unavailable(_) => {

@@ -1,8 +1,8 @@
-//! Errors before a stream has begun.
+//! Errors before a stream begins.
 //!
-//! No browser's EventSource comes back from any status but 200. So to a request by `Accept` alone, a refusal
-//! that passes is a stream of one frame, with `retry:` set to the wait; everyone else gets the status
-//! and `Retry-After`. Refusals that last keep their status for everyone.
+//! A browser's EventSource reconnects only after status 200. So a request by `Accept` alone that can be
+//! retried gets a stream of one frame whose `retry:` is the delay. Other clients get the status and
+//! `Retry-After`. Permanent rejections have their status for all clients.
 
 use crate::request::negotiate::{EVENT_STREAM, ResponseMode};
 use crate::response;
@@ -16,16 +16,16 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Why a stream cannot begin now and could later.
+/// Why a stream cannot begin now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RetryReason {
     /// The service stops.
     Stopping,
     /// The database is away.
     Unavailable,
-    /// The database cannot tell whose a resource was.
+    /// The tables lack what streams of patients need.
     MigrationMissing,
-    /// As many streams as there may be are open.
+    /// The stream limit is reached.
     StreamLimit,
 }
 
@@ -37,7 +37,7 @@ impl RetryReason {
         }
     }
 
-    /// In seconds; drawn, so that those who were refused together do not come back together.
+    /// In seconds. The delay is drawn at random, so that clients rejected together do not retry together.
     const fn retry_after(self) -> RangeInclusive<u64> {
         match self {
             Self::Stopping | Self::Unavailable => 2..=6,
@@ -58,8 +58,8 @@ impl RetryReason {
             Self::Stopping => "the service is stopping: retry in a few seconds",
             Self::Unavailable => "the database is not available: retry in a few seconds",
             Self::MigrationMissing => {
-                "the database does not tell yet whose a resource was, or by an index who is in it: its operator runs \
-                 'fhir-tail migrate', and 'fhir-tail check' says what is missing"
+                "the database lacks the columns or indexes for streams of patients: the operator runs \
+                 'fhir-tail migrate'; 'fhir-tail check' lists what is missing"
             }
             Self::StreamLimit => "stream limit reached: close one or retry later",
         }
@@ -68,26 +68,26 @@ impl RetryReason {
 
 /// Why there is no stream.
 pub(crate) enum Rejection {
-    /// The request would be refused again.
+    /// A retry would be rejected again.
     Permanent(StatusCode, Outcome),
-    /// It could be answered later.
+    /// A retry can succeed.
     Retryable {
         /// Why not now.
         why: RetryReason,
         /// How the stream was asked for.
         mode: ResponseMode,
-        /// The id that the client gave: it gets it back byte for byte, so that its next attempt is the same as this one.
+        /// The event id that the client sent, returned byte for byte so that its next attempt is the same.
         last_event_id: Option<Vec<u8>>,
     },
 }
 
 impl Rejection {
-    /// One that lasts.
+    /// A permanent rejection with one error.
     pub(crate) fn permanent(status: StatusCode, code: IssueType, diagnostics: &str) -> Self {
         Self::Permanent(status, Outcome::error(code, diagnostics))
     }
 
-    /// The label of the metric: the status, of a frame for an EventSource as well.
+    /// The label of the metric: the status, also when an EventSource gets a frame instead.
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
             Self::Permanent(status, _) => *status,

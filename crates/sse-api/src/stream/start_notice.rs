@@ -1,11 +1,11 @@
-//! The first notice of a stream.
+//! The first notice of a stream, `start`.
 
 use crate::clock::now;
 use crate::request::resume::Resume;
 use feed::Begin;
 use fhir::{Compartment, ExportRequest, Instant, NoticeCode, Outcome, Patients, ResourceType};
 
-/// The notice `start`: what was understood, and what was ignored.
+/// The notice `start`: how the request was understood, and what was ignored.
 pub(crate) fn start(
     request: &ExportRequest,
     resume: &Resume,
@@ -27,7 +27,7 @@ pub(crate) fn start(
         }
         (Begin::After { id: None, .. }, _) => "the given id cannot be read: a reset follows".to_owned(),
         (_, None) => "the current state, then every change as it commits".to_owned(),
-        // Somebody may have come to be a member after that instant.
+        // Members may have joined after that instant.
         (_, Some(since)) if of_group && journal_begins > since => {
             format!(
                 "it is no longer known who was a member at _since ({since}): reset-all, the current state, then every change as \
@@ -86,7 +86,7 @@ pub(crate) fn start(
     Outcome::notice(NoticeCode::Start, diagnostics).to_json()
 }
 
-/// Whether a request asks for all types that it may.
+/// Whether a request asks for all types in patients' compartments.
 fn in_compartments(filter: &fhir::Filter) -> bool {
     let others = |kind: &ResourceType| *kind != ResourceType::GROUP;
     filter.types.iter().filter(others).eq(fhir::compartment_types().iter())
