@@ -164,10 +164,15 @@ impl Client {
                     stream.ready = true;
                     *waiting -= 1;
                 }
-                self.frames += scan::frames(read, &mut stream.last);
+                let frames = scan::frames(read, &mut stream.last);
                 if self.recording && stream.ready {
+                    // Only events that have numbers count: idle streams get notices now and then.
+                    let before = self.record.len();
                     let record = &mut self.record;
                     stream.numbers(read, |number| record.push((number, now)));
+                    self.frames += (self.record.len() - before) as u64;
+                } else {
+                    self.frames += frames;
                 }
                 // What comes from here on wakes the poll again.
                 if count < self.buffer.len() {
