@@ -1,20 +1,19 @@
 //! The feed itself: one publisher in, any number of subscribers out.
 
-use crate::budget::Budget;
-use crate::count_guard::CountGuard;
+use crate::delivery::budget::Budget;
 use crate::freshness::Freshness;
-use crate::group::{Courses, GroupNow, GroupReads, MemberSets, keep_time};
+use crate::group::{GroupNow, GroupReads, MemberSets, SharedTransitions, keep_time};
 use crate::hub::{Hub, keep_index};
 use crate::journal::{
-    Durable, JournalWriter, PastRuns, Reader, Retention, Segments, Started, State, Writer, WriterSetup, ended,
+    JournalWriter, Reader, Retention, Segments, Started, State, Writer, WriterSetup, ended,
 };
-use crate::page_frames::BufferPool;
 use crate::poll_on_wake;
 use crate::publisher::Publisher;
-use crate::spill::Spills;
+use crate::replay::page_frames::BufferPool;
+use crate::replay::page_permits::PagePermits;
+use crate::replay::spill::Spills;
+use crate::shared::Shared;
 use crate::subscriber::Subscriber;
-use crate::subscription::ItemSender;
-use crate::type_pages::PagePermits;
 use crate::{Begin, EventId, Framing, Lsn, Position, Pressure, Source, SourceError, Subscription, Watermark};
 use fhir::{BaseUrls, Filter, Instant, Patients};
 use parking_lot::Mutex;
@@ -26,8 +25,6 @@ use tokio::time::{Instant as Clock, MissedTickBehavior, interval};
 
 /// How often it is judged whether the feed is stale.
 const CHECK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
-/// What a client is told that waits for it.
-pub(crate) const UNWRITABLE: &str = "the journal cannot be written";
 
 /// What the feed is opened with.
 #[derive(Clone, Debug)]
@@ -54,46 +51,6 @@ pub struct Options {
 pub struct OpenError {
     directory: PathBuf,
     source: Box<dyn std::error::Error + Send + Sync>,
-}
-
-impl Shared {
-    /// Waits until everything that was committed before a place in the log is in the journal.
-    pub(crate) async fn passed(&self, fence_lsn: Lsn) {
-        let mut durable = self.durable.clone();
-        if durable.wait_for(|durable| durable.lsn >= fence_lsn).await.is_err() {
-            // The journal's thread has ended, and the process with it.
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Waits until the journal has this place in the log, up to which pages are going to be read: it shows after a restart that an
-    /// id which carries it is of this history. False if the run has ended meanwhile: then no page may be sent in it.
-    pub(crate) async fn paged(&self, out: &ItemSender, run: u64, fence_lsn: Lsn) -> bool {
-        self.paged.send_if_modified(|(of, greatest)| {
-            // Of a run that has ended none is noted, and it must not take the place of one that waits.
-            let more = self.durable.borrow().run == run && (*of != run || *greatest < fence_lsn);
-            if more {
-                (*of, *greatest) = (run, fence_lsn);
-            }
-            more
-        });
-        let mut durable = self.durable.clone();
-        let mut waiting = None;
-        loop {
-            let Durable { run: current, paged, failing, .. } = *durable.borrow_and_update();
-            if current != run || paged >= fence_lsn {
-                return current == run;
-            }
-            if failing && waiting.is_none() {
-                waiting = Some(CountGuard::new(&self.waiting_for_journal));
-                out.report_waiting(UNWRITABLE.into()).await;
-            }
-            if durable.changed().await.is_err() {
-                // The journal's thread has ended, and the process with it.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
 }
 
 impl OpenError {
@@ -142,43 +99,6 @@ pub struct Status {
 #[derive(Clone)]
 pub struct Feed {
     shared: Arc<Shared>,
-}
-
-/// What publisher and subscribers share.
-pub(crate) struct Shared {
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) journal: Reader,
-    pub(crate) framing: Arc<dyn Framing>,
-    pub(crate) base_urls: Arc<BaseUrls>,
-    pub(crate) member_sets: MemberSets,
-    pub(crate) group_reads: GroupReads,
-    pub(crate) courses: Courses,
-    /// For what comes from the hub and the journal ...
-    pub(crate) budget: Budget,
-    /// ... and for pages of the tables, so that slow replays keep nobody from following.
-    pub(crate) page_budget: Budget,
-    pub(crate) durable: watch::Receiver<Durable>,
-    pub(crate) source: watch::Sender<Option<Arc<dyn Source>>>,
-    /// Memory for the pages' frames.
-    pub(crate) pool: BufferPool,
-    /// PagePermits at reading a page of the tables.
-    pub(crate) page_permits: PagePermits,
-    /// Large rows of the tables.
-    pub(crate) spills: Spills,
-    /// On those who hold what others wait for.
-    pressure: Pressure,
-    /// The runs that have ended.
-    pub(crate) past: PastRuns,
-    watermarks: watch::Sender<Option<(u64, Watermark)>>,
-    freshness: Mutex<Freshness>,
-    /// The greatest fence LSN of a watermark that pages wait for, with the run that they are read in.
-    paged: watch::Sender<(u64, Lsn)>,
-    /// Replays that wait for the journal, which cannot be written.
-    waiting_for_journal: AtomicUsize,
-    /// See [`Feed::visible_until`]; with the epoch.
-    visible_until: Mutex<Option<(u64, Instant)>>,
-    /// False while another process follows the database.
-    is_leader: watch::Sender<bool>,
 }
 
 /// Where watermarks stand before one is taken.
@@ -256,7 +176,7 @@ impl Feed {
             base_urls: Arc::new(options.base_urls),
             member_sets: MemberSets::default(),
             group_reads: GroupReads::default(),
-            courses: Courses::default(),
+            shared_transitions: SharedTransitions::default(),
             budget,
             page_budget,
             durable,

@@ -13,11 +13,11 @@ pub(crate) use head::Head;
 pub(crate) use indexing::keep_index;
 pub(crate) use joined::{Joined, Next};
 
-use crate::budget::{Budget, Reservation};
-use crate::change_filter::ChangeFilter;
+use crate::delivery::budget::{Budget, Reservation};
+use crate::delivery::subscription::EventCounts;
 use crate::journal::{State, is_large};
-use crate::routes::Routes;
-use crate::subscription::EventCounts;
+use crate::routing::change_filter::ChangeFilter;
+use crate::routing::routes::Routes;
 use crate::{Anchor, Batch, Change, EventId, Framing, Kind, LARGE_BYTES, Position, Watermark};
 use bytes::Bytes;
 use fhir::{Filter, Instant, ResourceType, Verdict, write_out_of_scope};

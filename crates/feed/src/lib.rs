@@ -1,17 +1,14 @@
-//! The feed of changes: what is published once is followed by anyone, from any position, exactly.
+//! The feed of changes: published once, followed by any number of subscribers, from any position,
+//! without a gap and without a duplicate.
 //!
-//! It owns positions and event ids, the durable journal, the live hub, and the cutover from a replay of the
-//! tables to the journal to the hub. It knows neither Postgres (it asks a [`Source`] for watermarks and
-//! pages) nor HTTP (a [`Framing`] makes the bytes). Read [`Feed`] first.
+//! Read [`Feed`] first, then the folders in the order of a change: [`Publisher`] → `hub` and `journal` →
+//! `subscriber` → `delivery`. `routing` decides which changes a request concerns, `replay` reads the
+//! tables, `group` follows the members of a Group. The crate knows neither Postgres (it asks a
+//! [`Source`] for watermarks and pages) nor HTTP (a [`Framing`] makes the bytes).
 
-mod budget;
 mod change;
-mod change_filter;
-mod count_guard;
+mod delivery;
 mod feed;
-mod follow;
-mod frame_queue;
-mod framing;
 mod freshness;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -20,34 +17,27 @@ mod hub;
 mod id;
 mod idle_timer;
 mod journal;
-mod large;
-mod page_frames;
-mod patient_index;
 mod poll_on_wake;
-mod pressure;
 mod publisher;
 mod rate;
-mod read;
-mod read_size;
 mod replay;
 mod restored;
-mod routes;
+mod routing;
+mod shared;
 mod source;
-mod spill;
 mod subscriber;
-mod subscription;
-mod type_pages;
 
 pub(crate) use change::Anchor;
 pub use change::{Batch, Before, Change, Kind, Position, Transaction};
+pub use delivery::framing::Framing;
+pub use delivery::pressure::Pressure;
+pub use delivery::subscription::{Begin, EventCounts, Frames, Item, Notice, Subscription};
 pub use feed::{Feed, OpenError, Options, SampleBase, Status};
-pub use framing::Framing;
 pub use group::GroupNow;
 pub use id::{EventId, InvalidEventId};
 pub use idle_timer::idle_timer;
 pub use pg::{InvalidLsn, Lsn};
 pub use poll_on_wake::poll_on_wake;
-pub use pressure::Pressure;
 pub use publisher::{Origin, PublishError, Publisher};
 pub use rate::Rate;
 pub use restored::{Noted, note_restored};
@@ -55,4 +45,3 @@ pub use source::{
     Answer, LARGE_BYTES, Large, LargeRow, Page, PageRequest, PageRows, Sample, Scope, Source, SourceError,
     Wants, Watermark, WriteResource,
 };
-pub use subscription::{Begin, EventCounts, Frames, Item, Notice, Subscription};

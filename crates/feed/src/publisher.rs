@@ -1,7 +1,7 @@
 //! The publisher: the one way into the feed.
 
-use crate::feed::Shared;
 use crate::journal::{Publish, State, Stopped, Writer, ended, is_large};
+use crate::shared::Shared;
 use crate::{Batch, Lsn, Position, Transaction};
 use fhir::Instant;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::journal::{GroupChange, JournalError, JournalReader, Packed, PastRun, Visit};
+use crate::shared::UNWRITABLE;
 use crate::{
     Anchor, Answer, Batch, Before, Change, Item, Kind, Notice, Origin, Page, PageRequest, PageRows,
     PublishError, Sample, Transaction,
@@ -308,7 +309,7 @@ async fn pages_wait_until_the_journal_can_be_written() {
     // What a run that has ended still asks for takes the place of nothing.
     let (run, shared) = (noted.unwrap(), feed.shared.clone());
     let mut ended = Subscription::new(EventId::beginning(), |out| async move {
-        assert!(!shared.paged(&out, run.wrapping_add(1), Lsn::new(1)).await);
+        assert!(!shared.record_pages(&out, run.wrapping_add(1), Lsn::new(1)).await);
         SourceError::Unavailable("its run has ended".into())
     });
     ended.next().await.unwrap_err();

@@ -4,37 +4,20 @@
 //! replaced; else its row in the table, if the feed has passed a place in the log that was taken after the row was read: then
 //! what is not in the journal has not changed since.
 
-use super::members::{Members, Question};
+use super::members::{Members, NoMembers, Question};
 use super::now::members_of;
 use super::patient_set::PatientSet;
-use crate::feed::Shared;
+use crate::Position;
+use crate::delivery::subscription::{Generator, ItemSender};
 use crate::journal::{GroupBefore, JournalError, UNREADABLE};
 use crate::replay::persist;
-use crate::subscription::{Generator, ItemSender};
-use crate::{Position, SourceError};
+use crate::shared::Shared;
 use bytes::Bytes;
 use fhir::{Instant, Patients};
 use futures_util::FutureExt as _;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
-
-/// Why it cannot be told who is a member.
-#[derive(Clone)]
-pub(crate) enum NoMembers {
-    /// The Group does not exist, or may not be interpreted: why, for the client.
-    Gone(String),
-    /// The journal does not go back so far, or the log did not say what a Group was.
-    NotKept(&'static str),
-    /// The database does not answer.
-    Source(SourceError),
-}
-
-impl From<SourceError> for NoMembers {
-    fn from(error: SourceError) -> Self {
-        Self::Source(error)
-    }
-}
 
 /// Members from one position to another.
 #[derive(Default)]
@@ -69,9 +52,7 @@ impl AsOf<'_> {
             let (shared, id, only) = (self.shared.clone(), Box::<str>::from(self.id), self.only.cloned());
             let question = question.clone();
             let work = Generator::new(|out| async move {
-                AsOf { shared: &shared, out: &out, id: &id, only: only.as_ref() }
-                    .blocking_read(question)
-                    .await
+                AsOf { shared: &shared, out: &out, id: &id, only: only.as_ref() }.find_in_task(question).await
             });
             let task = AbortOnDropHandle::new(tokio::spawn(work.end()));
             let answer = async move { task.await.unwrap_or(Err(NoMembers::NotKept(UNREADABLE))) };
@@ -80,7 +61,7 @@ impl AsOf<'_> {
         answer.await
     }
 
-    async fn blocking_read(&self, question: Question) -> Result<Members, NoMembers> {
+    async fn find_in_task(&self, question: Question) -> Result<Members, NoMembers> {
         let sets = &self.shared.member_sets;
         // Somebody may have found it just now.
         if let Some(known) = sets.find(&question) {
@@ -208,7 +189,7 @@ impl AsOf<'_> {
         // What is visible of them was committed before this ends.
         let source = self.shared.source(self.out).await;
         let fence = persist(self.out, || source.watermark()).await?.watermark.fence_lsn;
-        self.shared.passed(fence).await;
+        self.shared.until_durable(fence).await;
         for (id, row) in rows {
             let content = self.in_journal(&id, at).await?.unwrap_or(row);
             contents.push((id, content));

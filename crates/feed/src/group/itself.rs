@@ -1,12 +1,13 @@
 //! The Group itself, for a stream that begins and asks for it.
 
-use super::stream::{GroupStream, Stop};
-use crate::budget::Reservation;
+use super::stop::Stop;
+use super::stream::GroupStream;
+use crate::delivery::budget::Reservation;
+use crate::delivery::large_frame::LargeFrame;
 use crate::id::{Cursor, GroupPages, Place, Replaying};
-use crate::large::LargeFrame;
+use crate::replay::spill::SpillKey;
 use crate::replay::{persist, sorted_types};
 use crate::source::{LARGE_BYTES, Large};
-use crate::spill::SpillKey;
 use crate::subscriber::Subscriber;
 use crate::{Anchor, EventCounts, EventId, Frames, Item, Kind, SourceError};
 use bytes::Bytes;

@@ -1,8 +1,7 @@
 //! Who is a member of a Group.
 
-use super::as_of::NoMembers;
 use super::patient_set::PatientSet;
-use crate::Position;
+use crate::{Position, SourceError};
 use fhir::{Instant, Patients};
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
@@ -10,6 +9,23 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant as Clock;
+
+/// Why it cannot be told who is a member.
+#[derive(Clone)]
+pub(crate) enum NoMembers {
+    /// The Group does not exist, or may not be interpreted: why, for the client.
+    Gone(String),
+    /// The journal does not go back so far, or the log did not say what a Group was.
+    NotKept(&'static str),
+    /// The database does not answer.
+    Source(SourceError),
+}
+
+impl From<SourceError> for NoMembers {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
 
 /// The members of a Group at a position of the feed.
 #[derive(Clone)]

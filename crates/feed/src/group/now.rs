@@ -1,6 +1,6 @@
 //! A Group as it is in the tables now: whether a stream of its members can begin.
 
-use crate::feed::Shared;
+use crate::shared::Shared;
 use crate::{Source, SourceError};
 use bytes::Bytes;
 use fhir::{BaseUrls, GroupContent, Instant, Patients, UninterpretableGroup};

@@ -1,13 +1,13 @@
 //! What was written lately of those who join and leave: for that the journal, not the table, is the state.
 
 use super::patient_set::PatientSet;
-use crate::budget::{Budget, Reservation};
-use crate::feed::Shared;
-use crate::frame_queue::{FRAME_BUFFER_BYTES, FrameBuffer, FrameQueue};
+use crate::delivery::budget::{Budget, Reservation};
+use crate::delivery::frame_queue::{FRAME_BUFFER_BYTES, FrameBuffer, FrameQueue};
+use crate::delivery::subscription::EventCounts;
 use crate::id::{Place, Replaying};
 use crate::journal::{Entry, JournalError, JournalReader};
-use crate::read::READ_BYTES;
-use crate::subscription::EventCounts;
+use crate::shared::Shared;
+use crate::subscriber::read::READ_BYTES;
 use crate::{Anchor, Before, EventId, Frames, Framing, Kind, Position, Watermark};
 use fhir::{ResourceType, TypeSet, write_out_of_scope};
 use std::collections::{HashMap, VecDeque};

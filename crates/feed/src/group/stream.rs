@@ -1,17 +1,17 @@
 //! One subscriber of a Group: its members' resources, then their changes, and what a change of members means.
 
-use super::as_of::{AsOf, NoMembers, Span};
-use super::course::End;
-use super::members::Members;
+use super::as_of::{AsOf, Span};
+use super::members::{Members, NoMembers};
+use super::stop::{End, Stop};
 use super::transition::{Change, Transition};
-use crate::change_filter::{ChangeFilter, MemberFilter};
-use crate::follow::{Ended, Follow, Trust};
+use crate::delivery::subscription::Generated;
 use crate::id::{GroupPages, MembersChange, Place, Replaying};
 use crate::journal::Durable;
-use crate::read::{Ids, Phase};
 use crate::replay::{Replay, persist};
+use crate::routing::change_filter::{ChangeFilter, MemberFilter};
+use crate::subscriber::follow::{Ended, Follow, Trust};
+use crate::subscriber::read::{Ids, Phase};
 use crate::subscriber::{FeedCursor, Subscriber};
-use crate::subscription::Generated;
 use crate::{Anchor, Begin, EventId, Item, Lsn, Notice, Position, SourceError, Watermark};
 use fhir::{Compartment, Instant, Patients, ResourceType};
 
@@ -27,26 +27,9 @@ enum Step {
     /// Follows the feed.
     Follow(FeedCursor, Phase),
     /// Follows the feed from where the members change, with all who stand there.
-    Share(FeedCursor),
+    JoinShared(FeedCursor),
     /// Is told that it cannot go on, and begins again.
     Reset { id: EventId, reason: &'static str },
-}
-
-/// Why a step has no next one.
-#[derive(Clone)]
-pub(super) enum Stop {
-    /// The stream ends.
-    End(SourceError),
-    /// It begins again.
-    Reset(Box<EventId>, &'static str),
-    /// It comes to a place where its Group is gone, or cannot be followed: why, for the client.
-    Gone(Box<EventId>, String),
-}
-
-impl From<SourceError> for Stop {
-    fn from(error: SourceError) -> Self {
-        Self::End(error)
-    }
 }
 
 /// A stream of a Group.
@@ -90,7 +73,7 @@ impl<'a> GroupStream<'a> {
             Step::Transition(change) => Box::pin(self.transition(change)).await,
             // Who follows keeps this future, perhaps for days.
             Step::Follow(from, phase) => self.follow(from, phase).await,
-            Step::Share(from) => Box::pin(self.share(from)).await,
+            Step::JoinShared(from) => Box::pin(self.follow_shared(from)).await,
             Step::Reset { id, reason } => {
                 self.subscriber.tell_reset(None, id, reason, true).await?;
                 self.live = false;
@@ -100,7 +83,7 @@ impl<'a> GroupStream<'a> {
     }
 
     /// From where the members change until that has been told, for all who stand there.
-    pub(super) async fn course(&mut self, (run, last, safe_time): (u64, Anchor, Instant)) -> End {
+    pub(super) async fn run_shared(&mut self, (run, last, safe_time): (u64, Anchor, Instant)) -> End {
         let from = FeedCursor::reached(run, last, safe_time);
         let mut step = Ok(Step::Follow(from, Phase::Moving { from: last }));
         loop {
@@ -109,19 +92,19 @@ impl<'a> GroupStream<'a> {
                     return End::Settled { run, last, safe_time };
                 }
                 Ok(next @ (Step::Follow(..) | Step::Transition(_))) => self.step(next).await,
-                Ok(Step::Begin { .. } | Step::Share(_) | Step::Reset { .. }) => return End::Alone,
+                Ok(Step::Begin { .. } | Step::JoinShared(_) | Step::Reset { .. }) => return End::Unshared,
                 Err(stop) => return End::Stopped(stop),
             };
         }
     }
 
     /// Passes on what is told of a change of members to all who stand there.
-    async fn share(&mut self, from: FeedCursor) -> Result<Step, Stop> {
+    async fn follow_shared(&mut self, from: FeedCursor) -> Result<Step, Stop> {
         let Subscriber { shared, filter, out } = self.subscriber;
-        let course = shared.courses.enter(shared, filter, &from);
+        let transition = shared.shared_transitions.join(shared, filter, &from);
         let mut passed = None;
         for n in 0.. {
-            let given = course.next(n).await;
+            let given = transition.next(n).await;
             if shared.durable.borrow().run != from.run {
                 break;
             }
@@ -141,7 +124,7 @@ impl<'a> GroupStream<'a> {
                     return Ok(Step::Follow(FeedCursor::reached(run, last, safe_time), Phase::Plain));
                 }
                 Generated::End(End::Stopped(stop)) => return Err(stop),
-                Generated::End(End::Alone) => break,
+                Generated::End(End::Unshared) => break,
             }
         }
         match passed {
@@ -282,7 +265,7 @@ impl<'a> GroupStream<'a> {
         }
         let (run, sample) = self.replay().first_watermark(&*source).await?;
         let watermark = sample.watermark;
-        if !subscriber.shared.paged(&subscriber.out, run, watermark.fence_lsn).await {
+        if !subscriber.shared.record_pages(&subscriber.out, run, watermark.fence_lsn).await {
             return Ok(Step::Begin { since, id });
         }
         if let Some(since) = since {
@@ -410,7 +393,7 @@ impl<'a> GroupStream<'a> {
             Ended::Lost(lost) => Err(Stop::Reset(lost.id.into(), lost.reason)),
             Ended::Moves => {
                 let Follow { run, last, safe_time, .. } = follow;
-                Ok(Step::Share(FeedCursor::reached(run, last, safe_time)))
+                Ok(Step::JoinShared(FeedCursor::reached(run, last, safe_time)))
             }
             Ended::Gone(why) => Err(Stop::Gone(follow.id().into(), why)),
             Ended::Source(error) => Err(Stop::End(error)),
@@ -437,7 +420,7 @@ impl<'a> GroupStream<'a> {
                 let source = subscriber.shared.source(&subscriber.out).await;
                 let (_, sample) = self.replay().first_watermark(&*source).await?;
                 // If the run has ended, whoever follows up to there finds out.
-                subscriber.shared.paged(&subscriber.out, run, sample.watermark.fence_lsn).await;
+                subscriber.shared.record_pages(&subscriber.out, run, sample.watermark.fence_lsn).await;
                 Some(sample.watermark)
             }
             Phase::Fading { from, to, until } => {

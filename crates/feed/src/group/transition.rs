@@ -5,15 +5,15 @@
 
 use super::patient_set::PatientSet;
 use super::recent::{self, Recent, Sets};
-use crate::follow::Trust;
+use crate::delivery::large_frame::LargeFrame;
+use crate::delivery::read_size::ReadSize;
 use crate::id::{Cursor, GroupPages, Place, Replaying};
 use crate::journal::UNREADABLE;
-use crate::large::LargeFrame;
-use crate::read::READ_BYTES;
-use crate::read_size::ReadSize;
+use crate::replay::type_pages::TypePages;
 use crate::replay::{persist, sorted_types};
 use crate::subscriber::Subscriber;
-use crate::type_pages::TypePages;
+use crate::subscriber::follow::Trust;
+use crate::subscriber::read::READ_BYTES;
 use crate::{Anchor, EventId, Item, Kind, PageRequest, Position, Scope, Source, SourceError};
 use fhir::{Instant, Patients, ResourceType};
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //! for a hundred thousand of them.
 
 use super::{Hub, Inner};
-use crate::routes::{AT_ONCE, Work};
+use crate::routing::routes::{AT_ONCE, Work};
 use parking_lot::MutexGuard;
 use std::sync::{Arc, Weak};
 use tokio::sync::Notify;

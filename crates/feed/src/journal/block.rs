@@ -5,7 +5,7 @@
 
 use super::JournalError;
 use super::bloom::{BLOOM_LEN, Bloom};
-use super::fields::Fields;
+use super::fields::{Fields, write_position};
 use super::groups::PackedGroup;
 use crate::{Anchor, Before, Change, Kind, LARGE_BYTES, Position};
 use bytes::Bytes;
@@ -139,12 +139,6 @@ pub(super) fn pack_part(part: &[u8]) -> Vec<u8> {
 pub(super) fn unpack_part(stored: &[u8]) -> Result<Vec<u8>, JournalError> {
     decompress(stored, PART_BYTES)
         .map_err(|_| JournalError::Corrupt("a part of a large entry cannot be decompressed"))
-}
-
-pub(super) fn write_position(position: Position, out: &mut Vec<u8>) {
-    out.extend_from_slice(&position.commit_lsn.get().to_be_bytes());
-    out.extend_from_slice(&position.ordinal.to_be_bytes());
-    out.extend_from_slice(&position.part.to_be_bytes());
 }
 
 impl Header {

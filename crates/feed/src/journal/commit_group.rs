@@ -1,7 +1,7 @@
 //! The batches that share one fsync.
 
 use super::{BlockBuilder, Packed, State, is_large};
-use crate::budget::Reservation;
+use crate::delivery::budget::Reservation;
 use crate::{Anchor, Batch, Change};
 use fhir::Instant;
 

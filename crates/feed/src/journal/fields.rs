@@ -38,3 +38,9 @@ impl<'a> Fields<'a> {
         Ok(Instant::from_unix_micros(i64::from_be_bytes(self.take()?)))
     }
 }
+
+pub(super) fn write_position(position: Position, out: &mut Vec<u8>) {
+    out.extend_from_slice(&position.commit_lsn.get().to_be_bytes());
+    out.extend_from_slice(&position.ordinal.to_be_bytes());
+    out.extend_from_slice(&position.part.to_be_bytes());
+}

@@ -1,8 +1,7 @@
 //! What Groups were and are, by id and position: who was a member at a place of the feed is found without reading the blocks.
 
 use super::JournalError;
-use super::block::write_position;
-use super::fields::Fields;
+use super::fields::{Fields, write_position};
 use crate::{Before, Change, Kind, Position};
 use bytes::Bytes;
 use fhir::{Instant, ResourceType};

@@ -8,7 +8,8 @@
 //! Entries come compressed, once, and fjall compresses nothing, which would do it for its log only: what is written,
 //! synchronised and kept in memory is a fraction of what came in.
 
-use super::block::{PART_BYTES, POSITION_LEN, pack_part, unpack_part, write_position};
+use super::block::{PART_BYTES, POSITION_LEN, pack_part, unpack_part};
+use super::fields::write_position;
 use super::groups;
 use super::{
     Block, Floor, GroupChange, Header, JournalError, JournalReader, JournalWriter, Packed, PastRun,

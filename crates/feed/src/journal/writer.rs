@@ -9,7 +9,7 @@
 
 use super::commit_group::CommitGroup;
 use super::{Durable, JournalError, JournalWriter, PastRun, PastRuns, Retention, State, is_large};
-use crate::budget::{Budget, Reservation};
+use crate::delivery::budget::{Budget, Reservation};
 use crate::{Batch, Lsn, Pressure, Watermark};
 use fhir::Instant;
 use std::sync::Arc;

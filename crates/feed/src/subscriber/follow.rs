@@ -4,17 +4,17 @@
 //! journal. Before it joins, a subscriber enters the channel and reads the head under one lock: that is
 //! the joining point, up to which it reads the journal, and beyond which the channel has everything.
 
-use crate::change_filter::ChangeFilter;
-use crate::feed::Shared;
-use crate::frame_queue::FrameQueue;
+use crate::delivery::frame_queue::FrameQueue;
+use crate::delivery::large_frame::LargeFrame;
+use crate::delivery::read_size::ReadSize;
+use crate::delivery::subscription::ItemSender;
 use crate::group::{AsOf, NoMembers};
 use crate::hub::{Chunk, Head, Joined, Next};
 use crate::idle_timer;
 use crate::journal::{DAMAGED, Durable, JournalError, RETRY_AFTER};
-use crate::large::LargeFrame;
-use crate::read::{Ids, JournalRead, LargeEntry, Passed, Phase, READ_BYTES, read};
-use crate::read_size::ReadSize;
-use crate::subscription::ItemSender;
+use crate::routing::change_filter::ChangeFilter;
+use crate::shared::Shared;
+use crate::subscriber::read::{Ids, JournalRead, LargeEntry, Passed, Phase, READ_BYTES, read};
 use crate::{Anchor, EventId, Frames, Item, Lsn, Notice, Position, SourceError};
 use bytes::Bytes;
 use fhir::{Compartment, Instant};

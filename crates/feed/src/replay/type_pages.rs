@@ -1,23 +1,20 @@
-//! One stage of a replay: the rows of a type, or its deletions, page after page.
+//! The pages of one resource type, or of its deletions, sent one after the other.
 
-use crate::count_guard::CountGuard;
-use crate::feed::Shared;
-use crate::frame_queue::FrameQueue;
+use crate::delivery::frame_queue::FrameQueue;
+use crate::delivery::large_frame::LargeFrame;
+use crate::delivery::read_size::ReadSize;
+use crate::delivery::subscription::ItemSender;
 use crate::id::{Cursor, Place, Replaying};
-use crate::large::LargeFrame;
-use crate::page_frames::PageFrames;
-use crate::read_size::ReadSize;
+use crate::replay::page_frames::PageFrames;
 use crate::replay::persist;
-use crate::spill::{Spill, SpillKey};
-use crate::subscription::ItemSender;
+use crate::replay::spill::{Spill, SpillKey};
+use crate::shared::Shared;
 use crate::{EventId, Item, LargeRow, Page, PageRequest, PageRows as _, Scope, Source, SourceError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant as Clock;
 use tokio_util::task::AbortOnDropHandle;
 
-/// One stage for one subscriber.
+/// The pages of one type for one subscriber.
 pub(crate) struct TypePages<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     pub(crate) out: &'a ItemSender,
@@ -146,32 +143,5 @@ fn place_of(id: &EventId) -> Option<(fhir::Instant, Box<str>)> {
         | Place::Changing { .. }
         | Place::Recent { .. }
         | Place::Old { .. } => None,
-    }
-}
-
-/// PagePermits at reading a page of the tables.
-pub(crate) struct PagePermits {
-    free: Semaphore,
-    waiting: AtomicUsize,
-}
-
-impl PagePermits {
-    /// So many at the same time.
-    pub(crate) fn new(page_permits: usize) -> Self {
-        Self { free: Semaphore::new(page_permits.max(1)), waiting: AtomicUsize::new(0) }
-    }
-
-    async fn take(&self) -> Option<SemaphorePermit<'_>> {
-        if let Ok(turn) = self.free.try_acquire() {
-            return Some(turn);
-        }
-        let _waiting = CountGuard::new(&self.waiting);
-        // It is never closed.
-        self.free.acquire().await.ok()
-    }
-
-    /// How many pages wait for one.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Relaxed)
     }
 }

@@ -1,8 +1,8 @@
 //! The frames of a page, written where its rows come in: no resource is copied once more for its frame, and the
 //! memory of a piece that was sent serves the next.
 
-use crate::budget::{Budget, Reservation};
-use crate::frame_queue::{FRAME_BUFFER_BYTES, FrameBuffer, FrameQueue};
+use crate::delivery::budget::{Budget, Reservation};
+use crate::delivery::frame_queue::{FRAME_BUFFER_BYTES, FrameBuffer, FrameQueue};
 use crate::id::{Cursor, Place, Replaying, RowIds};
 use crate::source::PageRows;
 use crate::{EventCounts, EventId, Frames, Framing, Kind};

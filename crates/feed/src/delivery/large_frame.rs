@@ -1,10 +1,10 @@
 //! The frame of a large resource, sent piece by piece: nobody holds it whole.
 
-use crate::budget::{Budget, Reservation};
-use crate::feed::Shared;
-use crate::frame_queue::FRAME_BUFFER_BYTES;
-use crate::spill::Spill;
-use crate::subscription::{EventCounts, ItemSender};
+use crate::delivery::budget::{Budget, Reservation};
+use crate::delivery::frame_queue::FRAME_BUFFER_BYTES;
+use crate::delivery::subscription::{EventCounts, ItemSender};
+use crate::replay::spill::Spill;
+use crate::shared::Shared;
 use crate::{EventId, Frames, Item, Position, SourceError};
 use bytes::Bytes;
 use fhir::ResourceType;

@@ -1,7 +1,7 @@
 //! What was read for one subscriber, in pieces: each is sent by itself, and while they wait they can be taken back.
 
 use crate::Frames;
-use crate::budget::{Budget, Reclaim};
+use crate::delivery::budget::{Budget, Reclaim};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};

@@ -4,9 +4,9 @@
 //! streams of one patient or a thousand Groups. To put a Group of a hundred thousand into the index takes a while: until it
 //! is there, piece by piece ([`Work`]), its set is asked plainly.
 
-use crate::change_filter::{ChangeFilter, MemberFilter};
 use crate::group::PatientSet;
-use crate::patient_index::PatientIndex;
+use crate::routing::change_filter::{ChangeFilter, MemberFilter};
+use crate::routing::patient_index::PatientIndex;
 use crate::{Before, Change};
 use fhir::{Compartment, Patients, RESOURCE_TYPES, ResourceType};
 use std::collections::{BTreeSet, HashMap, VecDeque};

@@ -1,14 +1,17 @@
 //! What a subscriber goes through: where its id lets it begin, replay, follow, and reset when it is lost.
 
-use crate::change_filter::ChangeFilter;
-use crate::feed::{Shared, UNWRITABLE};
-use crate::follow::{Ended, Follow, Lost, OTHER_HISTORY, Trust};
+pub(crate) mod follow;
+pub(crate) mod read;
+
+use crate::delivery::subscription::ItemSender;
 use crate::group::GroupStream;
 use crate::id::{Place, Replaying};
 use crate::journal::{Durable, PastRun};
-use crate::read::Phase;
 use crate::replay::{Cutover, Paged, Replay, persist};
-use crate::subscription::ItemSender;
+use crate::routing::change_filter::ChangeFilter;
+use crate::shared::{Shared, UNWRITABLE};
+use crate::subscriber::follow::{Ended, Follow, Lost, OTHER_HISTORY, Trust};
+use crate::subscriber::read::Phase;
 use crate::{Anchor, Begin, EventId, Item, Notice, Position, SourceError, Watermark};
 use fhir::{Filter, Instant};
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! Reading the journal for one subscriber: a run of blocks, matched and framed.
 
-use crate::budget::{Budget, Reservation};
-use crate::change_filter::ChangeFilter;
-use crate::frame_queue::{FRAME_BUFFER_BYTES, FrameBuffer, FrameQueue};
+use crate::delivery::budget::{Budget, Reservation};
+use crate::delivery::frame_queue::{FRAME_BUFFER_BYTES, FrameBuffer, FrameQueue};
+use crate::delivery::subscription::EventCounts;
 use crate::id::{MembersChange, Place};
 use crate::journal::{Block, Entry, Header, JournalError, JournalReader, Probes};
-use crate::subscription::EventCounts;
+use crate::routing::change_filter::ChangeFilter;
 use crate::{Anchor, EventId, Frames, Framing, Kind, Lsn, Position, Watermark};
 use fhir::{Instant, ResourceType, Verdict, write_out_of_scope};
 use std::collections::VecDeque;

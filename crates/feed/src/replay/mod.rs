@@ -2,12 +2,17 @@
 //!
 //! No state of its own: no snapshot, no transaction, nothing in the database that waits for the client.
 
-use crate::feed::Shared;
+pub(crate) mod page_frames;
+pub(crate) mod page_permits;
+pub(crate) mod spill;
+pub(crate) mod type_pages;
+
+use crate::delivery::read_size::ReadSize;
+use crate::delivery::subscription::ItemSender;
 use crate::id::{Cursor, Place, Replaying};
 use crate::journal::PastRun;
-use crate::read_size::ReadSize;
-use crate::subscription::ItemSender;
-use crate::type_pages::TypePages;
+use crate::replay::type_pages::TypePages;
+use crate::shared::Shared;
 use crate::{EventId, Item, Kind, Notice, PageRequest, Sample, Scope, Source, SourceError, Watermark};
 use fhir::{Compartment, Filter, Instant, ResourceType};
 use std::future::Future;
@@ -61,7 +66,7 @@ impl Replay<'_> {
         }
         let (run, mut sample) = loop {
             let (run, sample) = self.first_watermark(&*source).await?;
-            if self.shared.paged(self.out, run, sample.watermark.fence_lsn).await {
+            if self.shared.record_pages(self.out, run, sample.watermark.fence_lsn).await {
                 break (run, sample);
             }
         };
@@ -106,7 +111,7 @@ impl Replay<'_> {
             if !worth_a_round(&sample, &next) {
                 return self.done(&*source, round.cutover()).await;
             }
-            if !self.shared.paged(self.out, run, next.watermark.fence_lsn).await {
+            if !self.shared.record_pages(self.out, run, next.watermark.fence_lsn).await {
                 // What follows is of another run: told by who takes over.
                 return self.done(&*source, round.cutover()).await;
             }

@@ -3,7 +3,7 @@
 //! The database gives a row whole or not at all. Kept in memory for a client that is slow, a row of a gigabyte would be
 //! kept from all others; so it is written to the disk of the journal, by one replay at a time, and shared by all that want it.
 
-use crate::count_guard::CountGuard;
+use crate::delivery::count_guard::CountGuard;
 use crate::{Large, Position, Pressure, SourceError};
 use fhir::Patients;
 use parking_lot::Mutex;

@@ -1,16 +1,18 @@
-//! One course of a change of members, for all subscribers who stand where it begins: the feed up to where the members change, what
-//! that means, and what follows until all of it was told (rule 22).
+//! One run of a change of members for all subscribers at the same position: the feed up to the change,
+//! the transition, and what follows until the stream is settled again (rule 22).
 //!
-//! A task reads and frames it once, as if it were one of them; they pass on what it got. Nobody waits for anybody: the task keeps
-//! just ahead of the fastest, and what it got is kept, up to a limit, for the others. Beyond the limit, or if the memory is
-//! needed elsewhere, each goes on alone from the last id that he got, as if he had come back with it.
+//! A task reads and frames it once, as one subscriber would, and the subscribers pass its items on. No
+//! subscriber waits for another: the task keeps just ahead of the fastest, and its items are kept for the
+//! others, up to a limit. Beyond the limit, or when the memory is needed elsewhere, a subscriber
+//! continues alone from the last id that it got, as a client does that reconnects with it.
 
 use super::members::MOMENT;
-use super::stream::{GroupStream, Stop};
-use crate::budget::Reclaim;
-use crate::feed::Shared;
+use super::stop::End;
+use super::stream::GroupStream;
+use crate::delivery::budget::Reclaim;
+use crate::delivery::subscription::{Generated, Generator};
+use crate::shared::Shared;
 use crate::subscriber::{FeedCursor, Subscriber};
-use crate::subscription::{Generated, Generator};
 use crate::{Anchor, EventId, Item};
 use fhir::{Filter, Instant};
 use parking_lot::Mutex;
@@ -21,16 +23,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant as Clock, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Frames of more bytes than this are not kept for others.
+/// Bytes of frames that are kept for slower subscribers.
 const MOST: usize = 8 << 20;
-/// So many items it is ahead of the fastest.
+/// Items that the task may be ahead of the fastest subscriber.
 const AHEAD: usize = 4;
 
-/// The courses that are on their way, or were a moment ago.
+/// The shared transitions that run, or ended a moment ago.
 #[derive(Default)]
-pub(crate) struct Courses(Mutex<HashMap<Start, Weak<Course>>>);
+pub(crate) struct SharedTransitions(Mutex<HashMap<Start, Weak<SharedTransition>>>);
 
-/// Where it begins, and for whom: what is told from there on is the same for all.
+/// Subscribers with the same start get the same items.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Start {
     filter: Filter,
@@ -39,73 +41,67 @@ struct Start {
     from: Anchor,
 }
 
-/// A course.
-pub(super) struct Course {
-    told: Arc<Told>,
-    /// Whether it is kept for those who come late.
+/// One shared transition.
+pub(super) struct SharedTransition {
+    log: Arc<TransitionLog>,
+    /// Whether it is kept for late subscribers.
     kept: AtomicBool,
-    /// When nobody is left it ends.
+    /// Aborted when the last subscriber leaves.
     _task: AbortOnDropHandle<()>,
 }
 
-/// How it ends.
-#[derive(Clone)]
-pub(super) enum End {
-    /// The members are known and all was told that this means.
-    Settled { run: u64, last: Anchor, safe_time: Instant },
-    /// It stops, for all in the same way.
-    Stopped(Stop),
-    /// What follows is not shared.
-    Alone,
-}
-
-/// What was told so far.
-struct Told {
-    log: Mutex<Log>,
-    /// Bytes that it may come to.
+/// The items so far.
+struct TransitionLog {
+    log: Mutex<LogState>,
+    /// Limit of its bytes.
     most: usize,
-    /// Wakes who waits for more, ...
+    /// Wakes the subscribers that wait for more, ...
     more: watch::Sender<()>,
     /// ... and the task, when more is wanted.
     wanted: watch::Sender<usize>,
 }
 
 #[derive(Default)]
-struct Log {
+struct LogState {
     items: Vec<(Item, Option<EventId>)>,
     bytes: usize,
-    /// So many items were dropped, which is all there were then.
+    /// How many items were dropped: all that there were then.
     dropped: usize,
     end: Option<End>,
     touched: Option<Clock>,
 }
 
-impl Courses {
-    /// The course that begins there, or began a moment ago.
-    pub(super) fn enter(&self, shared: &Arc<Shared>, filter: &Filter, from: &FeedCursor) -> Arc<Course> {
+impl SharedTransitions {
+    /// The shared transition that starts there: a new one, or one that runs or ended a moment ago.
+    pub(super) fn join(
+        &self,
+        shared: &Arc<Shared>,
+        filter: &Filter,
+        from: &FeedCursor,
+    ) -> Arc<SharedTransition> {
         let FeedCursor { run, last, safe_time, .. } = *from;
         let start = Start { filter: filter.clone(), run, from: last };
-        let mut courses = self.0.lock();
-        if let Some(course) = courses.get(&start).and_then(Weak::upgrade) {
-            return course;
+        let mut shared_transitions = self.0.lock();
+        if let Some(transition) = shared_transitions.get(&start).and_then(Weak::upgrade) {
+            return transition;
         }
-        let course = Arc::new(Course::begin(shared, filter.clone(), (run, last, safe_time)));
-        courses.retain(|_, course| course.strong_count() > 0);
-        courses.insert(start, Arc::downgrade(&course));
-        course
+        let transition = Arc::new(SharedTransition::begin(shared, filter.clone(), (run, last, safe_time)));
+        shared_transitions.retain(|_, transition| transition.strong_count() > 0);
+        shared_transitions.insert(start, Arc::downgrade(&transition));
+        transition
     }
 }
 
-impl Course {
+impl SharedTransition {
     fn begin(shared: &Arc<Shared>, filter: Filter, from: (u64, Anchor, Instant)) -> Self {
-        let told = Arc::new(Told {
+        let log = Arc::new(TransitionLog {
             log: Mutex::default(),
             most: MOST.min(shared.page_budget.bytes() / 4),
             more: watch::Sender::new(()),
             wanted: watch::Sender::new(0),
         });
         for budget in [&shared.budget, &shared.page_budget] {
-            let reclaim: Arc<dyn Reclaim> = told.clone();
+            let reclaim: Arc<dyn Reclaim> = log.clone();
             budget.may_reclaim(Arc::downgrade(&reclaim));
         }
         let work = {
@@ -113,55 +109,55 @@ impl Course {
             Generator::new(|out| async move {
                 let subscriber = Subscriber { shared, filter, out };
                 match GroupStream::of(&subscriber) {
-                    Some(mut stream) => stream.course(from).await,
-                    None => End::Alone,
+                    Some(mut stream) => stream.run_shared(from).await,
+                    None => End::Unshared,
                 }
             })
         };
-        let task = AbortOnDropHandle::new(tokio::spawn(run(work, told.clone())));
-        Self { told, kept: AtomicBool::new(false), _task: task }
+        let task = AbortOnDropHandle::new(tokio::spawn(run(work, log.clone())));
+        Self { log, kept: AtomicBool::new(false), _task: task }
     }
 
-    /// What was told as the n-th, or how it ended.
+    /// The item with this number, or the end. Can be dropped at any await point.
     pub(super) async fn next(self: &Arc<Self>, n: usize) -> Generated<End> {
-        let mut more = self.told.more.subscribe();
+        let mut more = self.log.more.subscribe();
         loop {
-            match self.told.get(n) {
+            match self.log.get(n) {
                 Some(Generated::End(end)) => {
                     self.keep();
                     return Generated::End(end);
                 }
                 Some(item) => return item,
-                // The task lives as long as this.
+                // The senders live as long as `self`.
                 None => drop(more.changed().await),
             }
         }
     }
 
-    /// Keeps it for a moment, for those who come a little later.
+    /// Keeps it for a moment, for late subscribers.
     fn keep(self: &Arc<Self>) {
         if !self.kept.swap(true, Relaxed) {
-            let course = self.clone();
+            let transition = self.clone();
             tokio::spawn(async move {
                 sleep(MOMENT).await;
-                drop(course);
+                drop(transition);
             });
         }
     }
 }
 
-/// Without this, those who pass on what it told would wait for ever if the task panicked.
-struct EndAnyway(Arc<Told>);
+/// Ends the log also if the task panics: its subscribers would wait for ever otherwise.
+struct EndOnDrop(Arc<TransitionLog>);
 
-impl Drop for EndAnyway {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.0.end(End::Alone);
+        self.0.end(End::Unshared);
     }
 }
 
-async fn run(mut work: Generator<End>, told: Arc<Told>) {
-    let _guard = EndAnyway(told.clone());
-    let mut wanted = told.wanted.subscribe();
+async fn run(mut work: Generator<End>, log: Arc<TransitionLog>) {
+    let _guard = EndOnDrop(log.clone());
+    let mut wanted = log.wanted.subscribe();
     let mut given = 0;
     let end = loop {
         // The sender is in `told`.
@@ -169,24 +165,24 @@ async fn run(mut work: Generator<End>, told: Arc<Told>) {
         match work.next().await {
             Generated::End(end) => break end,
             Generated::Item(item, id) => {
-                if !told.add(item, id) {
-                    break End::Alone;
+                if !log.add(item, id) {
+                    break End::Unshared;
                 }
                 given += 1;
             }
         }
     };
-    // What it holds is free before others go on.
+    // Frees what the task holds before the subscribers continue.
     drop(work);
-    told.end(end);
+    log.end(end);
 }
 
-impl Told {
+impl TransitionLog {
     fn get(&self, n: usize) -> Option<Generated<End>> {
         let mut log = self.log.lock();
         log.touched = Some(Clock::now());
         if n < log.dropped {
-            return Some(Generated::End(End::Alone));
+            return Some(Generated::End(End::Unshared));
         }
         let found =
             log.items.get(n - log.dropped).map(|(item, id)| Generated::Item(item.clone(), id.clone()));
@@ -200,10 +196,10 @@ impl Told {
         found
     }
 
-    /// Takes in an item; false if it cannot be kept for others.
+    /// Adds an item; false if it cannot be kept for others.
     fn add(&self, item: Item, id: Option<EventId>) -> bool {
         let bytes = match &item {
-            // Of what is large nobody keeps the whole.
+            // A large resource is never held whole.
             Item::Frames(frames) if frames.open => return false,
             Item::Frames(frames) => frames.bytes.len(),
             Item::Notice(_) | Item::Waiting(_) => 0,
@@ -227,7 +223,7 @@ impl Told {
     }
 }
 
-impl Reclaim for Told {
+impl Reclaim for TransitionLog {
     fn untouched_since(&self) -> Option<(Clock, usize)> {
         let log = self.log.lock();
         log.touched.filter(|_| !log.items.is_empty()).map(|touched| (touched, log.bytes))
@@ -238,7 +234,7 @@ impl Reclaim for Told {
         let bytes = std::mem::take(&mut log.bytes);
         let items = std::mem::take(&mut log.items);
         log.dropped += items.len();
-        log.end.get_or_insert(End::Alone);
+        log.end.get_or_insert(End::Unshared);
         drop(log);
         drop(items);
         self.more.send_replace(());
