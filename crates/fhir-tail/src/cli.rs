@@ -27,7 +27,7 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// See it run: a Postgres of its own, sample data, a clinic at work, the service and its page
+    /// Run a demo: embedded Postgres, sample data, a clinic with live data, the service and its dashboard
     #[command(after_help = DEMO_HELP)]
     Demo(Box<DemoCommand>),
 
@@ -35,15 +35,15 @@ pub(crate) enum Command {
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<ServeCommand>),
 
-    /// Make or update the tables, triggers, publication and role in the database
+    /// Create or update the tables, triggers, publication and role in the database
     #[command(after_help = MIGRATE_EXAMPLES)]
     Migrate(MigrateCommand),
 
-    /// Look whether the database is ready for the service, and say what would mend it
+    /// Check that the database is ready, and print the fix for whatever is not
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Box<CheckCommand>),
 
-    /// Tell the service, while it is stopped, that its database was restored: clients then take everything again
+    /// Tell the service, while it is stopped, that its database was restored: clients are then reset
     #[command(after_help = RESTORED_EXAMPLES)]
     Restored,
 
@@ -55,11 +55,11 @@ pub(crate) enum Command {
     #[command(after_help = LOAD_HELP)]
     Load(LoadOptions),
 
-    /// Follow a service and write what comes as NDJSON, losing nothing
+    /// Follow a service and write its events as NDJSON, losing none
     #[command(after_help = TAIL_HELP)]
     Tail(Box<TailOptions>),
 
-    /// Write into the database as a busy clinic does, beside sample data
+    /// Write into the database as a busy clinic does, next to sample data
     #[command(after_help = SIMULATE_HELP)]
     Simulate(ClinicOptions),
 
@@ -80,8 +80,8 @@ pub(crate) struct ServeCommand {
 
 #[derive(Args)]
 pub(crate) struct MigrateCommand {
-    /// Give new stamps to rows that are stamped more than a minute ahead of the database's clock, which had jumped: the
-    /// service then begins anew, and subscribers are reset
+    /// Give new stamps to rows that are stamped more than a minute ahead of the database's clock, after it had jumped:
+    /// the service then starts a new epoch, and subscribers are reset
     #[arg(long)]
     pub(crate) restamp: bool,
 }
@@ -96,7 +96,7 @@ pub(crate) struct CheckCommand {
     #[arg(long)]
     pub(crate) strict: bool,
 
-    /// Do not warn of this; may be repeated
+    /// Do not warn about this; may be repeated
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) accept: Vec<Accept>,
 
@@ -104,27 +104,27 @@ pub(crate) struct CheckCommand {
     pub(crate) options: FollowOptions,
 }
 
-/// A warning that an operator may have thought of.
+/// A warning that an operator may accept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Accept {
-    /// max_slot_wal_keep_size is -1: something else watches the database's disk while the service is down
+    /// max_slot_wal_keep_size is -1: the database's disk is monitored otherwise while the service is down
     UnlimitedWal,
 }
 
 #[derive(Args)]
 pub(crate) struct ReadyCommand {
-    /// Where it listens [default: the setting listen, and without that 127.0.0.1:8080]
+    /// The address it listens on [default: the setting listen, and without that 127.0.0.1:8080]
     #[arg(value_name = "ADDRESS")]
     pub(crate) address: Option<SocketAddr>,
 }
 
-/// Reads the command line. What cannot be used is told, and ends with 2; help ends with 0.
+/// Reads the command line. An unusable one is reported and exits with 2; help exits with 0.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, ExitCode> {
     let arguments: Vec<OsString> = arguments.collect();
     Cli::try_parse_from(&arguments).map_err(|error| {
         let code = u8::try_from(error.exit_code()).unwrap_or(2);
         match without_secrets(&error.to_string(), &arguments) {
-            // In colours, where there is nothing to hide. Whoever does not read it misses it.
+            // In colours, if there is nothing to hide. A closed standard error is not a failure.
             None => drop(error.print()),
             Some(told) => complain(format_args!("{}", told.trim_end())),
         }
@@ -150,7 +150,7 @@ fn without_secrets(message: &str, arguments: &[OsString]) -> Option<String> {
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
-  fhir-tail serve                        with a Postgres of its own, on http://127.0.0.1:8080/fhir
+  fhir-tail serve                        on the embedded Postgres, on http://127.0.0.1:8080/fhir
   fhir-tail serve --database-url postgres://fhir_tail@db.example/fhir
   fhir-tail serve --check-config
 
@@ -162,16 +162,16 @@ Examples:
   fhir-tail migrate --database-url postgres://postgres@db.example/fhir
   fhir-tail migrate --restamp            after the database's clock had jumped forward
 
-It may be run again at any time. It needs the rights to create in the database; the service itself needs
-far less.";
+It is safe to run again. It needs the rights to create objects in the database; the service itself needs
+far fewer.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
   fhir-tail check --database-url postgres://fhir_tail@db.example/fhir
   fhir-tail check --json | jq -r '.checks[] | select(.verdict == \"failure\") | .sql'
 
-It changes nothing. Ask as the role that the service logs in as; a replication connection is tried too.
-Ends with 0 if the service can run (there may be warnings, unless --strict), with 1 if something fails.";
+It changes nothing. Run it as the role that the service logs in as; it opens a replication connection too.
+Exits with 0 if the service can run (there may be warnings, unless --strict), with 1 if a check fails.";
 
 const RESTORED_EXAMPLES: &str = "\
 Examples:
@@ -179,15 +179,15 @@ Examples:
   fhir-tail restored --data-dir /var/lib/fhir-tail
 
 Run it after the database, or a whole machine, was restored from a backup or a snapshot, and before the
-service is started. It works on the data directory alone and needs no database. At its next start the service begins a
-new epoch, and answers each event id given out so far with reset-all. Running it again changes nothing.";
+service is started. It works on the data directory alone and needs no database. At its next start the service starts a
+new epoch, and answers all earlier event ids with reset-all. Running it again changes nothing.";
 
 const READY_EXAMPLES: &str = "\
 Examples:
   fhir-tail ready
   fhir-tail ready 127.0.0.1:8080
 
-Prints what /health/ready answers. Ends with 0 if the service is ready, with 1 if it is not or cannot be asked.";
+Prints the answer of /health/ready. Exits with 0 if the service is ready, with 1 if it is not or cannot be reached.";
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! The flags, as they were typed: text that nobody has looked at yet.
+//! The flags, as they were typed: unchecked text.
 //!
 //! All are optional text here, so that a flag, an environment variable and a line of the file are read by
 //! the same code and their problems are reported together. `Debug` is not derived: a URL may hold a password.
@@ -13,12 +13,12 @@ pub(crate) struct CommonOptions {
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
 
-    /// The database: postgres://user@host/db, or host=… user=… dbname=…; DATABASE_URL is honoured too.
-    /// Without it, a Postgres of our own under the data directory
+    /// The database: postgres://user@host/db, or host=… user=… dbname=…; DATABASE_URL works too.
+    /// Without it, an embedded Postgres under the data directory
     #[arg(long, value_name = "URL", global = true)]
     pub(crate) database_url: Option<String>,
 
-    /// Where the journal and the embedded Postgres live [default: $XDG_DATA_HOME/fhir-tail; as root
+    /// The folder of the journal and the embedded Postgres [default: $XDG_DATA_HOME/fhir-tail; as root
     /// /var/lib/fhir-tail]
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) data_dir: Option<String>,
@@ -57,21 +57,21 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(crate) insecure_no_auth: Option<String>,
 
-    /// How many streams may be open at once; fewer by default if the limit of open files is low [default: 20000]
+    /// The most streams that may be open at once; the default is lower if the limit of open files is low [default: 20000]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_streams: Option<String>,
 
-    /// How many of them one address may have; raise it for a proxy on another machine. Addresses of this machine, where
-    /// proxies usually are, have no such limit [default: half of max-streams]
+    /// The most streams of one client address; raise it for a proxy on another machine. Addresses of this machine, where
+    /// proxies usually run, have no such limit [default: half of max-streams]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_streams_per_address: Option<String>,
 
-    /// How long a client may take nothing before its connection is closed [default: 60s]
+    /// Close a connection whose client has not read anything for this long [default: 60s]
     #[arg(long, value_name = "TIME")]
     pub(crate) client_timeout: Option<String>,
 
-    /// What to do about a row that cannot be streamed: skip (counted and logged), or stop: met in the log it ends the service,
-    /// met by a replay that replay [default: skip]
+    /// What to do with a row that cannot be streamed. skip: count and log it. stop: end the service (bad row in the log)
+    /// or the affected replay (bad row in a table) [default: skip]
     #[arg(long, value_name = "POLICY")]
     pub(crate) on_bad_row: Option<String>,
 
@@ -79,10 +79,10 @@ pub(crate) struct ServeOptions {
     pub(crate) follow: FollowOptions,
 }
 
-/// Settings of what is followed and kept, for the service and for who checks what it will find.
+/// Settings of what is followed and kept, for the service and for check.
 #[derive(clap::Args, Default)]
 pub(crate) struct FollowOptions {
-    /// The replication slot; made if it is missing [default: fhir_tail]
+    /// The replication slot; created if it is missing [default: fhir_tail]
     #[arg(long, value_name = "NAME")]
     pub(crate) slot: Option<String>,
 
@@ -90,15 +90,15 @@ pub(crate) struct FollowOptions {
     #[arg(long, value_name = "NAME")]
     pub(crate) publication: Option<String>,
 
-    /// The database keeps at most this much log for us; then its disk comes first, and clients are reset [default: 10GiB]
+    /// The most WAL that the database keeps for the slot; beyond it the slot is dropped, and clients are reset [default: 10GiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_wal_held: Option<String>,
 
-    /// The journal keeps at most this much [default: 10GiB]
+    /// The most that the journal keeps [default: 10GiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) retention_bytes: Option<String>,
 
-    /// The journal keeps nothing older than this [default: 7d]
+    /// The oldest that the journal keeps [default: 7d]
     #[arg(long, value_name = "TIME")]
     pub(crate) retention_age: Option<String>,
 }

@@ -150,7 +150,7 @@ fn all_problems_are_reported_together_with_their_places() {
         format!("{path}: slott: there is no such setting"),
         format!("{path}: retention-bytes: '10G' has an unknown unit"),
         format!("{path}: slot: must be text"),
-        "--log-level: 'loud,,=' is no log level".to_owned(),
+        "--log-level: invalid log level 'loud,,='".to_owned(),
         "--slot: 'No-Slot' cannot name a replication slot".to_owned(),
         "--listen: '8080' is not an address with a port".to_owned(),
         "--public-url: 'ftp://x' is not a public URL".to_owned(),

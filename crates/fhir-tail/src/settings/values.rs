@@ -26,7 +26,7 @@ impl FromStr for LogFormat {
         match text {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            _ => Err(format!("'{text}' is no log format: use text or json")),
+            _ => Err(format!("invalid log format '{text}': use text or json")),
         }
     }
 }
@@ -73,7 +73,7 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
         return Err("is empty: name a directory".to_owned());
     }
     // Postgres is started elsewhere and must find the same place.
-    std::path::absolute(text).map_err(|error| format!("'{text}' is no path: {error}"))
+    std::path::absolute(text).map_err(|error| format!("invalid path '{text}': {error}"))
 }
 
 /// What Postgres takes as an identifier without cutting it off.
@@ -81,7 +81,7 @@ pub(super) fn identifier(text: &str) -> Result<String, String> {
     if (1..=63).contains(&text.len()) && !text.contains('\0') {
         Ok(text.to_owned())
     } else {
-        Err(format!("'{text}' is no name in Postgres: use 1 to 63 bytes"))
+        Err(format!("invalid Postgres name '{text}': use 1 to 63 bytes"))
     }
 }
 
@@ -99,9 +99,9 @@ pub(super) fn fhir_base_url(text: &str) -> Result<String, String> {
 pub(super) fn log_level(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::builder().parse(text) {
         Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
-        _ => {
-            Err(format!("'{text}' is no log level: use error, warn, info, debug or trace, or info,cdc=debug"))
-        }
+        _ => Err(format!(
+            "invalid log level '{text}': use error, warn, info, debug or trace, or info,cdc=debug"
+        )),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The options of `fhir-tail tail`, as they were typed and as they are meant.
+//! The options of `fhir-tail tail`, as typed and as checked.
 
 use crate::settings::{self, Age, ByteSize, InvalidSettings, Origin, Problem};
 use client::{
@@ -20,7 +20,7 @@ pub(crate) struct TailOptions {
     #[arg(long = "type", value_name = "TYPES", value_delimiter = ',')]
     types: Vec<String>,
 
-    /// Only what belongs to the members of this Group, as they come and go
+    /// Only what belongs to the members of this Group, as they join and leave
     #[arg(long, value_name = "ID")]
     group: Option<String>,
 
@@ -28,7 +28,7 @@ pub(crate) struct TailOptions {
     #[arg(long = "patient", value_name = "IDS", value_delimiter = ',')]
     patients: Vec<String>,
 
-    /// Only what changed after this instant, deletions too; one in the future: only what commits from now on
+    /// Only what changed after this instant, deletions too; an instant in the future: only what commits from now on
     #[arg(long, value_name = "INSTANT")]
     since: Option<String>,
 
@@ -40,8 +40,8 @@ pub(crate) struct TailOptions {
     #[arg(long)]
     envelope: bool,
 
-    /// End when the current state has been written; in a folder that is a bulk download, a file per type, and again: what
-    /// has changed since
+    /// End when the current state has been written. With --output this is a bulk download, a file per type; the same
+    /// command again adds what has changed since
     #[arg(long)]
     until_live: bool,
 
@@ -49,15 +49,15 @@ pub(crate) struct TailOptions {
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
 
-    /// Begin the next file when one has this size [default: 1GiB]
+    /// Start the next file when one has this size [default: 1GiB]
     #[arg(long, value_name = "SIZE")]
     rotate_bytes: Option<ByteSize>,
 
-    /// How often to make sure that what was written is on disk; 0ms: after each write
+    /// How often to make what was written durable; 0ms: after each write
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = interval)]
     sync_interval: Duration,
 
-    /// Show metrics for Prometheus at this address, or at this port of this machine
+    /// Serve metrics for Prometheus at this address, or at this port of this machine
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
 
@@ -65,33 +65,33 @@ pub(crate) struct TailOptions {
     #[arg(long = "header", value_name = "HEADER")]
     headers: Vec<String>,
 
-    /// A file with a token for 'Authorization: Bearer'; it is read anew for each connection
+    /// A file with a token for 'Authorization: Bearer'; it is read again for each connection
     #[arg(long, value_name = "FILE")]
     bearer_token_file: Option<PathBuf>,
 }
 
-/// More than the options say.
+/// Help beyond the options.
 pub(crate) const TAIL_HELP: &str = "\
 What is written is NDJSON, in the order of the commits: resources, and for each deletion its Bundle with one \
-DELETE entry; the same, tagged out-of-scope, for what no longer belongs to the Group or the patients. After a notice reset-all that too, and the notice live that ends it: what has not come again \
-between them is gone.
+DELETE entry; the same, tagged out-of-scope, for what no longer belongs to the Group or the patients. A notice reset-all is \
+written too, with the notice live that ends it: what is not repeated between them is gone.
 
-Every event is written once, whenever the service, the network or this program ends, and whatever ended it: the \
+Every event is written once, even if the service, the network or this program fails at any moment: the \
 position is saved once the files are on disk, and at the next start they are cut to what was saved with it. \
-Files but the newest are complete and may be taken away. To standard output (with --state) an event comes at least \
-once: after kill -9 or a crash, what was written in the last moment is written again.
+All files but the newest are complete and may be removed. On standard output (with --state) an event is written at \
+least once: after kill -9 or a crash, the last lines are written again.
 
 With --envelope each line is {\"seq\": 1, \"op\": \"upsert\", \"type\": \"Patient\", \"id\": \"p1\", \"resource\": {…}}. seq rises by one \
 with each line, also over kill -9. op is upsert, delete, remove (it no longer belongs to what was asked for), or \
-reset-all and live, which have no type and no id: what has not come again between them is gone.
+reset-all and live, which have no type and no id: what is not repeated between them is gone.
 
 With --until-live and --output the folder holds Patient.ndjson, … and deleted.ndjson, as of Bulk Data: a line for \
-each resource in its newest version, no resource in both; they appear when all is there. The same command again \
+each resource in its newest version, no resource in both; they appear when the download is complete. The same command again \
 adds a folder 000002-<time> with what has changed since, and so on; one whose name ends with -all has everything.
-What --until-live brings is complete as of the time that the service says with live. If the service's own data is old \
-by then (its database is away, for instance), that is said, and the end is in order: what is missing was stamped later.
+The result of --until-live is complete as of the time in the notice live. If the service's own data is stale \
+(its database is away, for instance), that is logged, and the exit code is 0: what is missing was stamped later.
 
-It waits for a service that is away and ends with 1 if it is refused, with 2 if the options cannot be used.
+It waits for a service that is away. It exits with 1 if it is refused, with 2 if the options cannot be used.
 
 Examples:
   fhir-tail tail http://127.0.0.1:8080/fhir | jq -c '[.resourceType, .id]'
@@ -135,14 +135,13 @@ impl Subscription {
                         .to_owned(),
                 );
             } else if rotate.0 == 0 {
-                wrong("rotate-bytes", "0 is no size for a file".to_owned());
+                wrong("rotate-bytes", "a file size of 0 is not possible".to_owned());
             }
         }
         if options.envelope && options.until_live && options.output.is_some() {
             wrong(
                 "envelope",
-                "a download has each resource once and no order: leave --until-live or --output out"
-                    .to_owned(),
+                "a download has each resource once and no order: omit --until-live or --output".to_owned(),
             );
         }
         let metrics = options
@@ -192,7 +191,7 @@ fn interval(text: &str) -> Result<Duration, String> {
             .trim()
             .parse()
             .map(Duration::from_millis)
-            .map_err(|_| format!("'{text}' is no time: write 200ms or 1s")),
+            .map_err(|_| format!("'{text}' is not a time: write 200ms or 1s")),
         None => text.parse::<Age>().map(Age::as_duration).map_err(|error| error.to_string()),
     }
 }
@@ -209,12 +208,12 @@ fn metrics_address(text: &str) -> Result<SocketAddr, String> {
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("write it as 'Name: value': there is no colon")?;
     let name: HeaderName =
-        name.trim().parse().map_err(|_| format!("'{}' is no name of a header", name.trim()))?;
+        name.trim().parse().map_err(|_| format!("'{}' is not a header name", name.trim()))?;
     if ["last-event-id", "accept", "host"].contains(&name.as_str()) {
         return Err(format!("'{name}' is set by this program"));
     }
     let mut value = HeaderValue::from_str(value.trim())
-        .map_err(|_| format!("the value of '{name}' is none of a header"))?;
+        .map_err(|_| format!("the value of '{name}' is not valid in a header"))?;
     value.set_sensitive(true);
     Ok((name, value))
 }
