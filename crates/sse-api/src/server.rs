@@ -46,8 +46,8 @@ pub struct ServerSettings {
     pub max_streams_per_address: usize,
     /// Connections reserved for probes, the dashboard and requests, in addition to those of streams.
     pub spare_connections: usize,
-    /// How long a client may take nothing of what is there for it before its connection is closed: it comes
-    /// back with its last id, and until then keeps nothing from extra_routes.
+    /// How long a client may read nothing while data waits for it before its connection is closed. It
+    /// resumes with its last event id.
     pub client_timeout: Duration,
 }
 

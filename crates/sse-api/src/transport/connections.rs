@@ -1,9 +1,10 @@
-//! The connections that are open: how many there may be, and which one is closed to make room for a new one.
+//! Limits of open connections, and eviction of waiting ones.
 //!
-//! Each connection takes a file descriptor, and without descriptors neither the database nor the journal can be reached. So
-//! their number is limited, and a new connection is always taken: when a limit is reached, the connection that has been waiting
-//! longest is closed. A connection waits from the moment it was accepted, and again from each request on, until it becomes a
-//! stream. A request that arrives byte by byte does not end the wait, so slow requests are closed first.
+//! Each connection takes a file descriptor, and without descriptors neither the database nor the
+//! journal can be reached, so their number is limited. A new connection is always accepted: at a limit
+//! the connection that has waited longest is closed. A connection waits from when it is accepted, and
+//! again from each request, until it becomes a stream. A request that arrives byte by byte does not
+//! end the wait, so slow requests are closed first.
 
 use crate::limits::{LogLimit, limit_key};
 use crate::metrics::Metrics;
@@ -15,17 +16,17 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-/// How often the log says that connections are closed to make room.
+/// The shortest interval between log lines about evicted connections.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
-/// How many connections there may be.
+/// Limits of open connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// In all.
+    /// Of all connections.
     pub(crate) all: usize,
-    /// Without a stream: each holds the buffers that a request is read into.
+    /// Of those without a stream, which hold request buffers.
     pub(crate) waiting: usize,
-    /// Of one address that is not of this machine.
+    /// Of one client address, except loopback.
     pub(crate) per_address: usize,
 }
 
@@ -43,14 +44,14 @@ pub(crate) struct Connections {
 struct Open {
     count: usize,
     next: u64,
-    /// Those without a stream, the one that has been waiting longest first.
+    /// Connections without a stream, the longest waiting first.
     waiting: BTreeMap<u64, Waiting>,
     by_address: HashMap<IpAddr, Address>,
 }
 
 struct Waiting {
     address: IpAddr,
-    /// Ends the connection's task, and so closes its socket. `None` for the moment before the task is spawned.
+    /// Aborts the connection's task, which closes its socket. `None` until the task is spawned.
     task: Option<AbortHandle>,
 }
 
@@ -60,7 +61,7 @@ struct Address {
     waiting: BTreeSet<u64>,
 }
 
-/// Which limit is reached.
+/// The limit that is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ConnectionLimit {
     All,
@@ -79,10 +80,10 @@ impl ConnectionLimit {
     }
 }
 
-/// What becomes of a new connection.
+/// The decision on a new connection.
 enum Admission {
     Admitted(u64),
-    /// This one has to end first; `None` when no connection can be closed.
+    /// The given connection has to end first; `None` when none can be closed.
     Full(ConnectionLimit, Option<Waiting>),
 }
 
@@ -92,12 +93,12 @@ impl Connections {
         Self { limits, open, ended: Notify::new(), metrics, log: LogLimit::new(LOG_EVERY) }
     }
 
-    /// Takes a new connection, for which others are closed where a limit is reached. `None` when all others are streams: the new
-    /// one has to be closed.
+    /// Admits a new connection, after closing a waiting one where a limit is reached. `None` when all
+    /// others are streams: the caller closes the new one.
     pub(super) async fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Connection> {
         let address = limit_key(address);
         loop {
-            // Before the look, so that a connection that ends after it is not missed.
+            // Registered before the check, so that a connection that ends after it is not missed.
             let ended = self.ended.notified();
             let admission = self.open.lock().admit(self.limits, address);
             match admission {
@@ -108,7 +109,7 @@ impl Connections {
                 }
                 Admission::Full(reached, evicted) => {
                     self.report(reached, address);
-                    // Its task is dropped, and with it the socket, before there is room.
+                    // There is room when its task is dropped, and the socket with it.
                     evicted?.close();
                     ended.await;
                 }
@@ -116,7 +117,7 @@ impl Connections {
         }
     }
 
-    /// Closes the connection that has been waiting longest, if any is.
+    /// Closes the longest waiting connection, if there is one.
     pub(super) fn close_longest_waiting(&self) {
         let evicted = self.open.lock().evict(None);
         if let Some(evicted) = evicted {
@@ -157,7 +158,7 @@ impl Open {
         Admission::Full(reached, self.evict(among))
     }
 
-    /// Puts a connection behind all that wait.
+    /// Adds a connection as the last of the waiting ones.
     fn wait(&mut self, address: IpAddr, task: Option<AbortHandle>) -> u64 {
         let key = self.next;
         self.next += 1;
@@ -166,7 +167,7 @@ impl Open {
         key
     }
 
-    /// Takes the connection that has been waiting longest, of one address or of all.
+    /// Removes the longest waiting connection, of one address or of all.
     fn evict(&mut self, among: Option<IpAddr>) -> Option<Waiting> {
         let key = match among {
             Some(address) => *self.by_address.get(&address)?.waiting.first()?,
@@ -175,7 +176,7 @@ impl Open {
         self.leave(key)
     }
 
-    /// Takes a connection from those that wait.
+    /// Removes a connection from the waiting ones.
     fn leave(&mut self, key: u64) -> Option<Waiting> {
         let left = self.waiting.remove(&key)?;
         if let Some(address) = self.by_address.get_mut(&left.address) {
@@ -200,23 +201,23 @@ impl Open {
 
 impl Waiting {
     fn close(self) {
-        // Without a task the connection sees that it was taken out as soon as it gets one.
+        // Without a task, `set_task` notices the removal and aborts.
         if let Some(task) = self.task {
             task.abort();
         }
     }
 }
 
-/// One connection: its place is given back when this is dropped, which has to be after its socket.
+/// One connection's slot. Dropping it frees the slot, so the socket has to be dropped before.
 pub(super) struct Connection {
     connections: Arc<Connections>,
     address: IpAddr,
-    /// Its place among those that wait; `None` for a stream.
+    /// Its key among the waiting connections; `None` for a stream.
     key: Mutex<Option<u64>>,
 }
 
 impl Connection {
-    /// Says what ends it.
+    /// Sets the task that serves it.
     pub(super) fn set_task(&self, task: AbortHandle) {
         let mut open = self.connections.open.lock();
         match self.key.lock().and_then(|key| open.waiting.get_mut(&key)) {
@@ -228,17 +229,17 @@ impl Connection {
         }
     }
 
-    /// A request has come: from now on it waits for the next one.
+    /// Restarts the wait: a request was received.
     pub(super) fn request_received(&self) {
         let mut open = self.connections.open.lock();
         let mut key = self.key.lock();
-        // One that was closed stays so.
+        // An evicted connection stays evicted.
         if let Some(Waiting { address, task }) = key.and_then(|key| open.leave(key)) {
             *key = Some(open.wait(address, task));
         }
     }
 
-    /// It is a stream from now on, and not closed to make room; `false` if it was closed already.
+    /// Exempts the connection from eviction as a stream; `false` if it was evicted already.
     pub(super) fn becomes_stream(&self) -> bool {
         let mut open = self.connections.open.lock();
         self.key.lock().take().and_then(|key| open.leave(key)).is_some()
@@ -268,7 +269,7 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    /// A connection whose task ends only when it is closed from outside.
+    /// A connection whose task ends only when it is aborted.
     async fn open(
         connections: &Arc<Connections>,
         address: IpAddr,
@@ -279,7 +280,7 @@ mod tests {
         (connection, task)
     }
 
-    /// Whether a task was closed to make room, after the connection was given back as its task would.
+    /// Asserts that a task is aborted to admit another connection, once its slot is freed.
     async fn makes_room(
         connections: &Arc<Connections>,
         address: IpAddr,
@@ -295,12 +296,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_longest_waiting_connection_makes_room() {
+    async fn longest_waiting_connection_is_evicted() {
         let connections = connections();
         let first = open(&connections, address(1)).await;
         let second = open(&connections, address(2)).await;
         let third = open(&connections, address(3)).await;
-        // It has asked for something: the second has been waiting longest.
+        // Its wait restarts: the second is now the longest waiting.
         first.0.request_received();
         let fourth = makes_room(&connections, address(4), second).await;
         assert!(!first.1.is_finished() && !third.1.is_finished());
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_is_not_closed_and_leaves_room_for_others() {
+    async fn streams_are_not_evicted() {
         let connections = connections();
         let mut streams = Vec::new();
         for last in 1..=3 {
@@ -318,7 +319,7 @@ mod tests {
             streams.push(stream);
         }
         let waiting = open(&connections, address(4)).await;
-        // All that there may be: the only one that is no stream goes.
+        // At the limit the only connection without a stream is closed.
         let last = makes_room(&connections, address(5), waiting).await;
         assert!(last.becomes_stream());
         assert!(connections.admit(address(6)).await.is_none());
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_address_closes_its_own_and_this_machine_is_not_limited() {
+    async fn address_limit_evicts_its_own_and_exempts_loopback() {
         let connections = connections();
         let other = open(&connections, address(9)).await;
         let first = open(&connections, address(1)).await;
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_closed_before_it_runs_does_not_run() {
+    async fn connection_evicted_before_it_has_a_task_is_aborted() {
         let connections = connections();
         let first = connections.admit(address(1)).await.unwrap();
         connections.close_longest_waiting();

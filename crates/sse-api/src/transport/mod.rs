@@ -1,8 +1,8 @@
 //! Sockets: accepting connections, limiting how many there are, and carrying HTTP over them.
 //!
-//! What a connection speaks is in a folder of its own: [`http1`] is HTTP/1.1 in plain text. It asks the service with a
-//! request, with its [`Peer`] as an extension, and gets a response. One that is [`Detachable`] has no end; a protocol may
-//! write its body in a way of its own. The rest of the crate sees no socket.
+//! Each protocol has a folder: [`http1`] is HTTP/1.1 without TLS. A protocol calls the service with a
+//! request that has its [`Peer`] as an extension. The body of a [`Detachable`] response has no end, and
+//! the protocol may write it by itself. The rest of the crate has no access to sockets.
 
 pub(crate) mod accept;
 pub(crate) mod connections;
@@ -20,28 +20,28 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Who is connected: an extension of every request.
+/// The client's address: an extension of every request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
-/// An extension of the responses whose body is a stream without an end of its own.
+/// An extension of responses whose body is an endless stream.
 #[derive(Clone, Copy)]
 pub(crate) struct Detachable;
 
-/// What every connection is served with.
+/// What the connections share.
 #[derive(Clone)]
 pub(crate) struct ConnectionContext {
     pub(crate) service: TowerToHyperService<Router>,
     pub(crate) client_timeout: Duration,
-    /// Whether a connection is for more than one request.
+    /// Whether a connection serves more than one request.
     pub(crate) keep_alive: bool,
-    /// On streams whose clients do not take what they are given.
+    /// Closes streams whose clients hold memory that others wait for.
     pub(crate) pressure: Pressure,
     pub(crate) connections: Arc<Connections>,
-    /// Of the connections, with a stream and without.
+    /// The tasks of all connections, with and without a stream.
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
-    /// Cancelled when there is no more time for those that do not read.
+    /// Cancelled at the end of the grace period, to drop clients that do not read.
     pub(crate) cut: CancellationToken,
     pub(crate) metrics: Arc<Metrics>,
 }

@@ -1,8 +1,8 @@
-//! Writing a stream, from its head to its end: all that is left of a connection when hyper has parsed its request.
+//! Writes a stream, head included, after hyper has parsed the request.
 //!
-//! What is there is taken in hand, up to a limit, and written as one chunk; more is asked for when it is written. So who
-//! is behind gets several changes with one system call, and catches up. Between chunks nothing is held but the socket and
-//! the stream itself.
+//! Available frames are collected up to a limit and written as one chunk; then more are requested. So a
+//! client that lags gets several changes per system call and catches up. Between chunks only the
+//! socket and the stream itself are held.
 
 use super::detach::DetachedStream;
 use super::socket::{PressureTimeout, WriteTimeout};
@@ -20,31 +20,31 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The longest line that says a chunk's size.
+/// The longest line with a chunk's size.
 const SIZE_LINE_BYTES: usize = 18;
-/// What is in hand is written, and no more taken, when it comes to this.
+/// The buffer is written when it holds this much.
 const OUT_BUFFER_BYTES: usize = 64 << 10;
-/// What is read at once of what a client sends behind its request.
+/// Bytes read at once of what a client sends after its request.
 const IGNORED_BYTES: usize = 1024;
-/// How much a client may send behind its request, which is read and dropped: nobody has anything to say there.
+/// Limit of bytes that a client may send after its request. They are read and dropped.
 const MAX_IGNORED_BYTES: usize = 64 << 10;
 
-/// A stream being written; ready when it has ended or its client is gone.
+/// A stream being written. Completes when it ends or its client disconnects.
 pub(super) struct ChunkWriter {
     socket: TcpStream,
     write_timeout: WriteTimeout,
     pressure_timeout: PressureTimeout,
     body: BodyDataStream,
-    /// Whether the stream is framed in chunks; without, the end of the connection is its end.
+    /// Whether the transfer coding is chunked; otherwise the stream ends with the connection.
     chunked: bool,
     out_buffer: OutBuffer,
     step: Step,
-    /// How much the client has sent behind its request.
+    /// Bytes that the client has sent after its request.
     ignored: usize,
 }
 
 enum Step {
-    /// Waits for the next frames.
+    /// Waits for frames.
     Filling,
     /// Writes them.
     Writing,
@@ -52,23 +52,23 @@ enum Step {
     Ending,
 }
 
-/// What is being written.
+/// The chunk that is being written.
 #[derive(Default)]
 struct OutBuffer {
     before: Vec<u8>,
     bytes: Bytes,
-    /// What follows them, mostly nothing.
+    /// Further frames, usually none.
     more: Vec<Bytes>,
-    /// How many bytes these are.
+    /// The length of `bytes` and `more`.
     length: usize,
     after: &'static [u8],
-    /// How much of all of it.
+    /// Bytes of the whole chunk already written.
     written: usize,
 }
 
 impl ChunkWriter {
-    /// `pressure` is put on it when others wait for what its client does not take. `ignored`: how much of what the client
-    /// sent behind its request has been read already.
+    /// `pressure` signals that others wait for memory. `ignored`: bytes after the request that were read
+    /// already.
     pub(super) fn new(
         socket: TcpStream,
         client_timeout: Duration,
@@ -79,7 +79,7 @@ impl ChunkWriter {
         let (parts, body) = stream.response.into_parts();
         // HTTP/1.0 has no chunks.
         let chunked = stream.version != Version::HTTP_10;
-        // The head goes with the first frame, which is there at once.
+        // The head is written with the first frame, which is available at once.
         let out_buffer = OutBuffer { before: head(&parts, chunked)?, ..OutBuffer::default() };
         let (write_timeout, pressure_timeout) =
             (WriteTimeout::new(client_timeout), PressureTimeout::new(pressure));
@@ -96,7 +96,7 @@ impl ChunkWriter {
         })
     }
 
-    /// Ready when the client is gone, or has sent too much behind its request, which is dropped.
+    /// Ready when the client has disconnected, or has sent too much after its request.
     fn poll_disconnect(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         let mut room = [MaybeUninit::uninit(); IGNORED_BYTES];
         let mut ignored = ReadBuf::uninit(&mut room);
@@ -104,10 +104,10 @@ impl ChunkWriter {
             Ok(()) if !ignored.filled().is_empty() => {
                 self.ignored += ignored.filled().len();
                 if self.ignored > MAX_IGNORED_BYTES {
-                    let error = "the client sends more and more behind its request";
+                    let error = "client sends too much after its request";
                     return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, error)));
                 }
-                // Once a turn, so that a client that talks gets its stream as well.
+                // Once per poll, so that a client that keeps sending gets its stream as well.
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -115,7 +115,7 @@ impl ChunkWriter {
         }
     }
 
-    /// Writes what is in hand.
+    /// Writes the buffer.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         let OutBuffer { before, bytes, more, length, after, written } = &mut self.out_buffer;
         let all = before.len() + *length + after.len();
@@ -145,8 +145,8 @@ impl ChunkWriter {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes in hand what there is, up to the limit, and what comes next: waiting, if there is nothing. `drained` is set when
-    /// there is no more, and the task is woken when there is.
+    /// Fills the buffer with available frames up to the limit, and waits if there are none. Sets `drained`
+    /// when no more are available: the body then wakes the task.
     fn poll_fill(&mut self, context: &mut Context<'_>, drained: &mut bool) -> Poll<Result<Step>> {
         loop {
             match Pin::new(&mut self.body).poll_next(context) {
@@ -155,7 +155,7 @@ impl ChunkWriter {
                     *drained = true;
                     break;
                 }
-                // A chunk without bytes would be the last.
+                // An empty chunk would end the body.
                 Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => {}
                 Poll::Ready(Some(Ok(bytes))) => {
                     self.out_buffer.put(bytes);
@@ -193,7 +193,7 @@ impl Future for ChunkWriter {
                 Step::Writing => {
                     ready!(this.poll_write(context))?;
                     this.step = Step::Filling;
-                    // What comes wakes the task, as it was told a moment ago: to ask again would only cost.
+                    // The body has registered the waker a moment ago; polling it again would only cost.
                     if drained {
                         return Poll::Pending;
                     }
@@ -221,7 +221,7 @@ impl OutBuffer {
         }
     }
 
-    /// Makes a chunk of what is there.
+    /// Frames the buffer as a chunk.
     fn frame(&mut self, chunked: bool) -> Result<()> {
         if chunked && !self.is_empty() {
             write!(self.before, "{:x}\r\n", self.length)?;
@@ -230,12 +230,12 @@ impl OutBuffer {
         Ok(())
     }
 
-    /// The end of all chunks.
+    /// Adds the last chunk.
     fn put_end(&mut self) {
         self.after = if self.is_empty() { b"0\r\n\r\n" } else { b"\r\n0\r\n\r\n" };
     }
 
-    /// What was written is let go of at once: others may need its room.
+    /// Frees what was written at once: others may wait for the memory.
     fn clear(&mut self) {
         self.before.clear();
         self.before.shrink_to(SIZE_LINE_BYTES);
@@ -247,7 +247,7 @@ impl OutBuffer {
     }
 }
 
-/// The head of the response, as hyper would write it. The connection ends with the stream.
+/// The head of the response as hyper would write it, with `connection: close`.
 fn head(parts: &Parts, chunked: bool) -> Result<Vec<u8>> {
     let mut head = Vec::new();
     let version = if chunked { "HTTP/1.1" } else { "HTTP/1.0" };

@@ -1,22 +1,22 @@
-//! How a stream comes from hyper to us.
+//! Detaching a stream from hyper.
 //!
-//! hyper keeps buffers for every connection, and would for as long as a stream is open. So a stream's response is not
-//! given to hyper but put here; hyper goes on waiting for it, and is dropped once it holds nothing of earlier responses:
-//! requests may come one behind the other without waiting, and hyper does not promise that it writes one
-//! answer to its end before it comes to the next request.
+//! hyper keeps buffers for a connection as long as it is open. So the response of a stream is put here
+//! instead of being returned to hyper, which waits for it and is dropped once it has flushed earlier
+//! responses. Requests can be pipelined, and hyper does not promise to write one response completely
+//! before it reads the next request.
 
 use axum::response::Response;
 use hyper::Version;
 use parking_lot::Mutex;
 
-/// The response that hyper does not write.
+/// A response that hyper does not write.
 pub(super) struct DetachedStream {
     pub(super) response: Response,
-    /// By which the request came.
+    /// The version of the request.
     pub(super) version: Version,
 }
 
-/// The place where one connection hands its stream over.
+/// Where a connection's stream waits to be detached.
 #[derive(Default)]
 pub(super) struct DetachSlot(Mutex<State>);
 
@@ -24,18 +24,18 @@ pub(super) struct DetachSlot(Mutex<State>);
 enum State {
     #[default]
     Nothing,
-    /// hyper may hold what was to be sent before.
+    /// hyper may hold unsent bytes of earlier responses.
     Unflushed(DetachedStream),
     Ready(DetachedStream),
 }
 
 impl DetachSlot {
-    /// Hands a stream over. After this hyper gets no more to write: it answers one request after the other.
+    /// Puts a stream here. hyper gets nothing more to write after it: it answers requests in order.
     pub(super) fn put(&self, detached: DetachedStream) {
         *self.0.lock() = State::Unflushed(detached);
     }
 
-    /// Notes that hyper has written all that it held.
+    /// hyper has written everything that it held.
     pub(super) fn flushed(&self) {
         let mut state = self.0.lock();
         *state = match std::mem::take(&mut *state) {
@@ -44,7 +44,7 @@ impl DetachSlot {
         };
     }
 
-    /// The stream, once the connection is only its own.
+    /// Takes the stream, once hyper has nothing left to write.
     pub(super) fn take(&self) -> Option<DetachedStream> {
         let mut state = self.0.lock();
         match std::mem::take(&mut *state) {
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_taken_once_what_lay_before_it_is_written() {
+    fn stream_is_taken_after_earlier_responses_are_flushed() {
         let detach = DetachSlot::default();
         detach.flushed();
         assert!(detach.take().is_none());

@@ -1,7 +1,7 @@
-//! HTTP/1.1 in plain text.
+//! HTTP/1.1 without TLS.
 //!
-//! hyper reads requests and answers them. A connection that becomes a stream is taken from it, as a stream needs none of
-//! its buffers.
+//! hyper reads requests and writes responses. A connection that becomes a stream is detached from
+//! hyper, since a stream does not need its buffers.
 
 mod chunk_writer;
 mod detach;
@@ -30,15 +30,15 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-/// How long a client may take to send a request's headers, and how long a connection may be idle.
+/// Limit of the time to send a request's headers, and of the time that a connection is idle.
 const HEADERS_WITHIN: Duration = Duration::from_secs(30);
-/// The longest headers. hyper buffers as much for a client that does not read.
+/// Limit of a request's headers. hyper buffers as much for a client that does not read.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// How much may wait in the kernel to be sent on one connection.
+/// Limit of unsent bytes in the kernel per connection.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT_BYTES: u32 = 128 * 1024;
 
-/// Serves one connection until it ends or becomes a stream, which is then served by itself.
+/// Serves one connection until it ends or becomes a stream, which gets a task of its own.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
@@ -47,14 +47,14 @@ pub(super) async fn serve(
 ) {
     let ConnectionContext { service, client_timeout, keep_alive, pressure, tasks, stopping, cut, .. } =
         context;
-    // Until a request comes there is nothing to keep buffers for.
+    // No buffers are needed until the first request.
     let begun = tokio::time::timeout(HEADERS_WITHIN, stream.readable());
     if !matches!(stopping.run_until_cancelled(begun).await, Some(Ok(Ok(())))) {
         return;
     }
     let detach = Arc::new(DetachSlot::default());
     let service = ConnectionService { service, peer, slot: Arc::clone(&slot), detach: Arc::clone(&detach) };
-    // Events are small and each is waited for: none may wait for the next.
+    // Events are small: none may be delayed until the next.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
@@ -76,7 +76,7 @@ pub(super) async fn serve(
     };
     match ended {
         Ok(None) => {}
-        // What was closed to make room does not become a stream.
+        // An evicted connection does not become a stream.
         Ok(Some(detached)) if slot.becomes_stream() => {
             let parts = connection.into_parts();
             let socket = parts.io.into_inner().into_inner();
@@ -90,7 +90,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Answers requests until the connection ends, or has become a stream.
+/// Answers requests until the connection ends or becomes a stream.
 async fn answer(
     connection: &mut http1::Connection<TokioIo<Socket>, ConnectionService>,
     detach: &DetachSlot,
@@ -102,25 +102,25 @@ async fn answer(
     .await
 }
 
-/// Writes a stream until it has ended, its client is gone, or there is no more time.
+/// Writes a stream until it ends, its client disconnects, or the grace period is over.
 async fn write(writer: ChunkWriter, slot: Arc<Connection>, cut: CancellationToken) {
     let ended = tokio::select! {
         biased;
         () = poll_on_wake(cut.cancelled()) => Ok(()),
         ended = writer => ended,
     };
-    // The socket is closed now.
+    // The socket is closed by now.
     drop(slot);
     if let Err(error) = ended {
         tracing::debug!(%error, "connection failed");
     }
 }
 
-/// Bounds what the kernel does for a client.
+/// Limits unsent bytes, and how long the kernel waits for a client that has vanished.
 ///
-/// What waits to be sent: the kernel's own bound is megabytes for each client, and a third of them has to be taken before
-/// anything can be written again, so that a slow client would look like one that takes nothing. And how long it waits for a
-/// client that has vanished without a word: its own bound is a quarter of an hour.
+/// By default the kernel buffers megabytes for each client, and lets a third of them drain before the
+/// socket is writable again, so that a slow client would look stalled. It waits a quarter of an hour
+/// for a vanished client.
 fn set_socket_options(stream: &TcpStream, client_timeout: Duration) {
     #[cfg(target_os = "linux")]
     {
@@ -136,7 +136,7 @@ fn set_socket_options(stream: &TcpStream, client_timeout: Duration) {
     let _ = (stream, client_timeout);
 }
 
-/// The service with the name of who is connected, and with a slot for the stream that the connection may become.
+/// The service of one connection: adds the [`Peer`], and detaches a response that is [`Detachable`].
 struct ConnectionService {
     service: TowerToHyperService<Router>,
     peer: SocketAddr,
@@ -161,7 +161,7 @@ impl Service<Request<Incoming>> for ConnectionService {
                 return Ok(response);
             }
             detach.put(DetachedStream { response, version });
-            // hyper is dropped while it waits.
+            // hyper's connection is dropped while it waits for this response.
             std::future::pending().await
         })
     }

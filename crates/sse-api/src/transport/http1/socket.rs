@@ -1,5 +1,5 @@
-//! A client's socket as hyper has it: it can be taken back when an answer is a stream, and a client that takes nothing
-//! is let go of in time.
+//! The client socket that hyper uses, and the write timeouts. The socket can be taken back when a
+//! response is a stream, and a stalled client is disconnected in time.
 
 use super::detach::DetachSlot;
 use feed::Pressure;
@@ -12,20 +12,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-/// How long a client may take for what is written, while others wait for the memory that this takes.
+/// How long a write may take while others wait for its memory.
 const UNDER_PRESSURE: Duration = Duration::from_secs(1);
 
-/// How long a client may take nothing of what is there for it.
+/// Disconnects a client that reads nothing for `client_timeout` while data waits for it.
 pub(super) struct WriteTimeout {
     client_timeout: Duration,
-    /// Set while a write waits.
+    /// Set while a write is blocked.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-/// How long a client may take for what it is given in one go, when others wait.
+/// Disconnects a client whose write takes longer than [`UNDER_PRESSURE`] while others wait for memory.
 pub(super) struct PressureTimeout {
     pressure: Pressure,
-    /// Set from when a write had to wait for the first time until all is written.
+    /// Set from the first blocked write until everything is written.
     blocked: Option<Blocked>,
 }
 
@@ -39,7 +39,7 @@ impl PressureTimeout {
         Self { pressure, blocked: None }
     }
 
-    /// Fails if others wait for these bytes and the client has had its time. To be asked whenever a write waits.
+    /// Fails if others wait for these bytes and the time is over. Call it whenever a write is blocked.
     pub(super) fn poll(&mut self, context: &mut Context<'_>, bytes: usize) -> Result<()> {
         let pressure = &self.pressure;
         let blocked = self
@@ -47,14 +47,17 @@ impl PressureTimeout {
             .get_or_insert_with(|| Blocked { since: Instant::now(), pressed: Box::pin(pressure.asked()) });
         while blocked.pressed.as_mut().poll(context).is_ready() {
             if blocked.since.elapsed() >= UNDER_PRESSURE && pressure.gives_up(bytes) {
-                return Err(Error::new(ErrorKind::TimedOut, "the client takes nothing, and others wait"));
+                return Err(Error::new(
+                    ErrorKind::TimedOut,
+                    "client reads too slowly while others wait for memory",
+                ));
             }
             blocked.pressed = Box::pin(pressure.asked());
         }
         Ok(())
     }
 
-    /// Notes that all is written.
+    /// Resets the timeout: everything is written.
     pub(super) fn done(&mut self) {
         self.blocked = None;
     }
@@ -65,7 +68,7 @@ impl WriteTimeout {
         Self { client_timeout, deadline: None }
     }
 
-    /// Bounds how long a write waits.
+    /// Limits how long a write is blocked.
     pub(super) fn bound<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -78,7 +81,7 @@ impl WriteTimeout {
         let timeout = self.client_timeout;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         ready!(deadline.as_mut().poll(context));
-        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client takes nothing")))
+        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "client does not read")))
     }
 }
 
@@ -128,7 +131,7 @@ impl AsyncWrite for Socket {
         self.stream.is_write_vectored()
     }
 
-    /// hyper flushes when it has written all that it holds. A TCP socket has nothing to flush.
+    /// hyper flushes when it has written everything that it holds. A TCP socket has nothing to flush.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
         self.detach.flushed();
         Poll::Ready(Ok(()))
