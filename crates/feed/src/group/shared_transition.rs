@@ -241,3 +241,27 @@ impl Reclaim for TransitionLog {
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn panic_of_the_task_lets_no_subscriber_wait() {
+        let log = Arc::new(TransitionLog {
+            log: Mutex::default(),
+            most: MOST,
+            more: watch::Sender::new(()),
+            wanted: watch::Sender::new(0),
+        });
+        let mut more = log.more.subscribe();
+        assert!(log.get(0).is_none());
+        let work = Generator::new(|_| async { panic!("seeded") });
+        let task = tokio::spawn(run(work, log.clone()));
+        let woken = tokio::time::timeout(Duration::from_secs(60), more.changed()).await;
+        woken.expect("the subscriber is woken").unwrap();
+        assert!(matches!(log.get(0), Some(Generated::End(End::Unshared))));
+        assert!(task.await.unwrap_err().is_panic());
+    }
+}

@@ -344,9 +344,13 @@ impl<'a> GroupStream<'a> {
         let join = new.patients.without(&stay);
         // Not who has only come: what a client may have of them comes again, and what has changed of it was taken back meanwhile.
         let leave = ever.without(&stay).without(&new.patients.without(&old));
-        // Rather than millions of removals.
-        if leave.len() > stay.len() && from.is_some() {
-            return Err(Stop::Reset(id.into(), "most members of the Group have left"));
+        // Rather than millions of removals. Who left and came back is not among the removed, but among
+        // those who remain. Most transitions need only the first comparison.
+        if from.is_some() && leave.len() > stay.len() {
+            let removed = leave.without(&new.patients).len();
+            if removed > stay.len() + (leave.len() - removed) {
+                return Err(Stop::Reset(id.into(), "most members of the Group have left"));
+            }
         }
         let (run, watermark, trust) = (change.pages.run, change.pages.watermark, change.trust);
         let (joined, left) = (join.len(), old.without(&stay).len());

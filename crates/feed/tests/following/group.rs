@@ -351,3 +351,37 @@ async fn who_was_told_to_drop_everything_is_told_once() {
         assert!(matches!(heard(&mut other).await.1, Notice::ResetAll { .. }));
     }
 }
+
+/// Publishes changes in one batch, so that a subscriber finds them all in one transition.
+async fn publish_at_once(publisher: &mut Publisher, changes: Vec<Change>, passed: u64) {
+    let transaction = |change: &Change| Transaction {
+        commit_lsn: change.position.commit_lsn,
+        xid: 7,
+        commit_time: change.stamp,
+    };
+    let transactions = changes.iter().map(transaction).collect();
+    publisher.publish(Batch { changes, transactions, passed: Some(Lsn::new(passed)) }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_who_left_and_came_back_do_not_count_as_removed_for_a_reset() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    feed.set_source(Arc::new(Ahead::default()));
+    publish(&mut publisher, None, 2_000).await;
+    let mut stream = subscribe(&feed, Begin::Since(None));
+    assert!(matches!(heard(&mut stream).await.1, Notice::Live { .. }));
+
+    let flap =
+        vec![members_change(2_100, 1_400, &["a", "c"], &[]), members_change(2_200, 1_410, &[], &["a", "c"])];
+    publish_at_once(&mut publisher, flap, 2_210).await;
+    let (text, notice) = heard(&mut stream).await;
+    assert_eq!(notice, Notice::Members { joined: 2, left: 2 }, "{text}");
+    assert!(["r1", "r2", "r3"].iter().all(|id| text.contains(&format!("\"id\":\"{id}\""))), "{text}");
+
+    // The same members leave for good.
+    let gone = vec![members_change(2_300, 1_420, &["a", "c"], &[])];
+    publish_at_once(&mut publisher, gone, 3_010).await;
+    let (_, notice) = heard(&mut stream).await;
+    assert!(matches!(notice, Notice::ResetAll { reason } if reason.contains("most members")), "{notice:?}");
+}
