@@ -29,7 +29,7 @@ lint: ## Formatting, clippy, documentation: warnings are errors
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	@cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy -p fhir-tail --no-default-features --locked -- -D warnings
+	cargo clippy -p fhir-tail --no-default-features --bins --tests --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --locked --no-deps --document-private-items
 
 test: ## All tests, on each Postgres version available, and a minute of fuzzing; downloads what is missing

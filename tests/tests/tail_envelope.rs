@@ -226,7 +226,7 @@ async fn a_folder_stays_with_or_without_envelopes(context: Context) -> Result<()
         other.start()?;
         let status = other.exited(SOON).await?;
         let log = other.log()?;
-        ensure!(status.code() == Some(2) && log.contains("follow as it was begun"), "{status}: {log}");
+        ensure!(status.code() == Some(2) && log.contains("follow as it was started"), "{status}: {log}");
     }
     Ok(())
 }

@@ -125,3 +125,22 @@ pub(crate) mod embedded {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser as _;
+
+    #[tokio::test]
+    async fn commands_that_are_not_built_in_say_so() {
+        let parsed = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().command;
+        let Command::Demo(demo) = parsed("fhir-tail demo --fresh --rate 50") else { panic!() };
+        let Command::Sample(sampled) = parsed("fhir-tail sample --patients 3") else { panic!() };
+        for refusal in [demo.split().err().unwrap(), sample(&sampled).unwrap_err()] {
+            assert!(refusal.to_string().contains("not part of this build"), "{refusal}");
+        }
+        let refusal = embedded::Embedded::start(Path::new("x"), &Search).await.err().unwrap();
+        assert!(refusal.to_string().contains("--database-url"), "{refusal}");
+    }
+}

@@ -1,4 +1,4 @@
-//! Lines on their way from the stream to the files, with the position that they lead to.
+//! Lines between the stream and the files, with the position after them.
 
 use super::state::Position;
 
@@ -10,15 +10,15 @@ pub(super) struct Part {
     pub(super) lines: Vec<u8>,
 }
 
-/// What is written together.
+/// Lines that are written together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// All that was written before is void, and this is where the stream was then.
-    pub(super) anew: Option<Position>,
+    /// All that was written before is void; this is the position of the notice that said so.
+    pub(super) restart: Option<Position>,
     parts: Vec<Part>,
-    /// Where the stream is after it.
+    /// The position after it.
     pub(super) position: Position,
-    /// The stream has moved on, perhaps by a notice alone.
+    /// The position has changed, perhaps by a notice alone.
     pub(super) moved: bool,
     /// How many lines.
     pub(super) count: u64,
@@ -33,7 +33,7 @@ impl Batch {
 
     /// Adds the line that this writes.
     pub(super) fn append_with(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
-        // Lines of a type mostly come together.
+        // Lines of a type mostly arrive together.
         let index = match self.parts.iter().rposition(|part| part.name == name) {
             Some(index) => index,
             None => {
@@ -44,7 +44,7 @@ impl Batch {
         let lines = &mut self.parts[index].lines;
         let start = lines.len();
         write(lines);
-        // In JSON a line break can stand between tokens alone, where a blank is as good.
+        // In JSON a line break can only be between tokens, where a space is equivalent.
         let mut from = start;
         while let Some(at) = memchr::memchr2(b'\n', b'\r', &lines[from..]) {
             lines[from + at] = b' ';
@@ -57,10 +57,10 @@ impl Batch {
 
     /// All that was received so far is void. `position`: that of the notice that said so.
     pub(super) fn restart(&mut self, position: Position) {
-        *self = Self { anew: Some(position), ..Self::default() };
+        *self = Self { restart: Some(position), ..Self::default() };
     }
 
-    /// What there is, which leads to this position; an empty one is left.
+    /// Takes the batch, which ends at this position, and leaves an empty one.
     pub(super) fn take(&mut self, position: &Position) -> Self {
         Self { position: position.clone(), ..std::mem::take(self) }
     }
@@ -91,13 +91,13 @@ mod tests {
     }
 
     #[test]
-    fn beginning_anew_forgets_what_was_there() {
+    fn restart_drops_earlier_lines() {
         let mut batch = Batch::default();
         batch.append("Patient", b"{}");
         let position = Position { last_event_id: Some("a".to_owned()), ..Position::default() };
         batch.restart(position.clone());
         batch.append("Group", b"{}");
-        assert_eq!(batch.anew, Some(position));
+        assert_eq!(batch.restart, Some(position));
         assert_eq!((batch.parts().len(), batch.count), (1, 1));
     }
 }

@@ -1,11 +1,11 @@
-//! From what came to what counts: the end of a download.
+//! The end of a download: keeps the last version of each resource.
 //!
-//! While a download runs, a resource may come again in a newer version, or be deleted, or made anew. [`compact`] writes
+//! While a download runs, a resource may arrive again in a newer version, or be deleted, or created again. [`compact`] writes
 //! for each type, where it must, the lines that count: of each resource the last, and the deletions among these to the
-//! file of what is deleted. [`place`] then moves all to where they belong: what the first run brought into the folder, what a
-//! later one brought into a folder of its own in that. Both can be done again after they were interrupted.
+//! file of deletions. [`place`] then moves all to where they belong: the files of the first run into the folder, those of a
+//! later one into a subfolder. Both can be repeated after an interruption.
 //!
-//! Eight bytes of memory are needed for each resource of a type, and more for those alone that came more than once.
+//! Takes eight bytes of memory for each resource of a type, and more for those that arrived more than once.
 
 use super::folder::{parent, sync_directory};
 use super::output::{extension_of, partial};
@@ -23,11 +23,11 @@ use std::path::{Path, PathBuf};
 
 /// The file of the deletions, as in Bulk Data. No type has this name.
 const DELETED: &str = "deleted";
-/// The extension of what is settled and not in its place yet.
+/// The extension of files that are compacted and not in place yet: part of the format, as a download can be resumed here.
 const SETTLED: &str = "settled";
 const BUFFER: usize = 1 << 20;
 
-/// Settles all types. What there is stays as it is.
+/// Compacts all types. The original files stay.
 pub(super) fn compact(directory: &Path) -> Result<()> {
     let partial = partial(directory);
     let mut deleted = Lines::create(partial.join(DELETED).with_extension(SETTLED))?;
@@ -38,7 +38,7 @@ pub(super) fn compact(directory: &Path) -> Result<()> {
     sync_directory(&partial).with_context(|| format!("cannot write to {}", partial.display()))
 }
 
-/// Moves what is settled to where it belongs. `as_of`: the time that the run is complete as of.
+/// Moves compacted files to their final place. `as_of`: the time that the run is complete as of.
 pub(super) fn place(directory: &Path, run: Run, as_of: Option<&str>) -> Result<()> {
     let partial = partial(directory);
     let to = folder(directory, run, as_of);
@@ -49,7 +49,7 @@ pub(super) fn place(directory: &Path, run: Run, as_of: Option<&str>) -> Result<(
     Ok(())
 }
 
-/// Where the files of a run are in the end. Names of folders sort by the number of the run.
+/// The final folder of a run's files. Names of folders sort by the number of the run.
 pub(super) fn folder(directory: &Path, run: Run, as_of: Option<&str>) -> PathBuf {
     if run.number == Run::FIRST.number {
         return directory.to_owned();
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_nobody_changed_is_not_written_again() {
+    fn a_type_without_repeats_is_not_rewritten() {
         let home = download(&[(0, 1, false), (0, 2, false)]);
         compact(home.path()).unwrap();
         assert_eq!(

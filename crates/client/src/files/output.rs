@@ -50,7 +50,7 @@ impl Output {
                 ByType::recover(directory, run, &bytes).map(Self::ByType)
             }
             (_, Some(written)) => bail!(
-                "the state file is that of {}: name another --state, or follow as it was begun",
+                "the state file is that of {}: name another --state, or follow as it was started",
                 match written {
                     Written::Stdout => "what went to standard output",
                     Written::Sequence { .. } => "files that follow without end (no --until-live)",

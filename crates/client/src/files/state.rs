@@ -1,7 +1,7 @@
-//! The state file: how far the stream was followed, and how much of each file belongs to that.
+//! The state file: the position in the stream, and how much of each file belongs to it.
 //!
-//! It is replaced as a whole after the files are on disk. So whatever happens, it describes files that
-//! exist; what they hold beyond it comes again, and is cut off first.
+//! It is replaced as a whole after the files are on disk. So it always describes files that exist; what they hold beyond
+//! it arrives again, and is cut off first.
 
 use super::folder::{parent, sync_directory};
 use super::line::LineFormat;
@@ -183,14 +183,17 @@ impl StateFile {
 fn read(path: &Path, url: &str, line_format: LineFormat, text: &[u8]) -> Result<State> {
     let state: State = serde_json::from_slice(text).with_context(|| {
         format!(
-            "{} is no state file of this version: name another, or remove it to begin anew",
+            "{} is not a state file of this version: name another, or remove it to start over",
             path.display()
         )
     })?;
     if let Written::Download { bytes, .. } = &state.written
         && let Some(name) = bytes.keys().find(|name| !name.bytes().all(|byte| byte.is_ascii_alphanumeric()))
     {
-        bail!("{} names a file '{name}', which none of ours is called: bring it back", path.display());
+        bail!(
+            "{} names a file '{name}', which is not the name of a type: restore the state file",
+            path.display()
+        );
     }
     if state.version != VERSION {
         bail!("{} has version {}, and this program knows {VERSION}", path.display(), state.version);
@@ -198,7 +201,7 @@ fn read(path: &Path, url: &str, line_format: LineFormat, text: &[u8]) -> Result<
     if state.url != url {
         let message = format!(
             "{} belongs to {}, and this is {url}: give that URL with its --type and --since, or another --state or \
-             --output; without that file and what was written with it this begins anew",
+             --output; without that file and what was written with it this starts over",
             path.display(),
             state.url
         );
@@ -206,7 +209,7 @@ fn read(path: &Path, url: &str, line_format: LineFormat, text: &[u8]) -> Result<
     }
     if state.line_format != line_format {
         let message = format!(
-            "{} belongs to lines that are {}: follow as it was begun, or name another --state or --output",
+            "{} belongs to lines that are {}: follow as it was started, or name another --state or --output",
             path.display(),
             match state.line_format {
                 LineFormat::Plain => "the resources themselves (no --envelope)",
@@ -353,7 +356,7 @@ mod tests {
             drop(file);
             let refusal = StateFile::open(&path, "u", then).unwrap_err();
             assert!(matches!(refusal, Error::Mismatch { mismatch: Mismatch::LineFormat, .. }));
-            assert!(refusal.to_string().contains("as it was begun"), "{refusal}");
+            assert!(refusal.to_string().contains("as it was started"), "{refusal}");
             std::fs::remove_file(&path).unwrap();
         }
     }
@@ -382,7 +385,7 @@ mod tests {
         {
             std::fs::write(&path, text).unwrap();
             let refusal = format!("{:#}", StateFile::open(&path, "u", LineFormat::Plain).unwrap_err());
-            assert!(refusal.contains("is no state file"), "{text}: {refusal}");
+            assert!(refusal.contains("is not a state file"), "{text}: {refusal}");
         }
         let outside = r#"{"version":1,"url":"u","position":{},"written":{"download":{"stage":"receiving","bytes":{"../x":1}}}}"#;
         std::fs::write(&path, outside).unwrap();

@@ -1,7 +1,7 @@
-//! Writes batches on a thread of its own, so that the stream is read on while the disk is waited for.
+//! Writes batches on a dedicated thread, so that reading the stream never waits for the disk.
 //!
-//! A batch is written as it comes. At most once in an interval, and when nothing more comes, what was written is made
-//! durable and then the state file replaced: what is saved is never more than what is on disk.
+//! A batch is written as it arrives. At most once in an interval, and at the end, what was written is made durable and
+//! then the state file is replaced: it never describes more than what is on disk.
 
 use super::batch::Batch;
 use super::output::Output;
@@ -12,16 +12,16 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout_at};
 
-/// Writes what comes.
+/// Writes batches.
 pub(super) struct Writer {
     pub(super) output: Output,
-    /// Without one nothing is saved.
+    /// `None`: no position is saved.
     pub(super) file: Option<StateFile>,
     pub(super) position: Position,
     pub(super) sync_interval: Duration,
 }
 
-/// What a writer leaves.
+/// What a writer has saved.
 pub(super) struct Saved {
     pub(super) file: Option<StateFile>,
     pub(super) position: Position,
@@ -29,9 +29,9 @@ pub(super) struct Saved {
 }
 
 impl Writer {
-    /// Writes until the sender is gone, and saves what was written. Blocks: for a thread that may.
+    /// Writes until the sender is gone, and saves what was written. Blocks.
     pub(super) fn run(mut self, runtime: &Handle, mut batches: Receiver<Batch>) -> Result<Saved> {
-        // Nothing is made before the state file says of it.
+        // No file is created before the state file exists.
         self.save()?;
         let mut due = Instant::now() + self.sync_interval;
         let mut saved = true;
@@ -64,7 +64,7 @@ impl Writer {
     }
 
     fn write(&mut self, mut batch: Batch) -> Result<()> {
-        if let Some(position) = batch.anew.take() {
+        if let Some(position) = batch.restart.take() {
             self.output.forget();
             self.position = position;
             self.save()?;

@@ -33,8 +33,8 @@ impl Appended {
         let length = file.metadata().with_context(wrong)?.len();
         if length < bytes {
             bail!(
-                "{} has {length} bytes, and the state file says that it had {bytes}: somebody changed it. Bring it \
-                 back, or begin anew with another --output",
+                "{} has {length} bytes, and the state file says that it had {bytes}: it was changed. Restore \
+                 it, or start over with another --output",
                 path.display()
             );
         }
