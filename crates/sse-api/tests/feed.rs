@@ -123,7 +123,7 @@ fn id_of(stream: &str, text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_comes_back_goes_on_after_its_event() {
+async fn reconnecting_client_resumes_after_its_event() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, mut publisher) = open(directory.path());
     let origin = Origin { system: 1, timeline: 1, identity: String::new() };

@@ -18,7 +18,7 @@ fn mode(lines: &[(&str, &str)]) -> ResponseMode {
 }
 
 #[test]
-fn who_asks_for_what() {
+fn headers_select_the_response_mode() {
     use ResponseMode::*;
     let table: &[(&[(&str, &str)], ResponseMode)] = &[
         (&[], Unspecified),
@@ -83,7 +83,7 @@ fn weights_are_read_to_the_thousandth() {
 
 proptest! {
     #[test]
-    fn no_header_is_too_strange(prefer in prop::collection::vec(any::<u8>(), 0..80), accept in "[ -~]{0,80}") {
+    fn any_header_is_parsed(prefer in prop::collection::vec(any::<u8>(), 0..80), accept in "[ -~]{0,80}") {
         let mut headers = HeaderMap::new();
         if let Ok(value) = HeaderValue::from_bytes(&prefer) {
             headers.append("prefer", value);

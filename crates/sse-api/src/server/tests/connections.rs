@@ -116,7 +116,7 @@ async fn bytes_sent(service: &Service) -> String {
 
 /// Nothing is written on the way: the next heartbeat is not needed to find out.
 #[tokio::test]
-async fn the_place_of_a_client_that_goes_away_is_free_at_once() {
+async fn disconnect_frees_the_slot_at_once() {
     let mut service =
         Service::start_with(ServerSettings { max_streams: 1, ..ServerSettings::default() }).await;
     let (client, stream) = service.stream("/fhir/$export?_heartbeat=50", &[]).await;
@@ -128,7 +128,7 @@ async fn the_place_of_a_client_that_goes_away_is_free_at_once() {
 }
 
 #[tokio::test]
-async fn a_little_behind_a_request_is_dropped() {
+async fn few_bytes_after_a_request_are_dropped() {
     let mut service = Service::start().await;
     let mut client = service
         .send(
@@ -153,7 +153,7 @@ async fn a_little_behind_a_request_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_kept_becomes_a_stream() {
+async fn kept_alive_connection_becomes_a_stream() {
     let mut service = Service::start().await;
     let mut client = service.send("GET", "/fhir/metadata", &[]).await;
     let head = client.until("\r\n\r\n").await;
@@ -175,7 +175,7 @@ async fn a_connection_that_was_kept_becomes_a_stream() {
 
 /// The client takes none of the answers before all its requests are on their way.
 #[tokio::test]
-async fn a_stream_comes_after_the_answers_to_all_requests_before() {
+async fn stream_follows_all_earlier_responses() {
     const BEFORE: usize = 500;
     let mut service = Service::start().await;
     let socket = TcpSocket::new_v4().unwrap();
@@ -215,7 +215,7 @@ async fn a_stream_comes_after_the_answers_to_all_requests_before() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_gone_before_its_stream_begins_leaves_nothing() {
+async fn disconnect_before_the_stream_begins_leaves_nothing() {
     let mut service =
         Service::start_with(ServerSettings { max_streams: 1, ..ServerSettings::default() }).await;
     for _ in 0..20 {

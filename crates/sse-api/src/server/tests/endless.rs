@@ -89,7 +89,7 @@ async fn an_endless_body_is_not_read() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_refused_and_closed() {
+async fn invalid_request_is_rejected_and_closed() {
     let service = Service::start().await;
     let many = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "a: b\r\n".repeat(101));
     let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(20_000));

@@ -118,7 +118,7 @@ async fn a_storm_of_connections_leaves_streams_and_probes_alone() {
 
 /// The time limits, by a clock that only moves when everybody waits.
 #[tokio::test]
-async fn nobody_waits_for_a_request_for_ever() {
+async fn slow_requests_time_out() {
     let service = Service::start().await;
     let mut silent = service.connect().await;
     let mut slow = service.send("GET", "/health/live", &[]).await;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn who_asks_for_nothing_is_told_both_ways_to_ask() {
+async fn unspecified_mode_is_rejected_with_both_ways_to_ask() {
     let service = Service::start().await;
     for headers in [&[][..], &["Accept: */*"], &["Accept: application/fhir+json"]] {
         let response = service.answer("GET", "/fhir/$export", headers).await;
@@ -16,7 +16,7 @@ async fn who_asks_for_nothing_is_told_both_ways_to_ask() {
 }
 
 #[tokio::test]
-async fn what_comes_later_is_said_to_come_later() {
+async fn unimplemented_requests_get_501() {
     let service = Service::start().await;
     let stream = "Prefer: respond-eventsource";
     for (method, target, header) in [
@@ -31,7 +31,7 @@ async fn what_comes_later_is_said_to_come_later() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_found() {
+async fn unknown_paths_get_404() {
     let service = Service::start().await;
     for target in
         ["/fhir/Widget/$export", "/fhir/Condition", "/fhir/Condition/1", "/x", "/fhirx", "/fhir/$exports"]
@@ -45,7 +45,7 @@ async fn what_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
-async fn what_would_write_is_not_allowed() {
+async fn writing_methods_get_405() {
     let service = Service::start().await;
     for (method, target) in [
         ("PUT", "/fhir/$export"),
@@ -63,7 +63,7 @@ async fn what_would_write_is_not_allowed() {
 }
 
 #[tokio::test]
-async fn only_our_own_names_are_answered() {
+async fn only_accepted_hosts_are_answered() {
     let public_urls = vec!["https://fhir.example.org".parse().unwrap()];
     let service = Service::start_with(ServerSettings { public_urls, ..ServerSettings::default() }).await;
     let ask = async |target: &str, host: &str| {
@@ -96,7 +96,7 @@ async fn only_our_own_names_are_answered() {
 
 /// In a container or a cluster it is seldom the name that the operator thinks of.
 #[tokio::test]
-async fn who_used_another_name_is_told_which_and_what_makes_it_ours() {
+async fn unknown_host_is_named_with_the_setting_that_accepts_it() {
     let service = Service::start().await;
     let ask = async |host: &str| {
         let mut client = service.connect().await;
@@ -119,7 +119,7 @@ async fn who_used_another_name_is_told_which_and_what_makes_it_ours() {
 
 /// A page whose name was made to point here may ask whether we are ready, and learns nothing else.
 #[tokio::test]
-async fn details_and_metrics_are_for_our_names_and_for_addresses() {
+async fn details_and_metrics_need_an_accepted_host_or_an_address() {
     let public_urls = vec!["https://fhir.example.org".parse().unwrap()];
     let service = Service::start_with(ServerSettings { public_urls, ..ServerSettings::default() }).await;
     let ask = async |target: &str, hosts: &str| {
@@ -151,7 +151,7 @@ async fn details_and_metrics_are_for_our_names_and_for_addresses() {
 }
 
 #[tokio::test]
-async fn a_browser_that_asks_first_is_told_what_a_page_may_send() {
+async fn preflight_lists_the_allowed_headers() {
     let public_urls = vec!["https://fhir.example.org".parse().unwrap()];
     let mut service = Service::start_with(ServerSettings { public_urls, ..ServerSettings::default() }).await;
     let ours = "Origin: https://fhir.example.org";
@@ -194,7 +194,7 @@ async fn a_browser_that_asks_first_is_told_what_a_page_may_send() {
 
 /// Whatever the answer is, a browser takes it for nothing else, runs nothing of it, and embeds it nowhere.
 #[tokio::test]
-async fn every_answer_restricts_what_browsers_do_with_it() {
+async fn every_response_has_the_browser_policy() {
     let service = Service::start().await;
     service.disconnect();
     let stream = "Accept: text/event-stream";
@@ -241,7 +241,7 @@ fn restricted(response: &Response, what: &str) {
 }
 
 #[tokio::test]
-async fn only_pages_of_a_public_url_may_read() {
+async fn only_origins_of_public_urls_get_cors_headers() {
     let public_urls = vec!["https://fhir.example.org".parse().unwrap()];
     let service = Service::start_with(ServerSettings { public_urls, ..ServerSettings::default() }).await;
     for (origin, allowed) in [

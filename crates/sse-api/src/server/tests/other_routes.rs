@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn the_front_is_for_people() {
+async fn url_list_is_text_or_html() {
     let service = Service::start().await;
     for target in ["/fhir/", "/fhir"] {
         let response = service.answer("GET", target, &[]).await;
@@ -68,7 +68,7 @@ async fn metadata_is_a_capability_statement() {
 }
 
 #[tokio::test]
-async fn probes_tell_alive_from_ready() {
+async fn liveness_and_readiness_differ() {
     let service = Service::start().await;
     let ready = service.answer("GET", "/health/ready", &[]).await;
     assert_eq!(ready.status, 200);
@@ -81,7 +81,7 @@ async fn probes_tell_alive_from_ready() {
 }
 
 #[tokio::test]
-async fn metrics_count_what_happened() {
+async fn metrics_count_streams_and_rejections() {
     let mut service = Service::start().await;
     let (client, stream) = service.stream("/fhir/$export", &[]).await;
     stream.send(crate::scripted_feed::change("x", fhir::ResourceType::PATIENT, b"{}"));

@@ -11,7 +11,7 @@ fn of(ids: &[&str]) -> Filter {
 }
 
 #[tokio::test]
-async fn the_path_and_the_parameter_say_whose_resources_are_asked_for() {
+async fn path_and_parameter_select_the_patients() {
     let mut service = Service::start().await;
     let (mut client, stream) = service.stream("/fhir/Patient/$export", &[]).await;
     assert_eq!(stream.filter, Filter::of_patients(TypeSet::all(), Compartment::AnyPatient));
@@ -27,7 +27,7 @@ async fn the_path_and_the_parameter_say_whose_resources_are_asked_for() {
 }
 
 #[tokio::test]
-async fn who_is_not_stored_is_named() {
+async fn missing_patients_are_named() {
     let mut service = Service::start().await;
     for method in ["GET", "HEAD"] {
         let response = service.answer(method, "/fhir/Patient/x1/$export", &[STREAM]).await;
@@ -51,7 +51,7 @@ async fn who_is_not_stored_is_named() {
 }
 
 #[tokio::test]
-async fn who_comes_back_without_having_heard_of_anything_begins() {
+async fn resume_without_a_received_event_starts_over() {
     let service = Service::start().await;
     for id in [EventId::beginning().to_string(), "nonsense".into()] {
         let header = format!("Last-Event-ID: {id}");
@@ -61,7 +61,7 @@ async fn who_comes_back_without_having_heard_of_anything_begins() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_or_cannot_tell_is_another_refusal() {
+async fn unavailable_and_unmigrated_databases_are_rejected_differently() {
     let service = Service::start().await;
     for (id, says) in [("away", "not available"), ("old", "fhir-tail migrate")] {
         let target = format!("/fhir/Patient/{id}/$export");
@@ -85,7 +85,7 @@ async fn the_groups_themselves_are_a_type() {
 }
 
 #[tokio::test]
-async fn a_group_is_asked_for_by_its_id() {
+async fn group_is_selected_by_its_id() {
     let mut service = Service::start().await;
     let (mut client, stream) = service.stream("/fhir/Group/g1/$export", &[]).await;
     assert_eq!(stream.filter, Filter::of_group(TypeSet::all(), "g1", None));
@@ -111,7 +111,7 @@ async fn a_group_is_asked_for_by_its_id() {
 }
 
 #[tokio::test]
-async fn a_group_that_is_not_there_or_cannot_be_followed_is_refused() {
+async fn missing_or_unfollowable_group_is_rejected() {
     let service = Service::start().await;
     for method in ["GET", "HEAD"] {
         assert_eq!(service.answer(method, "/fhir/Group/x1/$export", &[STREAM]).await.status, 404);

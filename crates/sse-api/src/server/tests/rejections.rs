@@ -18,7 +18,7 @@ fn frame(response: &Response) -> (u64, Vec<u8>, serde_json::Value) {
 }
 
 #[tokio::test]
-async fn without_the_database_who_begins_is_refused() {
+async fn new_stream_without_the_database_is_rejected() {
     let mut service = Service::start().await;
     service.disconnect();
     for method in ["GET", "HEAD"] {
@@ -41,7 +41,7 @@ async fn without_the_database_who_begins_is_refused() {
 
 /// The id is the client's own, byte for byte: whatever it is, its next attempt must be the same as this one.
 #[tokio::test]
-async fn an_event_source_keeps_its_id() {
+async fn event_source_gets_its_id_back() {
     let service = Service::start().await;
     service.disconnect();
     for id in
@@ -61,7 +61,7 @@ async fn an_event_source_keeps_its_id() {
 }
 
 #[tokio::test]
-async fn refusals_that_last_keep_their_status() {
+async fn permanent_rejections_keep_their_status() {
     let service = Service::start().await;
     service.disconnect();
     for (target, status) in [
@@ -77,7 +77,7 @@ async fn refusals_that_last_keep_their_status() {
 }
 
 #[tokio::test]
-async fn there_are_as_many_streams_as_there_may_be() {
+async fn stream_limit_is_enforced() {
     let mut service =
         Service::start_with(ServerSettings { max_streams: 1, ..ServerSettings::default() }).await;
     let (client, stream) = service.stream("/fhir/$export", &[]).await;

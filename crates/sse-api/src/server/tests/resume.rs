@@ -47,7 +47,7 @@ async fn the_header_wins_over_the_query_and_both_over_since() {
 
 /// A polyfill that cannot send the header adds a parameter to the URL that it was made with.
 #[tokio::test]
-async fn what_a_library_adds_wins_over_what_the_url_was_written_with() {
+async fn library_parameter_wins_over_last_event_id_parameter() {
     let mut service = Service::start().await;
     let id = EventId::beginning().to_string();
     for name in ["lastEventId", "Last-Event-ID", "evs_last_event_id"] {

@@ -5,7 +5,7 @@ use crate::scripted_feed::change;
 use fhir::ResourceType;
 
 #[tokio::test]
-async fn every_stream_is_told_and_every_connection_closed() {
+async fn shutdown_notifies_every_stream_and_closes_every_connection() {
     let mut service = Service::start().await;
     let (mut first, stream) = service.stream("/fhir/$export", &[]).await;
     let (mut second, _other) = service.stream("/fhir/Condition/$export", &[]).await;
@@ -37,7 +37,7 @@ async fn every_stream_is_told_and_every_connection_closed() {
 
 /// Who does not read is cut off in time, by a clock that only moves when everybody waits.
 #[tokio::test]
-async fn a_client_that_does_not_read_delays_nobody_for_long() {
+async fn stalled_client_does_not_delay_shutdown_beyond_the_grace_period() {
     let mut service = Service::start().await;
     let (_client, stream) = service.stream("/fhir/$export", &[]).await;
     let data = vec![b'x'; 64 * 1024];
@@ -58,7 +58,7 @@ async fn a_client_that_does_not_read_delays_nobody_for_long() {
 }
 
 #[tokio::test]
-async fn who_asks_while_it_stops_is_refused_for_now() {
+async fn request_during_shutdown_is_retryable() {
     let mut service = Service::start().await;
     let mut client = service.connect().await;
     client.write(b"GET /fhir/$export HTTP/1.1\r\nHost: localhost\r\n").await;
@@ -75,7 +75,7 @@ async fn who_asks_while_it_stops_is_refused_for_now() {
 }
 
 #[tokio::test]
-async fn a_request_behind_a_stream_begins_nothing() {
+async fn request_pipelined_after_a_stream_is_ignored() {
     let mut service = Service::start().await;
     let (mut client, stream) = service.stream("/fhir/$export", &[]).await;
     client.send("GET", "/fhir/$export", &["Prefer: respond-eventsource"]).await;

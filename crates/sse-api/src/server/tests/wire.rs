@@ -44,7 +44,7 @@ async fn the_headers_of_a_stream_are_these_and_no_others() {
 }
 
 #[tokio::test]
-async fn frames_arrive_as_they_are_made() {
+async fn frames_are_sent_without_delay() {
     let mut service = Service::start().await;
     let (mut client, stream) = service.stream("/fhir/$export", &[]).await;
     let response = Response::of(&client.read);
@@ -99,7 +99,7 @@ async fn head_sends_the_headers_and_begins_no_stream() {
 }
 
 #[tokio::test]
-async fn the_encoded_sign_is_the_sign() {
+async fn encoded_dollar_sign_is_accepted() {
     let mut service = Service::start().await;
     for target in ["/fhir/%24export", "/fhir/$export"] {
         let (_client, stream) = service.stream(target, &[]).await;
@@ -112,7 +112,7 @@ async fn the_encoded_sign_is_the_sign() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_takes_its_stream_along() {
+async fn disconnect_ends_the_stream() {
     let mut service = Service::start().await;
     let (client, stream) = service.stream("/fhir/$export", &[]).await;
     drop(client);
@@ -121,7 +121,7 @@ async fn a_client_that_goes_away_takes_its_stream_along() {
 
 /// A client that does not read costs its socket's buffers; when it reads it gets everything.
 #[tokio::test]
-async fn a_client_that_does_not_read_is_waited_for() {
+async fn slow_client_within_the_timeout_is_kept() {
     const CHANGES: usize = 1_000;
     let mut service = Service::start().await;
     let (mut client, stream) = service.stream("/fhir/$export", &[]).await;
@@ -146,7 +146,7 @@ async fn a_client_that_does_not_read_is_waited_for() {
 
 /// Who takes nothing at all holds what others could use; it comes back with its last id.
 #[tokio::test]
-async fn a_client_that_takes_nothing_for_too_long_is_let_go_of() {
+async fn stalled_client_is_disconnected_after_the_timeout() {
     let settings = ServerSettings { client_timeout: Duration::from_millis(300), ..ServerSettings::default() };
     let mut service = Service::start_with(settings).await;
     let (client, stream) = service.stream("/fhir/$export", &[]).await;

@@ -78,7 +78,7 @@ async fn a_quiet_stream_gets_a_comment_line_and_only_a_quiet_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_says_nothing_and_puts_no_heartbeat_off() {
+async fn waiting_sends_nothing_and_does_not_delay_the_heartbeat() {
     let mut test = stream(2);
     test.next().await;
     let begun = Instant::now();
@@ -136,7 +136,7 @@ async fn stopping_ends_a_busy_stream_with_its_position() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_told_without_what_the_database_said() {
+async fn error_notice_omits_the_databases_message() {
     for (error, reason, code) in [
         (SourceError::Unavailable("secret-host is gone".to_owned()), "unavailable", "transient"),
         (SourceError::Refused("secret-host says no".to_owned()), "refused", "exception"),
@@ -157,7 +157,7 @@ async fn an_error_is_told_without_what_the_database_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_taken_before_it_is_asked_for() {
+async fn nothing_is_taken_before_the_body_is_polled() {
     let mut test = stream(15);
     for id in ["a", "b", "c"] {
         test.feed.send(change(id, ResourceType::PATIENT, b"{}"));
@@ -170,7 +170,7 @@ async fn nothing_is_taken_before_it_is_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_sent_is_counted_and_the_place_given_back() {
+async fn sent_events_are_counted_and_drop_closes_the_stream() {
     let mut test = stream(15);
     let peer = "127.0.0.1:2".parse().unwrap();
     assert!(test.streams.open("system", peer).is_none());
@@ -189,7 +189,7 @@ async fn what_was_sent_is_counted_and_the_place_given_back() {
 
 /// Whatever would be said within it would be taken for data.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_said_within_a_frame_that_comes_in_pieces() {
+async fn nothing_is_sent_within_a_frame_in_pieces() {
     let piece = |text: &'static str, open: bool| {
         let counts = Arc::new([ResourceType::PATIENT].into_iter().filter(|_| !open).collect());
         Item::Frames(feed::Frames { bytes: text.into(), counts, open })
