@@ -1,4 +1,4 @@
-//! The id that a client comes back with.
+//! The event id that a client resumes with.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| feed::fuzzing::event_id(bytes));

@@ -1,5 +1,5 @@
-//! What holds of any input: the bodies of the fuzz targets, which also run as property tests over generated input. Not
-//! part of the crate as it is used.
+//! Properties of any input: the bodies of the fuzz targets, which also run as property tests. Not part
+//! of release builds.
 
 use crate::Handling;
 use crate::{compartment, request, resource, scan};

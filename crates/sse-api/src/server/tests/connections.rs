@@ -1,4 +1,4 @@
-//! Connections that become streams: what comes before, behind, and of their end.
+//! Connections that become streams: earlier responses, later bytes, and the end.
 
 use super::*;
 use crate::ServerSettings;

@@ -1,4 +1,4 @@
-//! Clients that send and never stop: each is read for a while at most, and its connection closed.
+//! Clients that never stop sending: each is read up to a limit, then its connection is closed.
 
 use super::*;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Strangers who take all connections: whoever comes after them is answered all the same.
+//! Clients that take all connections: later requests are answered all the same.
 
 use super::*;
 use std::time::Duration;
@@ -87,7 +87,7 @@ async fn probes_are_answered_when_every_stream_is_taken() {
     }
 }
 
-/// Thousands come at once, some say nothing, some a little: each of the streams goes on, and a probe is answered in between.
+/// Thousands connect at once and send little or nothing: streams continue and probes are answered.
 #[tokio::test]
 async fn a_storm_of_connections_leaves_streams_and_probes_alone() {
     let mut service = Service::start_with(ServerSettings { spare_connections: 16, ..few() }).await;

@@ -1,4 +1,4 @@
-//! What is asked, and what is refused for good.
+//! Negotiation, hosts, and permanent rejections.
 
 use super::*;
 

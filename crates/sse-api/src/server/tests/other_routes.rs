@@ -1,4 +1,4 @@
-//! What is there besides streams.
+//! Routes other than streams.
 
 use super::*;
 

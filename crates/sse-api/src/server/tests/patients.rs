@@ -1,4 +1,4 @@
-//! Streams of patients: who is asked for, and who is not there.
+//! Streams of patients: selection, and patients that do not exist.
 
 use super::*;
 use feed::EventId;
@@ -69,7 +69,7 @@ async fn unavailable_and_unmigrated_databases_are_rejected_differently() {
         assert_eq!(response.status, 503, "{id}");
         assert!(response.header("retry-after").is_some());
         assert!(response.diagnostics().contains(says), "{}", response.diagnostics());
-        // No EventSource comes back from a 503.
+        // An EventSource does not reconnect after a 503.
         let response = service.answer("GET", &target, &["Accept: text/event-stream"]).await;
         assert_eq!(response.status, 200);
         assert!(response.text().contains(says) && response.text().contains("retry:"));

@@ -1,4 +1,4 @@
-//! Refusals that pass: a status for those who read it, a frame for an EventSource.
+//! Retryable rejections: a status, or a frame for an EventSource.
 
 use super::*;
 use feed::EventId;

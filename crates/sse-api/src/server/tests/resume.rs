@@ -33,7 +33,7 @@ async fn the_header_wins_over_the_query_and_both_over_since() {
         assert_eq!(found.to_string(), id);
     }
 
-    // An empty one is none.
+    // An empty id counts as absent.
     for header in ["Last-Event-ID:", "Last-Event-ID: "] {
         let (_client, stream) = service.stream("/fhir/$export", &[header]).await;
         assert!(matches!(stream.begin, Begin::Since(None)), "{header:?}");
@@ -58,7 +58,7 @@ async fn library_parameter_wins_over_last_event_id_parameter() {
             };
             assert_eq!(found.to_string(), id);
         }
-        // As in the header: it would come back with it for ever.
+        // As in the header: the library would repeat it forever.
         let (_client, stream) = service.stream(&format!("/fhir/$export?{name}=nonsense"), &[]).await;
         assert!(matches!(stream.begin, Begin::After { id: None, since: None }), "{:?}", stream.begin);
         let target = format!("/fhir/$export?{name}=nonsense");
