@@ -1,4 +1,4 @@
-//! The data directory: who may enter it, and that only one of us uses it.
+//! The data directory: its permissions, and the lock that lets one process use it.
 //!
 //! ```text
 //! DIR/                ours, 0700; 0711 when Postgres runs as another user, who must pass through
@@ -16,11 +16,11 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// The directory is another process's.
+/// Another process uses the directory.
 #[derive(Debug)]
 pub(crate) struct InUse {
     directory: PathBuf,
-    /// The one who uses it, as it wrote itself down.
+    /// The process id that the other process wrote into the lock file.
     process: String,
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn make_all(path: &Path, mode: u32) -> std::io::Result<()> {
         return Ok(());
     }
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        // What lies between is not secret, and another user may have to pass through it.
+        // Parent folders are not secret, and the user of Postgres may have to pass through them.
         make_all(parent, 0o755)?;
     }
     match DirBuilder::new().mode(mode).create(path) {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_one_is_refused_until_the_first_is_gone() {
+    fn second_process_is_refused_until_the_first_ends() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("a/b");
         let first = DataDir::open(&path).unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_may_look_in() {
+    fn only_the_owner_may_read() {
         let home = tempfile::tempdir().unwrap();
         let data = DataDir::open(&home.path().join("data")).unwrap();
         assert_eq!(mode(data.path()), 0o700);

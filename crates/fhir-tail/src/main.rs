@@ -39,7 +39,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::runtime::{self, Runtime};
 
-/// How long tasks that were given up have to be dropped.
+/// How long cancelled tasks have to be dropped.
 const DROP_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -75,7 +75,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Load(options) => (ServeOptions::default(), Task::Load(options)),
         Command::Tail(options) => (ServeOptions::default(), Task::Tail(options)),
         Command::Simulate(options) => (ServeOptions::default(), Task::Simulate(options)),
-        // It needs no settings and leaves none to be wrong.
+        // It reads no settings, so none can be wrong.
         Command::Sample(options) => return demo::sample(&options).map(|()| ExitCode::SUCCESS),
     };
     let root = nix::unistd::Uid::effective().is_root();
@@ -92,7 +92,7 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
     logging::start(&settings);
     descriptors::tell(asked_for, settings.max_streams);
     let runtime = runtime()?;
-    // Whether all is well: an answer that it is not is no error of ours.
+    // `false`: the answer is no, which is not a failure of the command.
     let result = runtime.block_on(async {
         match rest {
             Task::Serve { .. } => serve::run(settings, None).await.map(|()| true),
@@ -125,7 +125,7 @@ fn runtime() -> std::io::Result<Runtime> {
         .build()
 }
 
-/// Runs work that may be given up at any point: what it started is dropped, and so stopped.
+/// Runs work that can be cancelled at any point: dropping it stops what it started.
 async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut signals = Signals::new()?;
     tokio::select! {

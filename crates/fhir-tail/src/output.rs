@@ -1,9 +1,9 @@
-//! What the command says on standard output: plain lines, made to be read by programs too.
+//! Lines on standard output, for people and programs.
 
 use std::fmt;
 use std::io::Write as _;
 
-/// Writes a line at once. Whoever reads it may have gone away: then nobody misses it.
+/// Writes a line and flushes it. A closed standard output is not a failure.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

@@ -32,10 +32,10 @@ const CLINIC_WITHIN: Duration = Duration::from_secs(5);
 const STREAMS_WITHIN: Duration = Duration::from_secs(10);
 /// How long the reader of the log has to make durable what it read, and to acknowledge it.
 const INTAKE_WITHIN: Duration = Duration::from_secs(10);
-/// How long the embedded Postgres has. It is told more and more firmly meanwhile.
+/// How long the embedded Postgres has; it is stopped with increasing force.
 const POSTGRES_WITHIN: Duration = Duration::from_secs(100);
 
-/// How often one that stands by looks whether the other has ended: it is to take over within a few seconds.
+/// How often a standby checks whether the active service has ended: it takes over within a few seconds.
 const TAKE_OVER: Duration = Duration::from_millis(500);
 /// How long to wait for the database before saying where we listen: without it every answer is a refusal.
 const ANNOUNCE_WITHIN: Duration = Duration::from_secs(3);
@@ -67,7 +67,7 @@ struct Prepared {
     feed: Feed,
     publisher: Publisher,
     server: Server,
-    // The last, as fields are dropped in their order: the lock is let go of when nothing is left to protect.
+    // Last, as fields are dropped in their order: the lock is released when nothing is left to protect.
     data_dir: DataDir,
 }
 
@@ -136,7 +136,7 @@ impl Prepared {
         supervisor.spawn(intake, "the reader of the log", {
             let (feed, stop) = (feed.clone(), supervisor.token(intake));
             let layout = Counting::new(layout, received);
-            // The server waits for whoever does not read what it sends.
+            // On a dedicated thread: the walsender waits for a client that does not read.
             let following = on_own_thread("replication", async move {
                 cdc::run(followed, Box::new(layout), feed, publisher, status, stop).await
             });
@@ -186,7 +186,7 @@ fn routes() -> axum::Router {
     axum::Router::new()
 }
 
-/// The data directory; while another process uses it we stand by for that one.
+/// The data directory; while another process uses it, the service is its standby.
 async fn data_dir(settings: &Settings, server: &Server) -> anyhow::Result<DataDir> {
     let in_use = match DataDir::try_open(&settings.data_dir)? {
         Ok(data_dir) => return Ok(data_dir),
@@ -238,7 +238,7 @@ async fn announce(
 }
 
 /// Builds the index of patients of our own Postgres where a release without it has left rows. All other streams are served
-/// meanwhile.
+/// at the same time.
 async fn index(database: Database, stop: CancellationToken) -> anyhow::Result<()> {
     let building = migrate::build_index(&database, |progress| tracing::info!("{progress}"));
     if let Some(Err(error)) = stop.run_until_cancelled(building).await {

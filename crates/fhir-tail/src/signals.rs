@@ -1,9 +1,9 @@
-//! SIGTERM and SIGINT: the first asks us to stop, the second not to wait any longer.
+//! SIGTERM and SIGINT: the first starts a graceful shutdown, the second skips it.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that end us. From its making on they no longer end the process by themselves.
+/// The signals that stop the program. Once it exists, they no longer end the process by themselves.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
