@@ -2,7 +2,8 @@
 
 use crate::documents;
 use bytes::Bytes;
-use cdc::layout::{BadRows, Layout, Native};
+use cdc::layout::native::NativeRows;
+use cdc::layout::{RowContext, RowDecoder};
 use feed::{
     Answer, Batch, Before, Begin, Change, EventId, Feed, Framing as _, Item, Kind, Lsn, Notice, Options,
     Origin, Page, PageRequest, PageRows, Position, Sample, Source, Transaction, Watermark,
@@ -139,7 +140,7 @@ fn contents(each: Use) -> Result<Work, Box<dyn Error>> {
 
 fn row() -> Result<Work, Box<dyn Error>> {
     let (messages, mut changes) = (messages(), Vec::new());
-    let mut layout = Native::new(Arc::new(BadRows::default()), fhir::BaseUrls::default());
+    let mut layout = NativeRows::new(RowContext::default());
     layout.relation(&relation())?;
     Ok(Box::new(move |count| {
         for message in messages.iter().cycle().take(places(count)) {

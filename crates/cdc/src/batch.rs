@@ -3,7 +3,7 @@
 //! A batch ends where the input is drained or where it is large, in the middle of a transaction if need
 //! be, so that memory does not grow with the transaction. Positions are counted here, before any mapping.
 
-use crate::layout::{Layout, LayoutError};
+use crate::layout::{LayoutError, RowDecoder};
 use feed::{Batch, Change, Lsn, Position, Transaction};
 use fhir::Instant;
 use pg::Encoding;
@@ -30,7 +30,7 @@ pub(crate) enum BatchError {
 
 /// Makes batches.
 pub(crate) struct Assembler {
-    layout: Box<dyn Layout>,
+    layout: Box<dyn RowDecoder>,
     open: Option<Open>,
     batch: Batch,
     bytes: usize,
@@ -49,7 +49,7 @@ struct Open {
 }
 
 impl Assembler {
-    pub(crate) fn new(layout: Box<dyn Layout>) -> Self {
+    pub(crate) fn new(layout: Box<dyn RowDecoder>) -> Self {
         Self { layout, open: None, batch: Batch::default(), bytes: 0, messages: 0, passed: Lsn::ZERO }
     }
 

@@ -2,16 +2,15 @@
 //! part of the crate as it is used.
 
 use crate::batch::Assembler;
-use crate::layout::{BadRows, Native};
+use crate::layout::RowContext;
+use crate::layout::native::NativeRows;
 use feed::Position;
 use pg::replication::Event;
-use std::sync::Arc;
 
 /// Messages of pgoutput, each after its length in two bytes, into batches: positions rise within a batch, and a change is one
 /// line.
 pub fn log(mut bytes: &[u8]) {
-    let mut assembler =
-        Assembler::new(Box::new(Native::new(Arc::<BadRows>::default(), fhir::BaseUrls::default())));
+    let mut assembler = Assembler::new(Box::new(NativeRows::new(RowContext::default())));
     while let Some((length, rest)) = bytes.split_first_chunk() {
         let (message, rest) = rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()));
         bytes = rest;

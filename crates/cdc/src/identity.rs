@@ -4,7 +4,7 @@
 //! It is kept with the journal as one line of text. A decoder works with the catalogue as it was when a change was
 //! written, so what is altered in between shows in no message: only the catalogue tells.
 
-use crate::TableName;
+use crate::layout::Layout;
 use fhir::stable_hash;
 use tokio_postgres::Client;
 
@@ -29,15 +29,16 @@ impl Identity {
     pub(crate) async fn of(
         client: &Client,
         publication: &str,
-        tables: &[TableName],
+        layout: &dyn Layout,
     ) -> Result<Self, tokio_postgres::Error> {
+        let tables = layout.tables();
         let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
         let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
         let row = client.query_one(TABLES, &[&schemas, &names]).await?;
         let columns: String = row.try_get(0)?;
         let row = client.query_one(PUBLISHED, &[&publication, &schemas, &names]).await?;
         let published: String = row.try_get(0)?;
-        Ok(Self([columns, published, restamped(client).await?]))
+        Ok(Self([columns, published, layout.generation(client).await?]))
     }
 
     /// The text that is kept with the journal: short, whatever names there are.
@@ -100,18 +101,6 @@ const PUBLISHED: &str = "
                      join pg_class c on c.relnamespace = n.oid and c.relname = t.name
                      join pg_publication_rel r on r.prrelid = c.oid and r.prpubid = p.oid))
       from (select 1) always left join pg_publication p on p.pubname = $1::text";
-
-/// How often rows were stamped again, where the layout is the native one.
-async fn restamped(client: &Client) -> Result<String, tokio_postgres::Error> {
-    let there: bool =
-        client.query_one("select to_regclass('fhir.restamped') is not null", &[]).await?.try_get(0)?;
-    let times = match there {
-        true => client.query_opt("select times from fhir.restamped", &[]).await?,
-        false => None,
-    };
-    let times: i64 = times.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
-    Ok(format!("stamped again {times} times"))
-}
 
 #[cfg(test)]
 mod tests {

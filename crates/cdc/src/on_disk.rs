@@ -19,7 +19,7 @@ const FORCE_AFTER: Duration = Duration::from_millis(50);
 const FORCE_EVERY: Duration = Duration::from_secs(1);
 
 /// Waits for the database's disk. Its clones share the limit.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct OnDisk {
     forced: Arc<Mutex<Option<Instant>>>,
 }

@@ -2,23 +2,21 @@
 
 use crate::Settings;
 use crate::check::Finding;
-use crate::layout::{BadRows, BeforeImages, Native, OnBadRow};
+use crate::layout::{BadRows, OnBadRow, Pages, RowContext};
 use crate::on_disk::OnDisk;
-use crate::pages::Pages;
+use crate::pages::PageContext;
 use crate::watermark::Watermarks;
 use bytes::Bytes;
 use feed::{Answer, Kind, Large, LargeRow, Page, PageRequest, PageRows, Sample, Source, SourceError};
-use fhir::{BaseUrls, Instant, Patients, ResourceType, TypeSet};
+use fhir::{Instant, Patients, ResourceType, TypeSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// The tables of the native layout.
+/// The tables of a layout.
 pub struct Tables {
     watermarks: Watermarks,
-    pages: Pages,
-    bad_rows: Arc<BadRows>,
-    before_images: Arc<BeforeImages>,
-    bases: BaseUrls,
+    pages: Box<dyn Pages>,
+    rows: RowContext,
 }
 
 impl Tables {
@@ -30,24 +28,31 @@ impl Tables {
         on_bad_row: OnBadRow,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
-        let bad_rows = Arc::new(BadRows::new(on_bad_row));
+        let rows = RowContext {
+            bad_rows: Arc::new(BadRows::new(on_bad_row)),
+            base_urls: settings.base_urls.clone(),
+            ..RowContext::default()
+        };
         let on_disk = OnDisk::default();
-        let before_images = Arc::<BeforeImages>::default();
-        let watermarks =
-            Watermarks::start(settings.clone(), feed, on_disk.clone(), Arc::clone(&before_images), shutdown);
-        let (database, bases) = (settings.database.clone(), settings.base_urls.clone());
-        let pages = Pages::new(database, on_disk, Arc::clone(&bad_rows), bases.clone());
-        Arc::new(Self { watermarks, pages, bad_rows, before_images, bases })
+        let watermarks = Watermarks::start(
+            settings.clone(),
+            feed,
+            on_disk.clone(),
+            Arc::clone(&rows.before_images),
+            shutdown,
+        );
+        let context = PageContext { database: settings.database.clone(), on_disk, rows: rows.clone() };
+        Arc::new(Self { watermarks, pages: settings.layout.pages(context), rows })
     }
 
-    /// What makes changes of the rows in the log. It shares with the tables what cannot be streamed, and what it misses.
-    pub fn layout(&self) -> Native {
-        Native::telling(Arc::clone(&self.bad_rows), self.bases.clone(), Arc::clone(&self.before_images))
+    /// What the decoder of the log shares with the pages: what cannot be streamed, and what the log lacks.
+    pub fn context(&self) -> RowContext {
+        self.rows.clone()
     }
 
-    /// The rows that could not be streamed, to be shared with the layout that reads the log.
+    /// The rows that could not be streamed.
     pub fn bad_rows(&self) -> Arc<BadRows> {
-        Arc::clone(&self.bad_rows)
+        Arc::clone(&self.rows.bad_rows)
     }
 
     /// Why no replay can begin now, in a sentence for people: it may pass by itself.
@@ -99,7 +104,7 @@ impl Source for Tables {
 
     fn estimates(&self, types: TypeSet) -> Answer<'_, Vec<(ResourceType, u64)>> {
         // Nothing depends on it: a refusal is no reason to suspect anything.
-        Box::pin(self.pages.estimates(types))
+        self.pages.estimates(types)
     }
 
     fn present(
@@ -108,12 +113,7 @@ impl Source for Tables {
         types: TypeSet,
         mentions: Option<Arc<Patients>>,
     ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
-        Box::pin(self.answer(async move {
-            match mentions {
-                None => self.pages.present(since, types).await,
-                Some(patients) => self.pages.present_of(since, types, &patients).await,
-            }
-        }))
+        Box::pin(self.answer(self.pages.present(since, types, mentions)))
     }
 
     fn knows_patients(&self) -> Answer<'_, ()> {
@@ -133,7 +133,7 @@ impl Source for Tables {
     }
 
     fn stored(&self, patients: Patients) -> Answer<'_, Patients> {
-        Box::pin(self.answer(async move { self.pages.stored(&patients).await }))
+        Box::pin(self.answer(self.pages.stored(patients)))
     }
 
     fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
@@ -141,11 +141,11 @@ impl Source for Tables {
     }
 
     fn page<'a>(&'a self, request: PageRequest, rows: &'a mut dyn PageRows) -> Answer<'a, Page> {
-        Box::pin(self.answer(async move { self.pages.read(&request, rows).await }))
+        Box::pin(self.answer(self.pages.page(request, rows)))
     }
 
     fn large(&self, resource_type: ResourceType, row: LargeRow) -> Answer<'_, Option<Large>> {
-        Box::pin(self.answer(async move { self.pages.large(resource_type, &row).await }))
+        Box::pin(self.answer(self.pages.large(resource_type, row)))
     }
 
     fn holding_back(&self) -> Option<String> {

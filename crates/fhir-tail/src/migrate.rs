@@ -4,7 +4,7 @@ use crate::output::say;
 use crate::place::Place;
 use crate::settings::Settings;
 use anyhow::Context as _;
-use cdc::{Applied, IndexError, IndexProgress, Repaired};
+use cdc::layout::native::{self, Applied, IndexError, IndexProgress, Repaired};
 use pg::{Database, Session};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ pub(crate) async fn run(settings: &Settings, restamp: bool) -> anyhow::Result<()
     let result = async {
         report(&place.database).await?;
         if restamp {
-            let rows = cdc::restamp(&place.database).await?;
+            let rows = native::restamp(&place.database).await?;
             say(format_args!(
                 "{rows} rows were stamped ahead of the clock{}",
                 if rows > 0 {
@@ -75,7 +75,7 @@ pub(crate) async fn build_index(
     told: impl Fn(&IndexProgress),
 ) -> Result<Vec<String>, IndexError> {
     let mut last: Option<(Instant, IndexProgress)> = None;
-    cdc::build_patient_index(database, |progress| {
+    native::build_patient_index(database, |progress| {
         let same = |(at, before): &(Instant, IndexProgress)| {
             before.is_same_phase(progress) && at.elapsed() < TELL_EVERY
         };
@@ -105,7 +105,7 @@ pub(crate) struct Done {
 pub(crate) async fn apply(database: &Database) -> anyhow::Result<Done> {
     let failed = || format!("cannot migrate {database}");
     let mut client = database.connect(Session::Migrate).await?;
-    let applied = cdc::migrate(&mut client).await.with_context(failed)?;
-    let repaired = cdc::repair(&client).await.with_context(failed)?;
+    let applied = native::migrate(&mut client).await.with_context(failed)?;
+    let repaired = native::repair(&client).await.with_context(failed)?;
     Ok(Done { applied, repaired })
 }

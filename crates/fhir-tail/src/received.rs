@@ -1,6 +1,6 @@
 //! How many changes came in, by type: counted where rows become changes, for the metrics.
 
-use cdc::layout::{Layout, LayoutError};
+use cdc::layout::{LayoutError, RowDecoder};
 use feed::{Change, Position};
 use fhir::{RESOURCE_TYPES, ResourceType};
 use pg::Encoding;
@@ -26,30 +26,30 @@ impl Received {
     }
 }
 
-/// A layout whose changes are counted.
-pub(crate) struct Counting<L> {
-    layout: L,
+/// A decoder whose changes are counted.
+pub(crate) struct Counting<D> {
+    decoder: D,
     received: Received,
 }
 
-impl<L> Counting<L> {
-    pub(crate) fn new(layout: L, received: Received) -> Self {
-        Self { layout, received }
+impl<D> Counting<D> {
+    pub(crate) fn new(decoder: D, received: Received) -> Self {
+        Self { decoder, received }
     }
 }
 
-impl<L: Layout> Layout for Counting<L> {
+impl<D: RowDecoder> RowDecoder for Counting<D> {
     fn encoding(&mut self, encoding: Arc<Encoding>) {
-        self.layout.encoding(encoding);
+        self.decoder.encoding(encoding);
     }
 
     fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError> {
-        self.layout.relation(relation)
+        self.decoder.relation(relation)
     }
 
     fn row(&mut self, row: &Row<'_>, position: Position, out: &mut Vec<Change>) -> Result<(), LayoutError> {
         let before = out.len();
-        let result = self.layout.row(row, position, out);
+        let result = self.decoder.row(row, position, out);
         for change in out.iter().skip(before) {
             self.received.0[change.resource_type.index()].fetch_add(1, Relaxed);
         }
@@ -57,14 +57,14 @@ impl<L: Layout> Layout for Counting<L> {
     }
 
     fn truncated(&mut self, relation_ids: &[u32]) -> Result<(), LayoutError> {
-        self.layout.truncated(relation_ids)
+        self.decoder.truncated(relation_ids)
     }
 
     fn commit(&mut self) -> Result<(), LayoutError> {
-        self.layout.commit()
+        self.decoder.commit()
     }
 
     fn restart(&mut self) {
-        self.layout.restart();
+        self.decoder.restart();
     }
 }

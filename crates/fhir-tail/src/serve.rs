@@ -13,8 +13,9 @@ use crate::settings::Settings;
 use crate::signals::Signals;
 use crate::supervisor::{Supervisor, blocking};
 use anyhow::Context as _;
-use cdc::SERVICE_ROLE;
 use cdc::check::Retention;
+use cdc::layout::Layout as _;
+use cdc::layout::native::{FACTS, Native, SERVICE_ROLE};
 use feed::{Feed, Lsn, Publisher, Rate, Source};
 use nix::sys::stat::{Mode, umask};
 use pg::Database;
@@ -127,7 +128,7 @@ impl Prepared {
         let followed = settings.followed(database);
         let tables =
             cdc::Tables::start(&followed, feed.clone(), settings.on_bad_row, supervisor.token(intake));
-        let layout = tables.layout();
+        let decoder = Native::default().decoder(tables.context());
         feed.set_source(Arc::clone(&tables) as Arc<dyn Source>);
         let (status, told) = watch::channel(cdc::SourceStatus::default());
         let received = Received::new();
@@ -135,10 +136,10 @@ impl Prepared {
 
         supervisor.spawn(intake, "the reader of the log", {
             let (feed, stop) = (feed.clone(), supervisor.token(intake));
-            let layout = Counting::new(layout, received);
+            let decoder = Counting::new(decoder, received);
             // On a dedicated thread: the walsender waits for a client that does not read.
             let following = on_own_thread("replication", async move {
-                cdc::run(followed, Box::new(layout), feed, publisher, status, stop).await
+                cdc::run(followed, Box::new(decoder), feed, publisher, status, stop).await
             });
             async move { Ok(following.await??) }
         });
@@ -265,7 +266,7 @@ fn snapshot(
         let refusal = tables.refusal();
         let failing = tables.failing_facts();
         let lacking = tables.lacking_for_patients().iter().map(ToString::to_string).collect();
-        let facts = cdc::FACTS.iter().map(|name| {
+        let facts = FACTS.iter().map(|name| {
             let failing = failing.iter().find(|failing| failing.subject == *name);
             Fact { name, fails: failing.map(ToString::to_string) }
         });

@@ -9,7 +9,7 @@ use pg::pgoutput::{self, Begin, Column, Commit, Emitted, Relation, ReplicaIdenti
 /// Yields as many changes as the length of the first column says, in as many parts.
 struct Repeat;
 
-impl Layout for Repeat {
+impl RowDecoder for Repeat {
     fn encoding(&mut self, _: Arc<Encoding>) {}
 
     fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError> {

@@ -14,9 +14,8 @@ mod room;
 mod server;
 pub(crate) mod slot_state;
 mod standbys;
-mod writers;
 
-use crate::facts::{self, Judged};
+use crate::facts;
 use crate::{Settings, describe_error};
 use pg::Session;
 use pg::database::Connected;
@@ -129,19 +128,11 @@ async fn look(
     add(report, "room", room::ask(client).await.as_ref().map(|facts| room::judge(facts, there, active)));
     add(report, "standbys", standbys::ask(client).await.as_ref().map(standbys::judge));
     add(report, "role", role.as_ref().map(role::judge));
-    let answers = facts::ask(client, settings, Judged::ServiceRole).await;
-    let there = facts::tables_are_there(&answers);
-    for (subject, answer) in answers {
+    for (subject, answer) in settings.layout.check(client, settings).await {
         match answer {
             Ok(findings) => report.extend(findings),
             Err(error) => add(report, subject, Err(&error)),
         }
-    }
-    if there {
-        let patients = facts::for_patients(client).await;
-        add(report, "patient index", patients.as_ref().map(Clone::clone));
-        let writers = writers::ask(client).await;
-        add(report, "writers", writers.as_ref().map(writers::judge));
     }
     add(report, "slot", slot.as_ref().map(|facts| slot_state::judge(facts, settings)));
     let absence = absence::ask(client, settings).await;

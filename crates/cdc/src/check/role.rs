@@ -2,14 +2,15 @@
 //! may read of the tables is among the `facts`.
 
 use super::Finding;
-use crate::facts::{Judged, Role};
-use crate::{SERVICE_ROLE, Settings, describe_error};
+use crate::{Settings, describe_error};
 use pg::database::Connected;
 use pg::replication::{self, quoted};
 
 /// The role that is judged: a superuser who asks is told of the one that the migrations make.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Facts {
+    /// The role that the migrations make.
+    service_role: String,
     name: String,
     /// It is the one who asks.
     asks: bool,
@@ -20,15 +21,30 @@ pub(super) struct Facts {
     connection: Result<(), String>,
 }
 
+/// The role that asks, or in its place that of the service ($1) if a superuser asks.
+const ROLE: &str = "
+    select r.rolname::text, r.rolname = current_user, r.rolsuper, r.rolcanlogin, r.rolreplication
+      from pg_roles r, pg_roles me
+     where me.rolname = current_user and (r.oid = me.oid or me.rolsuper and r.rolname = $1::text)
+     order by r.oid = me.oid limit 1";
+
 pub(super) async fn ask(connected: &Connected, settings: &Settings) -> Result<Facts, tokio_postgres::Error> {
-    let role = Role::judged(&connected.client, Judged::ServiceRole).await?;
+    let service_role = settings.layout.service_role();
+    let row = connected.client.query_one(ROLE, &[&service_role]).await?;
     // Closed again as soon as it was there.
     let connection = match replication::connect(&settings.database, &connected.endpoint).await {
         Ok(_) => Ok(()),
         Err(error) => Err(describe_error(&error)),
     };
-    let Role { name, asks, superuser, can_login, replication, .. } = role;
-    Ok(Facts { name, asks, superuser, can_login, replication, connection })
+    Ok(Facts {
+        service_role: service_role.to_owned(),
+        name: row.try_get(0)?,
+        asks: row.try_get(1)?,
+        superuser: row.try_get(2)?,
+        can_login: row.try_get(3)?,
+        replication: row.try_get(4)?,
+        connection,
+    })
 }
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
@@ -42,7 +58,8 @@ fn login(facts: &Facts) -> Finding {
         Finding::warning(
             SUBJECT,
             format!(
-                "{name} is a superuser: run the service as {SERVICE_ROLE}, which migrate makes with what is needed"
+                "{name} is a superuser: run the service as {}, which migrate makes with what is needed",
+                facts.service_role
             ),
         )
     } else if facts.can_login {
@@ -82,6 +99,7 @@ mod tests {
 
     fn well() -> Facts {
         Facts {
+            service_role: "service".into(),
             name: "service".into(),
             asks: true,
             superuser: false,

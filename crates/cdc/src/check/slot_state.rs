@@ -177,7 +177,7 @@ mod tests {
             database: Database::parse_with("postgres://u@h/d", &|_| None).unwrap(),
             slot: "s".parse().unwrap(),
             publication: "p".into(),
-            tables: Vec::new(),
+            layout: std::sync::Arc::new(crate::layout::native::Native::default()),
             max_wal_held: 10 * GIB,
             base_urls: fhir::BaseUrls::default(),
         }

@@ -41,11 +41,12 @@ pub(super) async fn watch_database(
                 let limit = settings.max_wal_held;
                 return Ok(SessionError::TooMuchHeld { held, limit });
             }
-            let now = Identity::of(client, &settings.publication, &settings.tables).await?;
+            let now = Identity::of(client, &settings.publication, &*settings.layout).await?;
             if let Some(difference) = now.differs_from(&identity.text()) {
                 return Ok(SessionError::IdentityChanged(difference.reason));
             }
-            if let Some(name) = publication::subscriptions(client, &settings.tables).await?.into_iter().next()
+            if let Some(name) =
+                publication::subscriptions(client, settings.layout.tables()).await?.into_iter().next()
             {
                 return Ok(publication::PublicationError::Subscribed(name).into());
             }

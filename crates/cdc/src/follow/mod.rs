@@ -11,14 +11,15 @@ mod session;
 
 pub use error::RunError;
 
-use crate::layout::Layout;
+use crate::layout::{Layout, RowDecoder};
 use crate::sink::{FeedSink, Sink};
-use crate::{SlotName, SourceStatus, TableName};
+use crate::{SlotName, SourceStatus};
 use error::{SessionError, chain};
 use feed::{Feed, Publisher};
 use pg::Backoff;
 use pg::{Database, Retry};
 use session::{End, Session};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +36,8 @@ pub struct Settings {
     pub slot: SlotName,
     /// The publication, made if it is missing and the role may.
     pub publication: String,
-    /// The tables that the layout needs.
-    pub tables: Vec<TableName>,
+    /// What is known of the tables.
+    pub layout: Arc<dyn Layout>,
     /// The database keeps at most this many bytes of log for us, about. Beyond that its disk comes first: the slot is
     /// given up, and what it held is not read any more, so that subscribers are reset.
     pub max_wal_held: u64,
@@ -49,24 +50,24 @@ pub struct Settings {
 /// which it holds up for a tenth of a millisecond at times.
 pub async fn run(
     settings: Settings,
-    layout: Box<dyn Layout>,
+    decoder: Box<dyn RowDecoder>,
     feed: Feed,
     publisher: Publisher,
     status: watch::Sender<SourceStatus>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    run_into(settings, layout, &mut FeedSink::new(feed, publisher), status, shutdown).await
+    run_into(settings, decoder, &mut FeedSink::new(feed, publisher), status, shutdown).await
 }
 
 /// [`run`] into any [`Sink`].
 pub async fn run_into(
     settings: Settings,
-    layout: Box<dyn Layout>,
+    decoder: Box<dyn RowDecoder>,
     sink: &mut impl Sink,
     status: watch::Sender<SourceStatus>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let mut session = Session::new(settings, layout, status, shutdown.clone());
+    let mut session = Session::new(settings, decoder, status, shutdown.clone());
     let mut backoff = Backoff::new();
     loop {
         let ended = session.run(sink, &mut backoff).await;

@@ -78,9 +78,9 @@ pub(super) async fn prepare(
     }
 
     // The publication first: a slot that is older than its publication cannot be read.
-    publication::ensure(client, &settings.publication, &settings.tables).await?;
-    publication::refuse_subscribed(client, &settings.tables).await?;
-    let identity = Identity::of(client, &settings.publication, &settings.tables).await?;
+    publication::ensure(client, &settings.publication, settings.layout.tables()).await?;
+    publication::refuse_subscribed(client, settings.layout.tables()).await?;
+    let identity = Identity::of(client, &settings.publication, &*settings.layout).await?;
     let slot = ours(settings, slot::find(client, &settings.slot).await?)?;
     // Before anything is concluded from where it stands: whoever reads from it moves it on.
     if let Some(pid) = slot.as_ref().and_then(|slot| slot.reader) {

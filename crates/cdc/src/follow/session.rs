@@ -6,7 +6,7 @@ use super::look::watch_database;
 use super::pace::Pace;
 use super::prepare::{Known, Prepared, prepare};
 use crate::batch::Assembler;
-use crate::layout::Layout;
+use crate::layout::RowDecoder;
 use crate::sink::Sink;
 use crate::{SourceStatus, slot};
 use feed::{Batch, Lsn, PublishError};
@@ -59,7 +59,7 @@ type Watch<'a> = Pin<&'a mut (dyn Future<Output = SessionError> + Send)>;
 impl Session {
     pub(super) fn new(
         settings: Settings,
-        layout: Box<dyn Layout>,
+        layout: Box<dyn RowDecoder>,
         status: watch::Sender<SourceStatus>,
         shutdown: CancellationToken,
     ) -> Self {

@@ -1,6 +1,5 @@
 //! Rows that cannot be streamed: counted, told of without what they hold, and passed over or the end of it all.
 
-use super::table_name;
 use feed::Kind;
 use pg::Encoding;
 use std::fmt;
@@ -88,16 +87,28 @@ impl Reason {
     }
 }
 
+/// Where a row stands, in the words of SQL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowTable {
+    /// The table.
+    pub name: &'static str,
+    /// The column by which an operator finds the row.
+    pub version: &'static str,
+}
+
 /// A row that nothing may go past. The version number leads an operator to it, and nobody else.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "a row of {table}{} cannot be streamed: {reason}. Mend or delete it{}; if it was met in the log, where that version \
+    "a row of {}{} cannot be streamed: {reason}. Mend or delete it{}; if it was met in the log, where that version \
      stays, start once with --on-bad-row skip after that",
-    .version.map(|version| format!(" (version_id {version})")).unwrap_or_default(),
-    .version.map(|version| format!(" (delete from {table} where version_id = {version};)")).unwrap_or_default()
+    .table.name,
+    .version.map(|version| format!(" ({} {version})", .table.version)).unwrap_or_default(),
+    .version.map(|version| {
+        format!(" (delete from {} where {} = {version};)", .table.name, .table.version)
+    }).unwrap_or_default()
 )]
 pub struct BadRow {
-    table: &'static str,
+    table: RowTable,
     version: Option<i64>,
     reason: String,
 }
@@ -125,15 +136,20 @@ impl BadRows {
     ///
     /// The deletion of what could not be streamed because of its key is always passed over: nobody has it. So
     /// deleting a bad row is a way to mend it.
-    pub(crate) fn meet(&self, kind: Kind, version: Option<i64>, reason: &Reason) -> Result<(), BadRow> {
+    pub(crate) fn meet(
+        &self,
+        table: RowTable,
+        kind: Kind,
+        version: Option<i64>,
+        reason: &Reason,
+    ) -> Result<(), BadRow> {
         let count = self.met.fetch_add(1, Ordering::Relaxed) + 1;
-        let table = table_name(kind);
         if self.policy == OnBadRow::Stop && !(kind == Kind::Deletion && reason.lies_in_the_key()) {
             return Err(BadRow { table, version, reason: reason.to_string() });
         }
         if count.is_power_of_two() {
             tracing::warn!(
-                table, version_id = version, %reason, skipped = count, "a row cannot be streamed and is left out"
+                table = table.name, version_id = version, %reason, skipped = count, "a row cannot be streamed and is left out"
             );
         }
         Ok(())
@@ -144,19 +160,20 @@ impl BadRows {
 mod tests {
     use super::*;
 
+    const TABLE: RowTable = RowTable { name: "s.live", version: "number" };
+
     #[test]
     fn what_stops_says_where_why_and_what_to_do() {
         let skipping = BadRows::default();
-        assert!(skipping.meet(Kind::Upsert, Some(7), &Reason::UnknownType).is_ok());
-        assert!(skipping.meet(Kind::Upsert, None, &Reason::UnknownType).is_ok());
+        assert!(skipping.meet(TABLE, Kind::Upsert, Some(7), &Reason::UnknownType).is_ok());
+        assert!(skipping.meet(TABLE, Kind::Upsert, None, &Reason::UnknownType).is_ok());
         assert_eq!(skipping.count(), 2);
         let stopping = BadRows::new(OnBadRow::Stop);
-        let told = stopping.meet(Kind::Upsert, Some(7), &Reason::Null("content")).unwrap_err().to_string();
-        assert!(told.starts_with(
-            "a row of fhir.resource (version_id 7) cannot be streamed: column content is null."
-        ));
+        let told =
+            stopping.meet(TABLE, Kind::Upsert, Some(7), &Reason::Null("content")).unwrap_err().to_string();
+        assert!(told.starts_with("a row of s.live (number 7) cannot be streamed: column content is null."));
         assert!(told.contains("--on-bad-row skip"), "{told}");
-        assert!(told.contains("delete from fhir.resource where version_id = 7;"), "{told}");
+        assert!(told.contains("delete from s.live where number = 7;"), "{told}");
         assert_eq!(stopping.count(), 1);
     }
 
@@ -165,11 +182,12 @@ mod tests {
         let stopping = BadRows::new(OnBadRow::Stop);
         let of_the_key = [Reason::UnknownType, fhir::BadResource::InvalidId.into(), Reason::NotUtf8("id")];
         for reason in of_the_key {
-            assert!(stopping.meet(Kind::Deletion, Some(7), &reason).is_ok());
-            assert!(stopping.meet(Kind::Upsert, Some(7), &reason).is_err());
+            assert!(stopping.meet(TABLE, Kind::Deletion, Some(7), &reason).is_ok());
+            assert!(stopping.meet(TABLE, Kind::Upsert, Some(7), &reason).is_err());
         }
-        let told = stopping.meet(Kind::Deletion, None, &Reason::Null("version_id")).unwrap_err().to_string();
-        assert!(told.starts_with("a row of fhir.tombstone cannot be streamed"), "{told}");
+        let told =
+            stopping.meet(TABLE, Kind::Deletion, None, &Reason::Null("version_id")).unwrap_err().to_string();
+        assert!(told.starts_with("a row of s.live cannot be streamed"), "{told}");
         assert_eq!(stopping.count(), 7);
     }
 

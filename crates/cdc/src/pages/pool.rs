@@ -1,28 +1,28 @@
 //! A few connections for pages, made when they are first needed.
 
-use super::query::{self, Rows};
+use super::Prepared;
 use feed::SourceError;
 use pg::{Database, Encoding, Retry, Session};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Statement};
 
 /// How many pages are read at once.
 const CONNECTIONS: usize = 4;
 
 /// The connections.
-pub(super) struct Pool {
+pub(super) struct Pool<S> {
     database: Database,
     /// That of the last connection.
     encoding: Mutex<Arc<Encoding>>,
-    idle: Arc<Mutex<Vec<Arc<Connection>>>>,
+    idle: Arc<Mutex<Vec<Arc<Connection<S>>>>>,
     permits: Arc<Semaphore>,
 }
 
 /// What a connection reads: the settings of its session decide how the server finds the rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Purpose {
+pub enum Purpose {
     /// Rows in the order of a page.
     ByType,
     /// Rows of some patients.
@@ -30,36 +30,27 @@ pub(super) enum Purpose {
 }
 
 /// A connection, and what is prepared on it.
-pub(super) struct Connection {
-    pub(super) client: Client,
+pub struct Connection<S> {
+    /// The session.
+    pub client: Client,
     /// That of the texts of rows.
-    pub(super) encoding: Arc<Encoding>,
+    pub encoding: Arc<Encoding>,
+    /// What the layout has prepared.
+    pub statements: S,
     purpose: Purpose,
-    /// Of each [`Rows`], once it was needed.
-    pages: [OnceCell<PageStatements>; 5],
-    /// [`query::end_if_newer`].
-    pub(super) end_if_newer: Statement,
-}
-
-/// The statements for pages of one kind.
-pub(super) struct PageStatements {
-    /// [`query::weighed`].
-    pub(super) weighed: Statement,
-    /// [`query::alike`].
-    pub(super) alike: Statement,
 }
 
 /// A connection for as long as it is held. It goes back even if the page was given up in the middle: what is
 /// left of that is read and dropped before the next statement's answer.
-pub(super) struct Pooled {
-    connection: Arc<Connection>,
-    idle: Arc<Mutex<Vec<Arc<Connection>>>>,
+pub(super) struct Pooled<S> {
+    connection: Arc<Connection<S>>,
+    idle: Arc<Mutex<Vec<Arc<Connection<S>>>>>,
     used_before: bool,
     good: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Pool {
+impl<S: Prepared> Pool<S> {
     pub(super) fn new(database: Database) -> Self {
         Self {
             database,
@@ -70,7 +61,7 @@ impl Pool {
     }
 
     /// A connection, when one is free.
-    pub(super) async fn get(&self, purpose: Purpose) -> Result<Pooled, SourceError> {
+    pub(super) async fn get(&self, purpose: Purpose) -> Result<Pooled<S>, SourceError> {
         let permit = self.permit().await?;
         match self.idle_connection(purpose) {
             Some(connection) => Ok(self.pooled(connection, true, permit)),
@@ -79,7 +70,7 @@ impl Pool {
     }
 
     /// A connection that is new, when one may be made.
-    pub(super) async fn get_new(&self, purpose: Purpose) -> Result<Pooled, SourceError> {
+    pub(super) async fn get_new(&self, purpose: Purpose) -> Result<Pooled<S>, SourceError> {
         let permit = self.permit().await?;
         Ok(self.pooled(Arc::new(self.connect(purpose).await?), false, permit))
     }
@@ -89,11 +80,16 @@ impl Pool {
         Arc::clone(&self.permits).acquire_owned().await.map_err(stopped)
     }
 
-    fn pooled(&self, connection: Arc<Connection>, used_before: bool, permit: OwnedSemaphorePermit) -> Pooled {
+    fn pooled(
+        &self,
+        connection: Arc<Connection<S>>,
+        used_before: bool,
+        permit: OwnedSemaphorePermit,
+    ) -> Pooled<S> {
         Pooled { connection, idle: Arc::clone(&self.idle), used_before, good: true, _permit: permit }
     }
 
-    fn idle_connection(&self, purpose: Purpose) -> Option<Arc<Connection>> {
+    fn idle_connection(&self, purpose: Purpose) -> Option<Arc<Connection<S>>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|connection| !connection.client.is_closed());
         if let Some(found) = idle.iter().rposition(|connection| connection.purpose == purpose) {
@@ -105,7 +101,7 @@ impl Pool {
         None
     }
 
-    async fn connect(&self, purpose: Purpose) -> Result<Connection, SourceError> {
+    async fn connect(&self, purpose: Purpose) -> Result<Connection<S>, SourceError> {
         let session = match purpose {
             Purpose::ByType => Session::Pages,
             Purpose::ByPatient => Session::PatientPages,
@@ -118,42 +114,16 @@ impl Pool {
             }
         })?;
         let failed = |error: tokio_postgres::Error| failure(&error);
-        let end = query::end_if_newer();
         let last = Arc::clone(&self.encoding.lock().unwrap_or_else(PoisonError::into_inner));
-        let first = match purpose {
-            Purpose::ByType => Rows::Resources,
-            Purpose::ByPatient => Rows::Mentioning,
-        };
-        let prepared = tokio::try_join!(
-            PageStatements::prepare(&client, first),
-            client.prepare(&end),
-            Encoding::of(&client, &last),
-        );
-        let (statements, end_if_newer, encoding) = prepared.map_err(failed)?;
+        let prepared = tokio::try_join!(S::prepare(&client, purpose), Encoding::of(&client, &last));
+        let (statements, encoding) = prepared.map_err(failed)?;
         *self.encoding.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&encoding);
-        let mut pages = [const { OnceCell::const_new() }; 5];
-        pages[first as usize] = OnceCell::new_with(Some(statements));
-        Ok(Connection { client, encoding, purpose, pages, end_if_newer })
+        Ok(Connection { client, encoding, statements, purpose })
     }
 }
 
-impl Connection {
-    pub(super) async fn pages(&self, which: Rows) -> Result<&PageStatements, SourceError> {
-        let prepare = || PageStatements::prepare(&self.client, which);
-        self.pages[which as usize].get_or_try_init(prepare).await.map_err(|error| failure(&error))
-    }
-}
-
-impl PageStatements {
-    async fn prepare(client: &Client, which: Rows) -> Result<Self, tokio_postgres::Error> {
-        let (weighed, alike) = (query::weighed(which), query::alike(which));
-        let (weighed, alike) = tokio::try_join!(client.prepare(&weighed), client.prepare(&alike))?;
-        Ok(Self { weighed, alike })
-    }
-}
-
-/// What a failed statement means to a replay.
-pub(super) fn failure(error: &tokio_postgres::Error) -> SourceError {
+/// What a failed statement means to a replay. Says nothing of what rows hold.
+pub fn failure(error: &tokio_postgres::Error) -> SourceError {
     // A server's own text can quote values; its code cannot.
     match error.code() {
         // "cached plan must not change result type": on another connection the statement is prepared anew.
@@ -173,8 +143,8 @@ pub(super) fn failure(error: &tokio_postgres::Error) -> SourceError {
     }
 }
 
-impl Pooled {
-    pub(super) fn connection(&self) -> Arc<Connection> {
+impl<S> Pooled<S> {
+    pub(super) fn connection(&self) -> Arc<Connection<S>> {
         Arc::clone(&self.connection)
     }
 
@@ -192,7 +162,7 @@ impl Pooled {
     }
 }
 
-impl Drop for Pooled {
+impl<S> Drop for Pooled<S> {
     fn drop(&mut self) {
         if self.good && !self.connection.client.is_closed() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&self.connection));

@@ -2,6 +2,7 @@
 
 use super::closings::Closings;
 use super::{Open, Xid};
+use crate::layout::Stamps;
 use crate::lossy::{Lossy, is_unconvertible};
 use crate::timestamptz::Timestamptz;
 use feed::{Lsn, Sample, Watermark};
@@ -122,9 +123,9 @@ pub(crate) enum SampleError {
     NotMigrated,
     #[error(
         "the role of this service may not close a time, so that none would stay safe: \
-         grant execute on function fhir.close_time(timestamptz) to it"
+         {0} it"
     )]
-    MayNotClose,
+    MayNotClose(&'static str),
     /// The first of the facts that fail.
     #[error("{0}")]
     FactsFail(String),
@@ -147,7 +148,7 @@ impl SampleError {
         matches!(
             self,
             Self::NotPermitted
-                | Self::MayNotClose
+                | Self::MayNotClose(_)
                 | Self::Standby
                 | Self::NotMigrated
                 | Self::Reopened(_)
@@ -168,7 +169,11 @@ pub(super) async fn end_of_log(client: &Client) -> Result<Lsn, SampleError> {
 }
 
 /// Takes a sample.
-pub(super) async fn take(client: &Client, request: Request<'_>) -> Result<Draft, SampleError> {
+pub(super) async fn take(
+    client: &Client,
+    stamps: &dyn Stamps,
+    request: Request<'_>,
+) -> Result<Draft, SampleError> {
     let Request { floor, close, must_close, fence_lsn, reached, closings } = request;
     let taken = tokio::time::Instant::now();
     let now = "select clock_timestamp(), pg_current_wal_insert_lsn()";
@@ -177,9 +182,7 @@ pub(super) async fn take(client: &Client, request: Request<'_>) -> Result<Draft,
     let (Timestamptz(clock), end) = (row.try_get(0)?, lsn(&row, 1)?);
 
     let closed = if must_close || (close && fence_lsn != Some(end)) {
-        let reached = Timestamptz::within_calendar(reached);
-        let row = client.query_one("select fhir.close_time($1)", &[&reached]).await;
-        let Timestamptz(closed) = row.map_err(not_migrated)?.try_get(0)?;
+        let closed = stamps.close_time(client, reached).await.map_err(|error| not_migrated(stamps, error))?;
         if let Some(floor) = floor
             && closed < floor
         {
@@ -199,11 +202,8 @@ pub(super) async fn take(client: &Client, request: Request<'_>) -> Result<Draft,
         .ok_or_else(|| SampleError::Held(holder.as_ref().map(|h| h.describe(clock)).unwrap_or_default()))?;
 
     let fence_lsn = end_of_log(client).await?;
-    let purged = client.query_opt("select last_updated from fhir.purged", &[]).await.map_err(not_migrated)?;
-    let tombstones_purged = match purged {
-        None => None,
-        Some(row) => Some(row.try_get::<_, Timestamptz>(0)?.0),
-    };
+    let purged = stamps.tombstones_purged(client).await;
+    let tombstones_purged = purged.map_err(|error| not_migrated(stamps, error))?;
     let visible_until = match &holder {
         None => clock.max(safe_time),
         Some(Holder::Backend { since, .. } | Holder::Prepared { since, .. }) => {
@@ -289,10 +289,10 @@ pub(super) fn standby(error: tokio_postgres::Error) -> SampleError {
     }
 }
 
-fn not_migrated(error: tokio_postgres::Error) -> SampleError {
+fn not_migrated(stamps: &dyn Stamps, error: tokio_postgres::Error) -> SampleError {
     match error.code() {
         Some(&SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_FUNCTION) => SampleError::NotMigrated,
-        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => SampleError::MayNotClose,
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => SampleError::MayNotClose(stamps.grant_to_close()),
         _ => error.into(),
     }
 }

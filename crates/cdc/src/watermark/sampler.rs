@@ -7,7 +7,6 @@ use crate::check::Finding;
 use crate::facts;
 use crate::layout::BeforeImages;
 use crate::on_disk::{OnDisk, is_durable};
-use crate::stamps;
 use feed::{Lsn, Position, Sample, SampleBase, SourceError};
 use fhir::Instant;
 use pg::database::retry_of;
@@ -378,7 +377,7 @@ impl Sampler {
 
     /// Looks at what streams of patients need, which keeps no other stream from being served.
     async fn look_for_patients(&self, client: &Client) -> Result<(), SampleError> {
-        let looking = facts::lacking_for_patients(client, &self.settings);
+        let looking = self.settings.layout.lacking_for_patients(client);
         let lacking = bounded_sample(async {
             match looking.await {
                 // A question that this role may not ask is not an answer either.
@@ -425,7 +424,7 @@ impl Sampler {
             reached: begins.map_or(sample_base.reached, |newest| newest.max(sample_base.reached)),
             closings: &mut self.closings.1,
         };
-        let sampled = bounded_sample(sample::take(client, request)).await;
+        let sampled = bounded_sample(sample::take(client, self.settings.layout.stamps(), request)).await;
         let draft = match sampled {
             Ok(draft) => draft,
             Err(error) => {
@@ -469,7 +468,8 @@ impl Sampler {
         let newest = match self.begins {
             Some((of, newest)) if of == epoch => newest,
             _ => {
-                let newest = bounded_sample(async { Ok(stamps::newest(client).await?) }).await?;
+                let newest =
+                    bounded_sample(async { Ok(self.settings.layout.stamps().newest(client).await?) }).await?;
                 let newest = newest.unwrap_or(Instant::MIN);
                 self.begins = Some((epoch, newest));
                 newest

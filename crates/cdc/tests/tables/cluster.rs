@@ -3,6 +3,7 @@
 //! `FHIR_TAIL_TEST_POSTGRES_BIN` names the folder of the server's programs (the first, if there are several with
 //! colons between); else the newest of Debian's is taken.
 
+use cdc::layout::native;
 use pg::Database;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -103,7 +104,7 @@ impl Cluster {
     /// A database with the layout in it.
     pub(crate) async fn migrated(&'static self) -> TestDatabase {
         let database = self.empty().await;
-        cdc::migrate(&mut database.client().await).await.unwrap();
+        native::migrate(&mut database.client().await).await.unwrap();
         database
     }
 
@@ -123,7 +124,7 @@ impl Cluster {
     /// A database of this encoding with the layout in it.
     pub(crate) async fn of_encoding(&'static self, encoding: &str) -> TestDatabase {
         let database = self.named(&format!("encoding '{encoding}' template template0")).await;
-        cdc::migrate(&mut database.client().await).await.unwrap();
+        native::migrate(&mut database.client().await).await.unwrap();
         database
     }
 
@@ -159,7 +160,7 @@ impl TestDatabase {
             database: self.database(user),
             slot: "fhir_tail".parse().unwrap(),
             publication: "fhir_tail".into(),
-            tables: ["resource", "tombstone"].map(|name| cdc::TableName::new("fhir", name)).to_vec(),
+            layout: std::sync::Arc::new(native::Native::default()),
             max_wal_held: 1 << 30,
             base_urls: fhir::BaseUrls::new(["https://ehr.example/fhir"]),
         }

@@ -2,7 +2,8 @@
 
 use crate::cluster::{Cluster, TestDatabase};
 use crate::log;
-use cdc::layout::{BadRows, Layout, LayoutError, Native};
+use cdc::layout::native::NativeRows;
+use cdc::layout::{BadRows, LayoutError, RowContext, RowDecoder};
 use feed::{Before, Change, Kind, Position};
 use fhir::{BaseUrls, Patients};
 use pg::pgoutput::Message;
@@ -12,7 +13,11 @@ use std::sync::Arc;
 async fn changes(database: &TestDatabase) -> Result<(Vec<Change>, u64), LayoutError> {
     let client = database.client().await;
     let skipped = Arc::new(BadRows::default());
-    let mut layout = Native::new(Arc::clone(&skipped), BaseUrls::new(["https://ehr.example/fhir"]));
+    let mut layout = NativeRows::new(RowContext {
+        bad_rows: Arc::clone(&skipped),
+        base_urls: BaseUrls::new(["https://ehr.example/fhir"]),
+        ..RowContext::default()
+    });
     let mut changes = Vec::new();
     for message in log::read(&client, &database.name).await {
         match Message::decode(&message).unwrap() {

@@ -13,5 +13,6 @@ mod mentions;
 mod migration;
 mod pages;
 mod patient_pages;
+mod second_layout;
 mod stamps;
 mod watermark;

@@ -2,7 +2,7 @@
 //! that is in use.
 
 use crate::cluster::{Cluster, TestDatabase, number, refusal, text};
-use cdc::{IndexProgress, build_patient_index};
+use cdc::layout::native::{self, IndexProgress, build_patient_index};
 use fhir::{BaseUrls, ResourceType};
 use std::path::Path;
 use tokio_postgres::Client;
@@ -119,7 +119,7 @@ async fn a_writer_needs_no_right_of_its_own_for_the_index() {
         .await
         .unwrap();
     let mut owner = database.database(&owner).connect("test").await.unwrap();
-    cdc::migrate(&mut owner).await.unwrap();
+    native::migrate(&mut owner).await.unwrap();
     owner
         .batch_execute(&format!(
             "grant usage on schema fhir to {writer};
@@ -134,7 +134,7 @@ async fn a_writer_needs_no_right_of_its_own_for_the_index() {
     writer.batch_execute(write).await.unwrap();
     owner.batch_execute("revoke execute on function fhir.mentions(text) from public").await.unwrap();
     assert_eq!(refusal(&writer, write).await.code().code(), "42501");
-    let repaired = cdc::repair(&owner).await.unwrap();
+    let repaired = native::repair(&owner).await.unwrap();
     let grant = "grant execute on function fhir.mentions(text) to public;";
     assert!(repaired.done.iter().any(|sql| sql == grant), "{repaired:?}");
     writer.batch_execute(write).await.unwrap();
@@ -143,7 +143,7 @@ async fn a_writer_needs_no_right_of_its_own_for_the_index() {
 /// The files of the release before, and rows.
 pub(crate) async fn old(database: &TestDatabase, rows: &str) -> Client {
     let mut client = database.client().await;
-    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations/native");
     client
         .batch_execute(
             "create schema fhir; create table fhir.migration (version integer primary key, name text not null,
@@ -211,7 +211,7 @@ async fn an_empty_table_has_it_from_the_start_and_groups_are_left_out() {
 async fn a_filled_table_is_indexed_while_writers_write() {
     let database = Cluster::shared().empty().await;
     let mut client = old(&database, ROWS).await;
-    cdc::migrate(&mut client).await.unwrap();
+    native::migrate(&mut client).await.unwrap();
     assert_eq!(number(&client, VALID).await, 0, "not in the migration's transaction");
     // A transaction that is older than the build holds it up. Another writes meanwhile, and one more `migrate` waits.
     let holder = database.client().await;
@@ -254,7 +254,7 @@ async fn a_filled_table_is_indexed_while_writers_write() {
 async fn what_a_broken_build_left_is_built_again() {
     let database = Cluster::shared().empty().await;
     let mut client = old(&database, ROWS).await;
-    cdc::migrate(&mut client).await.unwrap();
+    native::migrate(&mut client).await.unwrap();
     let holder = database.client().await;
     holder.batch_execute("begin; update fhir.resource set content = content where id = 'o1'").await.unwrap();
     let build =
@@ -313,7 +313,7 @@ async fn partitions_are_indexed_one_by_one() {
         build_patient_index(&database.database("postgres"), |_| {}).await.unwrap(),
         Vec::<String>::new()
     );
-    let repaired = cdc::repair(&client).await.unwrap();
+    let repaired = native::repair(&client).await.unwrap();
     let sql = "alter table fhir.rest1 replica identity full;";
     assert!(repaired.done.iter().any(|done| done == sql), "{repaired:?}");
     let partial = "select count(*) from pg_class where relnamespace = 'fhir'::regnamespace and relkind in ('r', 'p')
@@ -330,9 +330,9 @@ async fn an_index_of_another_function_is_built_again() {
                  language plpgsql immutable as $$ begin return array['nobody']; end $$";
     client.batch_execute(&format!("{other}; {ROWS}")).await.unwrap();
     assert_eq!(found(&client).await.0, 0);
-    cdc::repair(&client).await.unwrap();
+    native::repair(&client).await.unwrap();
     assert_eq!(text(&client, "select to_regclass('fhir.resource_mentions')::text").await, "null");
     build_patient_index(&database.database("postgres"), |_| {}).await.unwrap();
     assert_eq!(found(&client).await, (60, 60));
-    assert!(cdc::repair(&client).await.unwrap().done.is_empty());
+    assert!(native::repair(&client).await.unwrap().done.is_empty());
 }

@@ -1,7 +1,7 @@
 //! `migrate`: what it makes, twice, at once, and without rights.
 
 use crate::cluster::{Cluster, number, text};
-use cdc::MigrateError;
+use cdc::layout::native::{self, MigrateError};
 
 #[tokio::test]
 async fn runs_once_however_often_and_from_however_many_places() {
@@ -10,14 +10,14 @@ async fn runs_once_however_often_and_from_however_many_places() {
     for _ in 0..4 {
         clients.push(database.client().await);
     }
-    let runs = clients.iter_mut().map(cdc::migrate);
+    let runs = clients.iter_mut().map(native::migrate);
     let applied: Vec<_> = futures_util::future::try_join_all(runs).await.unwrap().concat();
     let mut versions: Vec<_> = applied.iter().map(|applied| applied.version).collect();
     versions.sort_unstable();
     assert!(versions.is_sorted_by(|a, b| a < b), "each once: {versions:?}");
-    assert_eq!((versions.first(), versions.last()), (Some(&1), Some(&cdc::newest_version())));
-    assert_eq!(cdc::migrate(&mut clients[0]).await.unwrap(), []);
-    assert_eq!(cdc::migrated_version(&clients[0]).await.unwrap(), Some(cdc::newest_version()));
+    assert_eq!((versions.first(), versions.last()), (Some(&1), Some(&native::newest_version())));
+    assert_eq!(native::migrate(&mut clients[0]).await.unwrap(), []);
+    assert_eq!(native::migrated_version(&clients[0]).await.unwrap(), Some(native::newest_version()));
     let published = "select string_agg(tablename, ',' order by tablename) from pg_publication_tables
                      where pubname = 'fhir_tail'";
     assert_eq!(text(&clients[0], published).await, "resource,tombstone");
@@ -66,7 +66,7 @@ async fn files_that_are_missing_are_applied_and_rows_stay() {
     let all = "select md5(string_agg(t::text, ' ' order by id)) from fhir.resource t";
     let before = text(&client, all).await;
 
-    let applied = cdc::migrate(&mut client).await.unwrap();
+    let applied = native::migrate(&mut client).await.unwrap();
     assert!(applied.iter().all(|applied| applied.version > 1) && !applied.is_empty(), "{applied:?}");
     assert_eq!(text(&client, all).await, before, "nothing is rewritten");
     writer
@@ -93,7 +93,7 @@ async fn an_owner_that_is_no_superuser_gets_the_layout_and_is_told_of_the_rest()
         .await
         .unwrap();
     let mut client = database.database(&owner).connect("test").await.unwrap();
-    assert_eq!(cdc::migrate(&mut client).await.unwrap().last().unwrap().version, cdc::newest_version());
+    assert_eq!(native::migrate(&mut client).await.unwrap().last().unwrap().version, native::newest_version());
     assert_eq!(number(&client, "select fhir.put('Basic', 'x', '{}')").await, 1);
 }
 
@@ -104,10 +104,10 @@ async fn who_may_not_create_is_told_what_to_grant() {
     let role = format!("guest_{}", database.name);
     admin.batch_execute(&format!("create role {role} login")).await.unwrap();
     let mut client = database.database(&role).connect("test").await.unwrap();
-    let error = cdc::migrate(&mut client).await.unwrap_err();
+    let error = native::migrate(&mut client).await.unwrap_err();
     assert!(matches!(error, MigrateError::NotPermitted { .. }), "{error:?}");
     assert!(error.to_string().contains("grant create on database"));
-    assert_eq!(cdc::migrated_version(&admin).await.unwrap(), None, "rolled back");
+    assert_eq!(native::migrated_version(&admin).await.unwrap(), None, "rolled back");
 }
 
 #[tokio::test]
@@ -115,13 +115,13 @@ async fn what_is_not_ours_or_newer_than_us_is_left_alone() {
     let database = Cluster::shared().empty().await;
     let mut client = database.client().await;
     client.batch_execute("create schema fhir; create table fhir.resource (mine int)").await.unwrap();
-    let error = cdc::migrate(&mut client).await.unwrap_err();
+    let error = native::migrate(&mut client).await.unwrap_err();
     assert!(matches!(error, MigrateError::Occupied { file: "0001_resource", .. }), "{error:?}");
 
     let database = Cluster::database().await;
     let mut client = database.client().await;
     client.batch_execute("insert into fhir.migration values (99, 'later')").await.unwrap();
-    let error = cdc::migrate(&mut client).await.unwrap_err();
+    let error = native::migrate(&mut client).await.unwrap_err();
     assert!(matches!(error, MigrateError::Newer { found: 99, .. }), "{error:?}");
 }
 

@@ -3,6 +3,7 @@
 use crate::cluster::{Cluster, TestDatabase, number, text};
 use crate::watermark::{Running, start, start_with};
 use cdc::layout::OnBadRow;
+use cdc::layout::native;
 use feed::{Kind, Page, PageRequest, PageRows, Source, SourceError};
 use fhir::{Instant, ResourceType, TypeSet};
 use std::collections::BTreeSet;
@@ -136,7 +137,7 @@ async fn the_services_own_role_is_enough() {
     let database = filled().await;
     let client = database.client().await;
     client.batch_execute("alter role fhir_tail login").await.unwrap();
-    cdc::repair(&client).await.unwrap();
+    native::repair(&client).await.unwrap();
     let running = start(&database, "fhir_tail");
     running.tables.watermark().await.unwrap();
     assert_eq!(read(&running, basic(Kind::Upsert)).await.0.len(), 2500);

@@ -2,6 +2,7 @@
 
 use crate::cluster::{Cluster, TestDatabase, number};
 use crate::watermark::{Running, start};
+use cdc::layout::native;
 use feed::{Kind, Lsn, Page, PageRequest, PageRows, Scope, Source, SourceError};
 use fhir::{Instant, Patients, ResourceType, TypeSet};
 use std::collections::BTreeSet;
@@ -221,7 +222,7 @@ async fn those_who_are_stored_are_told() {
 async fn pages_of_both_kinds_share_their_connections() {
     let (database, client) = filled().await;
     client.batch_execute("alter role fhir_tail login").await.unwrap();
-    cdc::repair(&client).await.unwrap();
+    native::repair(&client).await.unwrap();
     let running = start(&database, "fhir_tail");
     let readers = (0..24).map(|n| {
         let running = &running;
@@ -287,17 +288,20 @@ async fn an_old_layout_refuses_patients_and_serves_the_rest() {
         "{refused}"
     );
     let lacking = running.tables.lacking_for_patients();
-    assert_eq!(lacking.iter().map(|finding| finding.subject).collect::<Vec<_>>(), cdc::PATIENT_STREAM_FACTS);
+    assert_eq!(
+        lacking.iter().map(|finding| finding.subject).collect::<Vec<_>>(),
+        native::PATIENT_STREAM_FACTS
+    );
     let mut all = request(Kind::Upsert, "Observation", scope(&[], false));
     all.scope = None;
     let mut ids = Ids::default();
     running.tables.page(all, &mut ids).await.unwrap();
     assert_eq!(ids.0.len(), 1);
     // The files are not all of it: the index is built after them.
-    cdc::migrate(&mut client).await.unwrap();
+    native::migrate(&mut client).await.unwrap();
     let refused = running.tables.knows_patients().await.unwrap_err().to_string();
     assert!(refused.contains("no index of patients"), "{refused}");
-    cdc::build_patient_index(&database.database("postgres"), |_| {}).await.unwrap();
+    native::build_patient_index(&database.database("postgres"), |_| {}).await.unwrap();
     // Not before the feed has passed the place where the setting was made.
     let place = number(&client, "select (pg_current_wal_insert_lsn() - '0/0')::bigint").await;
     let mut knows = running.tables.knows_patients();

@@ -18,9 +18,10 @@ pub(crate) use layers::{Environment, Origin, Problem};
 pub(crate) use options::{CommonOptions, FollowOptions, ServeOptions};
 pub(crate) use values::{LogFormat, address};
 
+use cdc::SlotName;
 use cdc::check::Retention;
 use cdc::layout::OnBadRow;
-use cdc::{SlotName, TableName};
+use cdc::layout::native::Native;
 use fhir::BaseUrls;
 use layers::Layers;
 use pg::Database;
@@ -28,6 +29,7 @@ use sse_api::PublicUrl;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What the command runs with.
 pub(crate) struct Settings {
@@ -178,7 +180,7 @@ impl Settings {
             database,
             slot: self.slot.clone(),
             publication: self.publication.clone(),
-            tables: ["resource", "tombstone"].map(|table| TableName::new("fhir", table)).to_vec(),
+            layout: Arc::new(Native::default()),
             max_wal_held: self.max_wal_held.0,
             base_urls: self.base_urls(),
         }

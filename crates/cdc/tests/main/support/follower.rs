@@ -1,7 +1,8 @@
 //! A follower of a test's own: `run_into` with a sink that remembers, in place of the feed.
 
 use super::{LONG, eventually};
-use cdc::layout::{Layout, LayoutError};
+use cdc::layout::{Layout, LayoutError, Pages, RowContext, RowDecoder, Stamps};
+use cdc::pages::PageContext;
 use cdc::{Epoch, LogEnds, RunError, Settings, Sink, SourceStatus, TableName, run_into};
 use feed::{Batch, Before, Change, Kind, Lsn, Origin, Position, PublishError};
 use fhir::{Instant, Patients, ResourceType};
@@ -146,7 +147,35 @@ impl Sink for Remembering {
 /// Rows of `t.doc` as changes: `id body`, the operation in front.
 struct Docs;
 
-impl Layout for Docs {
+/// One table, of which only the log is followed.
+#[derive(Debug)]
+struct DocTable([TableName; 1]);
+
+impl Layout for DocTable {
+    type Decoder = Docs;
+
+    fn tables(&self) -> &[TableName] {
+        &self.0
+    }
+
+    fn decoder(&self, _: RowContext) -> Docs {
+        Docs
+    }
+
+    fn pages(&self, _: PageContext) -> Box<dyn Pages> {
+        unreachable!("nothing is replayed")
+    }
+
+    fn stamps(&self) -> &dyn Stamps {
+        unreachable!("no watermark is taken")
+    }
+
+    fn service_role(&self) -> &str {
+        "postgres"
+    }
+}
+
+impl RowDecoder for Docs {
     fn encoding(&mut self, _: Arc<Encoding>) {}
 
     fn relation(&mut self, relation: &Relation) -> Result<(), LayoutError> {
@@ -226,7 +255,7 @@ impl Follower {
             database,
             slot: "fhir_tail".parse().unwrap(),
             publication: "docs".to_owned(),
-            tables: vec![TableName::new("t", "doc")],
+            layout: Arc::new(DocTable([TableName::new("t", "doc")])),
             max_wal_held,
             base_urls: fhir::BaseUrls::default(),
         };

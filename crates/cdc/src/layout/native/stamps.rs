@@ -2,8 +2,8 @@
 //!
 //! Such rows lie beyond every safe time to come, so no replay would send them: while there are any, no replay begins.
 
-use crate::layout::table_name;
-use crate::pages::present;
+use crate::layout::native::pages::present;
+use crate::layout::native::rows::table_name;
 use crate::timestamptz::Timestamptz;
 use feed::Kind;
 use fhir::Instant;
@@ -58,6 +58,31 @@ pub(crate) async fn newest(client: &Client) -> Result<Option<Instant>, tokio_pos
         newest = newest.max(stamp.map(|Timestamptz(stamp)| stamp));
     }
     Ok(newest)
+}
+
+/// Closes a time: see [`Stamps::close_time`](crate::layout::Stamps::close_time).
+pub(super) async fn close_time(client: &Client, reached: Instant) -> Result<Instant, tokio_postgres::Error> {
+    let reached = Timestamptz::within_calendar(reached);
+    let row = client.query_one("select fhir.close_time($1)", &[&reached]).await?;
+    row.try_get(0).map(|Timestamptz(closed)| closed)
+}
+
+/// The newest stamp of a tombstone that was purged.
+pub(super) async fn tombstones_purged(client: &Client) -> Result<Option<Instant>, tokio_postgres::Error> {
+    let purged = client.query_opt("select last_updated from fhir.purged", &[]).await?;
+    purged.map(|row| row.try_get(0).map(|Timestamptz(stamp)| stamp)).transpose()
+}
+
+/// How often rows were stamped again.
+pub(super) async fn generation(client: &Client) -> Result<String, tokio_postgres::Error> {
+    let there: bool =
+        client.query_one("select to_regclass('fhir.restamped') is not null", &[]).await?.try_get(0)?;
+    let times = match there {
+        true => client.query_opt("select times from fhir.restamped", &[]).await?,
+        false => None,
+    };
+    let times: i64 = times.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
+    Ok(format!("stamped again {times} times"))
 }
 
 /// Rows could not be given new stamps; all is as it was.

@@ -3,7 +3,7 @@
 
 use super::definitions;
 use crate::check::Finding;
-use crate::patient_index::{self, Part};
+use crate::layout::native::patient_index::{self, Part};
 use tokio_postgres::Client;
 
 /// What they are called.
@@ -136,7 +136,7 @@ fn repairs_of(facts: &Facts) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::check::Verdict;
-    use crate::patient_index::Index;
+    use crate::layout::native::patient_index::Index;
 
     fn well() -> Facts {
         let body = definitions::functions().into_iter().find(|ours| ours.name == "mentions").unwrap().body;

@@ -11,16 +11,16 @@ mod patients;
 mod published;
 mod relations;
 mod triggers;
+mod writers;
 
-pub(crate) use access::{Judged, Role, TABLES as READ};
+pub(crate) use access::{Judged, TABLES as READ};
 pub use patients::NAMES as PATIENT_STREAM_NAMES;
 pub(crate) use patients::repairs as patient_repairs;
 pub(crate) use triggers::repairs as trigger_repairs;
 
-use crate::check::{Finding, Verdict};
-use crate::{Settings, describe_error};
-use pg::Retry;
-use pg::database::retry_of;
+use crate::Settings;
+use crate::check::Finding;
+use crate::layout::Findings;
 use tokio_postgres::{Client, Error};
 
 /// What the facts are called, in the order in which they are asked.
@@ -39,11 +39,8 @@ pub const NAMES: [&str; 12] = [
     "row security",
 ];
 
-/// A question, and what its answers came to.
-pub(crate) type Answer = (&'static str, Result<Vec<Finding>, Error>);
-
 /// Asks for all of them, passing and failing.
-pub(crate) async fn ask(client: &Client, settings: &Settings, judged: Judged) -> Vec<Answer> {
+pub(crate) async fn ask(client: &Client, settings: &Settings, judged: Judged) -> Vec<Findings> {
     // Sent at once, answered in order.
     let (layout, relations, triggers, published, access) = tokio::join!(
         layout::ask(client, settings),
@@ -64,7 +61,7 @@ pub(crate) async fn ask(client: &Client, settings: &Settings, judged: Judged) ->
 }
 
 /// Whether the answers are about tables that are there: then these were asked for their columns.
-pub(crate) fn tables_are_there(answers: &[Answer]) -> bool {
+pub(crate) fn tables_are_there(answers: &[Findings]) -> bool {
     answers.iter().any(|(subject, _)| *subject == "columns")
 }
 
@@ -73,45 +70,12 @@ pub(crate) async fn for_patients(client: &Client) -> Result<Vec<Finding>, Error>
     patients::ask(client).await.map(|facts| patients::judge(&facts))
 }
 
-/// What of that is lacking. Nothing is where the native layout is not what is followed.
-pub(crate) async fn lacking_for_patients(
-    client: &Client,
-    settings: &Settings,
-) -> Result<Vec<Finding>, Error> {
-    if !is_native(settings) {
-        return Ok(Vec::new());
+/// All that `check` prints of the layout.
+pub(super) async fn check(client: &Client, settings: &Settings) -> Vec<Findings> {
+    let mut answers = ask(client, settings, Judged::ServiceRole).await;
+    if tables_are_there(&answers) {
+        answers.push(("patient index", for_patients(client).await));
+        answers.push(("writers", writers::ask(client).await.map(|facts| writers::judge(&facts))));
     }
-    let findings = for_patients(client).await?;
-    Ok(findings.into_iter().filter(|finding| finding.verdict != Verdict::Pass).collect())
-}
-
-fn is_native(settings: &Settings) -> bool {
-    settings.tables.first().is_some_and(|table| table.schema == "fhir" && table.name == "resource")
-}
-
-/// Those that fail, for the role that asks; an error if the database does not answer. None fails where the native layout
-/// is not what is followed.
-pub(crate) async fn failing(client: &Client, settings: &Settings) -> Result<Vec<Finding>, Error> {
-    let mut failing = Vec::new();
-    if !is_native(settings) {
-        return Ok(failing);
-    }
-    for (subject, answer) in ask(client, settings, Judged::WhoAsks).await {
-        match answer {
-            Ok(findings) => {
-                failing.extend(findings.into_iter().filter(|finding| finding.verdict == Verdict::Failure));
-            }
-            // A question that this role may not ask is no answer either, and does not pass by itself.
-            Err(error) if retry_of(&error) == Retry::Operator => {
-                failing.push(Finding::failure(subject, could_not_be_asked(&error)));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(failing)
-}
-
-/// What is said of a question that the database did not answer.
-pub(crate) fn could_not_be_asked(error: &Error) -> String {
-    format!("could not be asked: {}", describe_error(error))
+    answers
 }

@@ -7,9 +7,9 @@
 //! content of a tombstone. A statement that deletes a row and inserts it again leaves no tombstone: there it is in the old
 //! row of the delete.
 
-use super::arena::Arena;
 use super::untold::{Untold, Was};
-use super::{BadRows, Layout, LayoutError, Reason};
+use crate::layout::arena::Arena;
+use crate::layout::{LayoutError, Reason, RowContext, RowDecoder, RowTable};
 use crate::timestamptz;
 use bytes::Bytes;
 use feed::{Before, Change, Kind, Position};
@@ -18,7 +18,6 @@ use pg::Encoding;
 use pg::pgoutput::{Column, Op, Relation, Row, Tuple};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is read of both tables.
 pub(crate) const COLUMNS: [&str; 5] = ["resource_type", "id", "version_id", "last_updated", "content"];
@@ -26,33 +25,14 @@ pub(crate) const COLUMNS: [&str; 5] = ["resource_type", "id", "version_id", "las
 const KEPT_ROOM: usize = 1 << 20;
 
 /// The native layout's rows to changes.
-pub struct Native {
+pub struct NativeRows {
     tables: HashMap<u32, Known>,
     /// Where a change is written before its length is known.
     room: Vec<u8>,
     arena: Arena,
     untold: Untold,
     encoding: Arc<Encoding>,
-    bad_rows: Arc<BadRows>,
-    bases: BaseUrls,
-    before_images: Arc<BeforeImages>,
-}
-
-/// Whether the log has the content that a change replaced, as the rows show that come from it.
-#[derive(Debug, Default)]
-pub(crate) struct BeforeImages {
-    missed: AtomicBool,
-}
-
-impl BeforeImages {
-    /// Whether one was missed since this was last asked.
-    pub(crate) fn were_missed(&self) -> bool {
-        self.missed.swap(false, Ordering::AcqRel)
-    }
-
-    fn missed(&self) {
-        self.missed.store(true, Ordering::Release);
-    }
+    context: RowContext,
 }
 
 /// A table that was announced.
@@ -86,31 +66,23 @@ impl Table {
     }
 }
 
-impl Native {
-    /// `bad_rows` decide about the rows that cannot be streamed. An absolute reference below one of the `bases` names a
-    /// resource here.
-    pub fn new(bad_rows: Arc<BadRows>, bases: BaseUrls) -> Self {
-        Self::telling(bad_rows, bases, Arc::default())
-    }
-
-    /// The same; `before_images` hear of those that are missing.
-    pub(crate) fn telling(bad_rows: Arc<BadRows>, bases: BaseUrls, before_images: Arc<BeforeImages>) -> Self {
+impl NativeRows {
+    /// A decoder that has seen nothing.
+    pub fn new(context: RowContext) -> Self {
         Self {
             tables: HashMap::new(),
             room: Vec::new(),
             arena: Arena::default(),
             untold: Untold::default(),
             encoding: Arc::default(),
-            bad_rows,
-            bases,
-            before_images,
+            context,
         }
     }
 
     /// What a row was that is replaced or deleted.
     fn replaced(&self, table: Table, row: &Row<'_>) -> Was {
         let Some(old) = row.old.filter(|_| row.old_is_whole) else {
-            self.before_images.missed();
+            self.context.before_images.missed();
             return Was::UNKNOWN;
         };
         Was { before: self.owners(table, old), group: self.group(table, old) }
@@ -129,7 +101,7 @@ impl Native {
     }
 
     fn owners(&self, table: Table, row: Tuple<'_>) -> Before {
-        owners(&self.encoding, table, row, &self.bases).map_or(Before::Unknown, Before::Patients)
+        owners(&self.encoding, table, row, &self.context.base_urls).map_or(Before::Unknown, Before::Patients)
     }
 
     /// A row as it was streamed, if it is a Group.
@@ -138,12 +110,12 @@ impl Native {
             return None;
         }
         let mut streamed = Vec::new();
-        change(&self.encoding, &table, row, None, &self.bases, &mut streamed).ok()?;
+        change(&self.encoding, &table, row, None, &self.context.base_urls, &mut streamed).ok()?;
         Some(streamed.into())
     }
 }
 
-impl Layout for Native {
+impl RowDecoder for NativeRows {
     fn encoding(&mut self, encoding: Arc<Encoding>) {
         self.encoding = encoding;
     }
@@ -203,7 +175,7 @@ impl Layout for Native {
         };
         let told = key(&table, new).map_or(Was::UNKNOWN, |key| self.untold.told(key));
         let whole_old = row.old.filter(|_| row.old_is_whole);
-        let written = change(&self.encoding, &table, new, whole_old, &self.bases, &mut self.room);
+        let written = change(&self.encoding, &table, new, whole_old, &self.context.base_urls, &mut self.room);
         let was = if written.is_ok() { self.was(table, row, new, told) } else { Was::UNKNOWN };
         let Was { before, group: group_before } = was;
         match written {
@@ -222,7 +194,12 @@ impl Layout for Native {
                     self.arena.keep(&self.room)
                 },
             }),
-            Err(reason) => self.bad_rows.meet(table.kind, version(&table, new), &reason)?,
+            Err(reason) => self.context.bad_rows.meet(
+                super::rows::table(table.kind),
+                table.kind,
+                version(&table, new),
+                &reason,
+            )?,
         }
         self.room.clear();
         if self.room.capacity() > KEPT_ROOM {
@@ -259,6 +236,11 @@ fn key<'a>(table: &Table, row: Tuple<'a>) -> Option<(&'a [u8], &'a [u8])> {
         (Column::Text(resource_type), Column::Text(id)) => Some((resource_type, id)),
         _ => None,
     }
+}
+
+/// The table of a kind of change, as an operator finds a row in it.
+pub(super) const fn table(kind: Kind) -> RowTable {
+    RowTable { name: table_name(kind), version: "version_id" }
 }
 
 /// The table of a kind of change.

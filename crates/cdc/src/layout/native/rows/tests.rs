@@ -1,6 +1,7 @@
 //! Rows as the log could have them, the impossible ones too.
 
 use super::*;
+use crate::layout::BadRows;
 use pg::pgoutput::{Message, RelationColumn, ReplicaIdentity, encode};
 use proptest::prelude::*;
 
@@ -24,7 +25,7 @@ fn relation(names: &[&str]) -> Relation {
 
 /// What the layout makes of an update with these columns.
 fn update(
-    layout: &mut Native,
+    layout: &mut NativeRows,
     old: Option<&[Column<'_>]>,
     new: &[Column<'_>],
 ) -> Result<Vec<Change>, LayoutError> {
@@ -53,7 +54,7 @@ fn good() -> [Column<'static>; 5] {
 
 #[test]
 fn columns_are_found_by_name() {
-    let mut layout = Native::new(Arc::default(), BaseUrls::default());
+    let mut layout = NativeRows::new(RowContext::default());
     layout.relation(&relation(&COLUMNS)).unwrap();
     let straight = update(&mut layout, None, &good()).unwrap();
     layout
@@ -68,7 +69,7 @@ fn columns_are_found_by_name() {
 
 #[test]
 fn a_relation_that_lost_a_column_is_an_error_and_its_rows_are_none() {
-    let mut layout = Native::new(Arc::default(), BaseUrls::default());
+    let mut layout = NativeRows::new(RowContext::default());
     layout.relation(&relation(&COLUMNS)).unwrap();
     for missing in COLUMNS {
         let rest: Vec<&str> = COLUMNS.into_iter().filter(|name| *name != missing).collect();
@@ -81,7 +82,7 @@ fn a_relation_that_lost_a_column_is_an_error_and_its_rows_are_none() {
 #[test]
 fn a_large_value_left_alone_is_taken_from_the_old_row_if_that_is_whole() {
     let bad_rows = Arc::new(BadRows::default());
-    let mut layout = Native::new(Arc::clone(&bad_rows), BaseUrls::default());
+    let mut layout = NativeRows::new(RowContext { bad_rows: Arc::clone(&bad_rows), ..RowContext::default() });
     layout.relation(&relation(&COLUMNS)).unwrap();
     let mut new = good();
     new[4] = Column::UnchangedToast;
@@ -104,7 +105,7 @@ proptest! {
     #[test]
     fn every_row_is_streamed_or_counted(columns in proptest::collection::vec(column(), 0..8)) {
         let bad_rows = Arc::new(BadRows::default());
-        let mut layout = Native::new(Arc::clone(&bad_rows), BaseUrls::default());
+        let mut layout = NativeRows::new(RowContext { bad_rows: Arc::clone(&bad_rows), ..RowContext::default() });
         layout.relation(&relation(&COLUMNS)).unwrap();
         let tuple: Vec<Column<'_>> =
             columns.iter().map(|value| value.as_deref().map_or(Column::Null, Column::Text)).collect();

@@ -3,7 +3,7 @@
 
 use super::access::TABLES;
 use crate::check::Finding;
-use crate::layout::COLUMNS;
+use crate::layout::native::rows::COLUMNS;
 use tokio_postgres::Client;
 
 /// The types that each of [`COLUMNS`] may have: those that a page can be read of.

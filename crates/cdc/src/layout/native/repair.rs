@@ -2,8 +2,10 @@
 //! that were applied says nothing of them: a dump brings the ledger into a cluster that has no such role, and a restore
 //! can leave triggers disabled.
 
-use crate::migrate::LOCK;
-use crate::{SERVICE_ROLE, TableName, facts, publication};
+use crate::layout::native::facts;
+use crate::layout::native::migrate::LOCK;
+use crate::layout::native::migrate::SERVICE_ROLE;
+use crate::{TableName, publication};
 use pg::replication::quoted;
 use tokio_postgres::Client;
 use tokio_postgres::error::{Error, SqlState};

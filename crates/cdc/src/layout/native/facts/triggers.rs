@@ -3,7 +3,7 @@
 
 use super::definitions::{self, Trigger};
 use crate::check::Finding;
-use crate::migrate::{migrated_version, newest_version};
+use crate::layout::native::migrate::{migrated_version, newest_version};
 use pg::replication::quoted;
 use tokio_postgres::Client;
 

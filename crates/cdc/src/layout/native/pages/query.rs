@@ -1,9 +1,8 @@
 //! The statements of pages. Those that each page needs are prepared once for a connection: to plan one anew would cost the
 //! database a fifth of what it takes to read the page.
 
-use crate::layout::table_name;
+use crate::layout::native::rows::table_name;
 use crate::lossy::RawText;
-use crate::tick::PREFIX;
 use crate::timestamptz::Timestamptz;
 use feed::{Kind, LARGE_BYTES, PageRequest};
 use fhir::{Instant, Patients};
@@ -269,11 +268,6 @@ impl Parameters<'_> {
     pub(super) fn after_id(&self) -> RawText<'_> {
         RawText(&self.after_id)
     }
-}
-
-/// Writes a tick: a message that comes with the log. What time it is says the commit.
-pub(super) fn tick() -> String {
-    format!("begin read write; select pg_catalog.pg_logical_emit_message(true, '{PREFIX}', 'tick'); commit")
 }
 
 /// The end of the log.

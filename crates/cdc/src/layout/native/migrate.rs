@@ -9,10 +9,10 @@ use tokio_postgres::{Client, GenericClient};
 
 /// The files, in order. The number is the file name's.
 pub(crate) const FILES: [(i32, &str, &str); 4] = [
-    (1, "0001_resource", include_str!("../../../migrations/native/0001_resource.sql")),
-    (2, "0002_functions", include_str!("../../../migrations/native/0002_functions.sql")),
-    (3, "0003_access", include_str!("../../../migrations/native/0003_access.sql")),
-    (4, "0004_patients", include_str!("../../../migrations/native/0004_patients.sql")),
+    (1, "0001_resource", include_str!("../../../../../migrations/native/0001_resource.sql")),
+    (2, "0002_functions", include_str!("../../../../../migrations/native/0002_functions.sql")),
+    (3, "0003_access", include_str!("../../../../../migrations/native/0003_access.sql")),
+    (4, "0004_patients", include_str!("../../../../../migrations/native/0004_patients.sql")),
 ];
 
 /// The version with all on which the facts in `crate::facts` depend: from it on all streams but those of patients and

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 pub(super) type Facts = Option<Published>;
 
 pub(super) async fn ask(client: &Client, settings: &Settings) -> Result<Facts, tokio_postgres::Error> {
-    publication::published(client, &settings.publication, &settings.tables).await
+    publication::published(client, &settings.publication, settings.layout.tables()).await
 }
 
 pub(super) fn judge(facts: &Facts, settings: &Settings) -> Vec<Finding> {
@@ -21,7 +21,7 @@ pub(super) fn judge(facts: &Facts, settings: &Settings) -> Vec<Finding> {
                 SUBJECT,
                 format!("there is no publication {name}, and the service may not be allowed to make it"),
             )
-            .mended_by(publication::create_sql(name, &settings.tables)),
+            .mended_by(publication::create_sql(name, settings.layout.tables())),
         ];
     };
     vec![match facts.lacks(name) {
@@ -45,14 +45,14 @@ mod tests {
             database: Database::parse_with("postgres://u@h/d", &|_| None).unwrap(),
             slot: "s".parse().unwrap(),
             publication: "p".into(),
-            tables: ["a", "b"].map(|name| TableName::new("x", name)).to_vec(),
+            layout: std::sync::Arc::new(crate::layout::native::Native::default()),
             max_wal_held: 1,
             base_urls: fhir::BaseUrls::default(),
         }
     }
 
     fn well() -> Published {
-        let tables = settings().tables.into_iter();
+        let tables = settings().layout.tables().to_vec().into_iter();
         Published {
             inserts: true,
             updates: true,
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn what_does_not_get_through_is_named_with_its_sql() {
         let sql = judged(None).sql.unwrap();
-        assert_eq!(sql, r#"create publication "p" for table "x"."a", "x"."b";"#);
+        assert_eq!(sql, r#"create publication "p" for table "fhir"."resource", "fhir"."tombstone";"#);
         let mut facts = well();
         facts.tables[0].published = false;
         facts.tables[1].narrowed = true;
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(finding.verdict, Verdict::Failure);
         assert_eq!(
             finding.sql.unwrap(),
-            r#"alter publication "p" add table "x"."a"; alter publication "p" drop table "x"."b"; alter publication "p" add table "x"."b"; alter publication "p" set (publish = 'insert, update, truncate');"#
+            r#"alter publication "p" add table "fhir"."resource"; alter publication "p" drop table "fhir"."tombstone"; alter publication "p" add table "fhir"."tombstone"; alter publication "p" set (publish = 'insert, update, truncate');"#
         );
     }
 
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(judged(Some(facts.clone())).sql.unwrap(), by_root);
         facts.tables[0].member = false;
         let sql = judged(Some(facts.clone())).sql.unwrap();
-        assert_eq!(sql, format!(r#"{by_root} alter publication "p" add table "x"."a";"#));
+        assert_eq!(sql, format!(r#"{by_root} alter publication "p" add table "fhir"."resource";"#));
         facts.tables[0].published = true;
         facts.by_root = true;
         assert_eq!(judged(Some(facts)).verdict, Verdict::Pass);

@@ -2,9 +2,9 @@
 
 use crate::Settings;
 use crate::check::Finding;
-use crate::migrate::{self, SERVED_FROM, newest_version};
+use crate::layout::native::migrate::{self, SERVED_FROM, newest_version};
+use crate::layout::native::stamps;
 use crate::publication;
-use crate::stamps;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -55,7 +55,7 @@ pub(super) async fn ask(client: &Client, settings: &Settings) -> Result<Facts, t
         .iter()
         .map(|row| Ok(Table { name: row.try_get(0)?, identity: row.try_get(1)?, key: row.try_get(2)? }))
         .collect::<Result<Vec<_>, tokio_postgres::Error>>()?;
-    let subscriptions = publication::subscriptions(client, &settings.tables).await?;
+    let subscriptions = publication::subscriptions(client, settings.layout.tables()).await?;
     let version = match migrate::migrated_version(client).await {
         Ok(Some(version)) => Version::Known(version),
         Ok(None) => Version::None,

@@ -1,7 +1,7 @@
 //! What the migrations define, read from their text: the triggers and functions that `check` compares the database
 //! with, and that `migrate` makes again.
 
-use crate::migrate::FILES;
+use crate::layout::native::migrate::FILES;
 
 /// A trigger of the layout.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,7 +106,7 @@ fn quoted(text: &'static str) -> Option<(&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::migrate::SERVED_FROM;
+    use crate::layout::native::migrate::SERVED_FROM;
 
     #[test]
     fn the_triggers_are_found_in_the_files() {

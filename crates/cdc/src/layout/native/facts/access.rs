@@ -1,7 +1,8 @@
 //! What the role that the service logs in as may read: everything, and every row of it.
 
+use crate::TableName;
 use crate::check::Finding;
-use crate::{SERVICE_ROLE, TableName};
+use crate::layout::native::migrate::SERVICE_ROLE;
 use pg::replication::quoted;
 use tokio_postgres::Client;
 
@@ -22,11 +23,7 @@ pub(crate) enum Judged {
 pub(crate) struct Role {
     pub(crate) oid: u32,
     pub(crate) name: String,
-    /// It is the one who asks.
-    pub(crate) asks: bool,
     pub(crate) superuser: bool,
-    pub(crate) can_login: bool,
-    pub(crate) replication: bool,
     reads_stats: bool,
     /// It sees all rows, whatever policies a table has.
     bypasses_policies: bool,
@@ -41,8 +38,7 @@ impl Role {
         let other = judged == Judged::ServiceRole;
         let row = client
             .query_one(
-                "select r.oid, r.rolname::text, r.rolname = current_user, r.rolsuper, r.rolcanlogin, \
-                        r.rolreplication, pg_has_role(r.oid, 'pg_read_all_stats', 'usage'), r.rolbypassrls, \
+                "select r.oid, r.rolname::text, r.rolsuper, pg_has_role(r.oid, 'pg_read_all_stats', 'usage'), r.rolbypassrls, \
                         (select has_schema_privilege(r.oid, n.oid, 'usage') from pg_namespace n where n.nspname = 'fhir'), \
                         (select has_function_privilege(r.oid, p.oid, 'execute') \
                            from pg_proc p join pg_namespace n on n.oid = p.pronamespace \
@@ -57,14 +53,11 @@ impl Role {
         Ok(Self {
             oid: row.try_get(0)?,
             name: row.try_get(1)?,
-            asks: row.try_get(2)?,
-            superuser: row.try_get(3)?,
-            can_login: row.try_get(4)?,
-            replication: row.try_get(5)?,
-            reads_stats: row.try_get(6)?,
-            bypasses_policies: row.try_get(7)?,
-            schema: row.try_get(8)?,
-            closes_time: row.try_get(9)?,
+            superuser: row.try_get(2)?,
+            reads_stats: row.try_get(3)?,
+            bypasses_policies: row.try_get(4)?,
+            schema: row.try_get(5)?,
+            closes_time: row.try_get(6)?,
         })
     }
 }
@@ -97,7 +90,7 @@ pub(super) async fn ask(client: &Client, judged: Judged) -> Result<Facts, tokio_
                     c.relrowsecurity and (c.relforcerowsecurity or not pg_has_role($1::oid, c.relowner, 'usage')) \
                from pg_class c join pg_namespace n on n.oid = c.relnamespace \
               where n.nspname = 'fhir' and c.relname::text = any($2) order by c.relname",
-            &[&role.oid, &TABLES.as_slice(), &crate::layout::COLUMNS.as_slice()],
+            &[&role.oid, &TABLES.as_slice(), &crate::layout::native::rows::COLUMNS.as_slice()],
         )
         .await?;
     let tables = tables
@@ -198,10 +191,7 @@ mod tests {
         let role = Role {
             oid: 1,
             name: "service".into(),
-            asks: true,
             superuser: false,
-            can_login: true,
-            replication: true,
             reads_stats: true,
             bypasses_policies: false,
             schema: Some(true),

@@ -1,7 +1,7 @@
 //! Who else may do something to the tables: the functions that work with their owner's rights, and what was granted
 //! beyond what a writer needs.
 
-use super::Finding;
+use crate::check::Finding;
 use crate::lossy::query_with_names;
 use pg::replication::quoted;
 use tokio_postgres::Client;
@@ -165,8 +165,8 @@ fn grants(facts: &Facts) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::*;
+    use crate::check::Verdict;
 
     fn well() -> Facts {
         let function = |(name, search_path): (&str, bool)| Function {
