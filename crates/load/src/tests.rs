@@ -26,8 +26,8 @@ impl Site {
         let embedded = Embedded::start(&data, &search).await.unwrap();
         let database = embedded.administrator().unwrap();
         let mut client = database.connect("test").await.unwrap();
-        cdc::migrate(&mut client).await.unwrap();
-        cdc::repair(&client).await.unwrap();
+        cdc::layout::native::migrate(&mut client).await.unwrap();
+        cdc::layout::native::repair(&client).await.unwrap();
         Self { home, embedded, database, client }
     }
 
