@@ -50,6 +50,7 @@ mod tail_download;
 mod tail_envelope;
 mod tail_progress;
 mod transactions;
+mod uninstall;
 mod wire;
 
 fn main() -> std::process::ExitCode {
@@ -66,6 +67,7 @@ fn main() -> std::process::ExitCode {
             stale::cases(),
             resume::cases(),
             transactions::cases(),
+            uninstall::cases(),
             operations::cases(),
             encodings::cases(),
             sessions::cases(),

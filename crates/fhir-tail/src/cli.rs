@@ -43,6 +43,10 @@ pub(crate) enum Command {
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Box<CheckCommand>),
 
+    /// Print the SQL that removes the service from a database: slot, publication, role
+    #[command(after_help = UNINSTALL_EXAMPLES)]
+    Uninstall(Box<UninstallCommand>),
+
     /// Tell the service, while it is stopped, that its database was restored: clients are then reset
     #[command(after_help = RESTORED_EXAMPLES)]
     Restored,
@@ -112,6 +116,16 @@ pub(crate) enum Accept {
 }
 
 #[derive(Args)]
+pub(crate) struct UninstallCommand {
+    /// Print the statements to standard output; nothing is run
+    #[arg(long, required = true)]
+    pub(crate) print: bool,
+
+    #[command(flatten)]
+    pub(crate) options: FollowOptions,
+}
+
+#[derive(Args)]
 pub(crate) struct ReadyCommand {
     /// The address it listens on [default: the setting listen, and without that 127.0.0.1:8080]
     #[arg(value_name = "ADDRESS")]
@@ -172,6 +186,13 @@ Examples:
 
 It changes nothing. Run it as the role that the service logs in as; it opens a replication connection too.
 Exits with 0 if the service can run (there may be warnings, unless --strict), with 1 if a check fails.";
+
+const UNINSTALL_EXAMPLES: &str = "\
+Examples:
+  fhir-tail uninstall --print > uninstall.sql
+  psql -f uninstall.sql postgres://postgres@db.example/fhir
+
+It connects to nothing. Read the statements, stop the service, and run them as a superuser. Resources stay.";
 
 const RESTORED_EXAMPLES: &str = "\
 Examples:

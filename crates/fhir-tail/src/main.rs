@@ -69,6 +69,9 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
             let options = ServeOptions { follow: options, ..ServeOptions::default() };
             (options, Task::Check { json, strict, accept })
         }
+        Command::Uninstall(uninstall) => {
+            (ServeOptions { follow: uninstall.options, ..ServeOptions::default() }, Task::Uninstall)
+        }
         Command::Restored => (ServeOptions::default(), Task::Restored),
         Command::Ready(ready) => (ServeOptions::default(), Task::Ready(ready.address)),
         Command::Migrate(migrate) => (ServeOptions::default(), Task::Migrate { restamp: migrate.restamp }),
@@ -99,6 +102,11 @@ fn run(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
             Task::Demo(demonstration) => serve::run(settings, Some(demonstration)).await.map(|()| true),
             Task::Check { json, strict, accept } => {
                 unless_stopped(check::run(&settings, json, strict, &accept)).await
+            }
+            Task::Uninstall => {
+                let sql = cdc::layout::native::uninstall(&settings.slot, &settings.publication);
+                say(format_args!("{}", sql.trim_end()));
+                Ok(true)
             }
             Task::Restored => restored::run(&settings).map(|()| true),
             Task::Ready(address) => unless_stopped(ready::run(&settings, address)).await,
@@ -139,6 +147,7 @@ enum Task {
     Serve { check_config: bool },
     Demo(Demonstration),
     Check { json: bool, strict: bool, accept: Vec<Accept> },
+    Uninstall,
     Restored,
     Ready(Option<SocketAddr>),
     Migrate { restamp: bool },

@@ -7,6 +7,7 @@ mod patient_index;
 mod repair;
 mod rows;
 mod stamps;
+mod uninstall;
 mod untold;
 
 pub use facts::{NAMES as FACTS, PATIENT_STREAM_NAMES as PATIENT_STREAM_FACTS};
@@ -15,6 +16,7 @@ pub use patient_index::{IndexError, IndexProgress, build_patient_index};
 pub use repair::{RepairError, Repaired, repair};
 pub use rows::NativeRows;
 pub use stamps::{RestampError, restamp};
+pub use uninstall::uninstall;
 
 use super::{Asked, Asking, Layout, Pages, RowContext, Stamps};
 use crate::check::{Finding, Verdict};
