@@ -15,7 +15,7 @@ use crate::replay::spill::Spills;
 use crate::shared::Shared;
 use crate::subscriber::Subscriber;
 use crate::{Begin, EventId, Framing, Lsn, Position, Pressure, Source, SourceError, Subscription, Watermark};
-use fhir::{BaseUrls, Filter, Instant, Patients};
+use fhir::{BaseUrls, Compartment, Filter, Instant, Patients};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -247,16 +247,30 @@ impl Feed {
         let shared = self.shared.clone();
         let mut is_leader = self.shared.is_leader.subscribe();
         let begin = Box::new(begin);
-        Subscription::new(id, |out| async move {
-            let subscriber = Subscriber { shared, filter, out };
-            tokio::select! {
-                biased;
-                _ = poll_on_wake(is_leader.wait_for(|leads| !leads)) => {
-                    SourceError::Unavailable("another process follows the database now".into())
+        // While this process follows the database.
+        macro_rules! while_leader {
+            ($run:expr) => {
+                tokio::select! {
+                    biased;
+                    _ = poll_on_wake(is_leader.wait_for(|leads| !leads)) => {
+                        SourceError::Unavailable("another process follows the database now".into())
+                    }
+                    error = $run => error,
                 }
-                error = subscriber.run(begin) => error,
-            }
-        })
+            };
+        }
+        // Each kind of stream takes the room that it needs, and not also that of the other.
+        if matches!(filter.compartment, Compartment::Group { .. }) {
+            Subscription::new(id, |out| async move {
+                let subscriber = Subscriber { shared, filter, out };
+                while_leader!(subscriber.run_of_group(begin))
+            })
+        } else {
+            Subscription::new(id, |out| async move {
+                let subscriber = Subscriber { shared, filter, out };
+                while_leader!(subscriber.run(begin))
+            })
+        }
     }
 
     /// Those of these patients who are stored. An error if the database is away, or cannot tell whose a resource was.

@@ -23,7 +23,7 @@ enum Step {
     /// Sends all that belongs to the members, from the beginning of the request or of a reset.
     Begin { since: Option<Instant>, id: EventId },
     /// Sends what the change of members means.
-    Transition(Change),
+    Transition(Box<Change>),
     /// Follows the feed.
     Follow(FeedCursor, Phase),
     /// Follows the feed from where the members change, with all who stand there.
@@ -70,7 +70,7 @@ impl<'a> GroupStream<'a> {
     async fn step(&mut self, step: Step) -> Result<Step, Stop> {
         match step {
             Step::Begin { since, id } => Box::pin(self.begin(since, id)).await,
-            Step::Transition(change) => Box::pin(self.transition(change)).await,
+            Step::Transition(change) => Box::pin(self.transition(*change)).await,
             // Who follows keeps this future, perhaps for days.
             Step::Follow(from, phase) => self.follow(from, phase).await,
             Step::JoinShared(from) => Box::pin(self.follow_shared(from)).await,
@@ -206,8 +206,10 @@ impl<'a> GroupStream<'a> {
                 let standing = admitted(subscriber.standing(run, (anchor, safe_time)).await?)?;
                 Ok(Step::Follow(standing, Phase::Cutover(watermark)))
             }
-            Place::Replay(pages) => Ok(Step::Transition(self.resumed(pages, None, id).await?)),
-            Place::Recent { pages, at } => Ok(Step::Transition(self.resumed(*pages, Some(at), id).await?)),
+            Place::Replay(pages) => Ok(Step::Transition(self.resumed(pages, None, id).await?.into())),
+            Place::Recent { pages, at } => {
+                Ok(Step::Transition(self.resumed(*pages, Some(at), id).await?.into()))
+            }
             Place::Anew { .. }
             | Place::Live { .. }
             | Place::Cutover { .. }
@@ -282,7 +284,9 @@ impl<'a> GroupStream<'a> {
         };
         let group = GroupPages { from: None, to, leaving: false, batch: 0 };
         let pages = Replaying::beginning(run, watermark, subscriber.filter.hash32(), group);
-        Ok(Step::Transition(Change { pages, resumed: false, recent_after: None, trust: Trust::Verified, id }))
+        Ok(Step::Transition(
+            Change { pages, resumed: false, recent_after: None, trust: Trust::Verified, id }.into(),
+        ))
     }
 
     /// Rule 23: a place before all that was stamped after an instant, if it can be told who was a member there.
@@ -452,13 +456,9 @@ impl<'a> GroupStream<'a> {
             Phase::Moving { from } => {
                 let group = GroupPages { from: Some(from), to: last, leaving: true, batch: 0 };
                 let pages = Replaying::beginning(run, watermark, subscriber.filter.hash32(), group);
-                Ok(Step::Transition(Change {
-                    pages,
-                    resumed: false,
-                    recent_after: None,
-                    trust: Trust::Verified,
-                    id,
-                }))
+                Ok(Step::Transition(
+                    Change { pages, resumed: false, recent_after: None, trust: Trust::Verified, id }.into(),
+                ))
             }
             Phase::Fading { to, .. } => {
                 let then = self.members(to, &id).await?.patients;

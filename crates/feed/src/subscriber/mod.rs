@@ -58,10 +58,6 @@ impl Subscriber {
     /// Who follows keeps this future, perhaps for days. So what comes before has an allocation of its own, which ends
     /// with it.
     pub(crate) async fn run(&self, begin: Box<Begin>) -> SourceError {
-        if let Some(mut stream) = GroupStream::of(self) {
-            // Apart, so that all others need no room for it.
-            return Box::pin(stream.run(begin)).await;
-        }
         let mut entered = Box::pin(self.enter(begin)).await;
         loop {
             let from = match entered {
@@ -79,6 +75,14 @@ impl Subscriber {
                 return SourceError::Unavailable(lost.reason.into());
             }
             entered = Box::pin(self.stand(self.reset(lost))).await;
+        }
+    }
+
+    /// The same for a request at Group level.
+    pub(crate) async fn run_of_group(&self, begin: Box<Begin>) -> SourceError {
+        match GroupStream::of(self) {
+            Some(mut stream) => stream.run(begin).await,
+            None => Box::pin(self.run(begin)).await,
         }
     }
 
