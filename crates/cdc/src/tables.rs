@@ -3,8 +3,8 @@
 use crate::Settings;
 use crate::check::Finding;
 use crate::layout::{BadRows, OnBadRow, Pages, RowContext};
-use crate::on_disk::OnDisk;
 use crate::pages::PageContext;
+use crate::wal_flush::WalFlush;
 use crate::watermark::Watermarks;
 use bytes::Bytes;
 use feed::{Answer, Kind, Large, LargeRow, Page, PageRequest, PageRows, Sample, Source, SourceError};
@@ -33,15 +33,15 @@ impl Tables {
             base_urls: settings.base_urls.clone(),
             ..RowContext::default()
         };
-        let on_disk = OnDisk::default();
+        let wal_flush = WalFlush::default();
         let watermarks = Watermarks::start(
             settings.clone(),
             feed,
-            on_disk.clone(),
+            wal_flush.clone(),
             Arc::clone(&rows.before_images),
             shutdown,
         );
-        let context = PageContext { database: settings.database.clone(), on_disk, rows: rows.clone() };
+        let context = PageContext { database: settings.database.clone(), wal_flush, rows: rows.clone() };
         Arc::new(Self { watermarks, pages: settings.layout.pages(context), rows })
     }
 

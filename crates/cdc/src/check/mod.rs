@@ -5,15 +5,15 @@
 //! depends are in `crate::facts`, where the service looks at them too. What it does at its start and what is asked here
 //! share their statements: those of `publication`, `slot` and `watermarks`.
 
-mod absence;
+mod blockers;
 mod clock;
-mod holding;
 mod releases;
 mod role;
-mod room;
 mod server;
+mod slot_capacity;
 pub(crate) mod slot_state;
 mod standbys;
+mod wal_budget;
 
 use crate::facts;
 use crate::{Settings, describe_error};
@@ -125,7 +125,11 @@ async fn look(
     let slot = slot_state::ask(client, settings).await;
     let role = role::ask(connected, settings).await;
     let (there, active) = slot.as_ref().map_or((false, false), |facts| (facts.slot.is_some(), facts.active));
-    add(report, "room", room::ask(client).await.as_ref().map(|facts| room::judge(facts, there, active)));
+    add(
+        report,
+        "room",
+        slot_capacity::ask(client).await.as_ref().map(|facts| slot_capacity::judge(facts, there, active)),
+    );
     add(report, "standbys", standbys::ask(client).await.as_ref().map(standbys::judge));
     add(report, "role", role.as_ref().map(role::judge));
     for (subject, answer) in settings.layout.check(client, settings).await {
@@ -135,9 +139,9 @@ async fn look(
         }
     }
     add(report, "slot", slot.as_ref().map(|facts| slot_state::judge(facts, settings)));
-    let absence = absence::ask(client, settings).await;
-    add(report, "log volume", absence.as_ref().map(|facts| absence::judge(facts, retention)));
-    add(report, "transactions", holding::ask(client).await.as_ref().map(holding::judge));
+    let wal_budget = wal_budget::ask(client, settings).await;
+    add(report, "log volume", wal_budget.as_ref().map(|facts| wal_budget::judge(facts, retention)));
+    add(report, "transactions", blockers::ask(client).await.as_ref().map(blockers::judge));
     add(report, "clock", clock::ask(client).await.as_ref().map(clock::judge));
     Ok(())
 }

@@ -3,48 +3,28 @@
 //! [`run`] makes one session after the other. A session `prepare`s (both connections, publication, slot,
 //! and whether the journal may go on from where it is or a new epoch begins) and then streams.
 
+mod coalesce;
 mod error;
-mod look;
-mod pace;
 mod prepare;
 mod session;
+mod slot_monitor;
 
 pub use error::RunError;
 
-use crate::layout::{Layout, RowDecoder};
+use crate::layout::RowDecoder;
 use crate::sink::{FeedSink, Sink};
-use crate::{SlotName, SourceStatus};
+use crate::{Settings, SourceStatus};
 use error::{SessionError, chain};
 use feed::{Feed, Publisher};
 use pg::Backoff;
-use pg::{Database, Retry};
+use pg::Retry;
 use session::{End, Session};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The longest wait for the end of another process that holds the slot.
 const STAND_BY: Duration = Duration::from_secs(1);
-
-/// What is followed.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The database.
-    pub database: Database,
-    /// The slot, made if it is missing.
-    pub slot: SlotName,
-    /// The publication, made if it is missing and the role may.
-    pub publication: String,
-    /// What is known of the tables.
-    pub layout: Arc<dyn Layout>,
-    /// The database keeps at most this many bytes of log for us, about. Beyond that its disk comes first: the slot is
-    /// given up, and what it held is not read any more, so that subscribers are reset.
-    pub max_wal_held: u64,
-    /// The URLs below which the resources of this database stand: an absolute reference that begins with one of them names
-    /// one of them.
-    pub base_urls: fhir::BaseUrls,
-}
 
 /// Follows the database into the feed until `shutdown`; comes back from whatever passes. It should have a thread of its own,
 /// which it holds up for a tenth of a millisecond at times.

@@ -1,8 +1,8 @@
 //! Before the stream: connections, publication, slot; and whether the journal may go on.
 
-use super::Settings;
 use super::error::{RunError, SessionError};
-use super::look::look_at_slot;
+use super::slot_monitor::look_at_slot;
+use crate::Settings;
 use crate::SourceStatus;
 use crate::facts;
 use crate::identity::Identity;

@@ -1,10 +1,10 @@
 //! One session: prepared, then streaming, until it ends.
 
-use super::Settings;
+use super::coalesce::Coalesce;
 use super::error::{RunError, SessionError};
-use super::look::watch_database;
-use super::pace::Pace;
 use super::prepare::{Known, Prepared, prepare};
+use super::slot_monitor::watch_database;
+use crate::Settings;
 use crate::batch::Assembler;
 use crate::layout::RowDecoder;
 use crate::sink::Sink;
@@ -172,7 +172,7 @@ impl Session {
     ) -> Result<End, SessionError> {
         let mut acked = stream.acked();
         let mut passed = from;
-        let mut pace = Pace::new(Instant::now());
+        let mut coalesce = Coalesce::new(Instant::now());
         loop {
             let event = tokio::select! {
                 biased;
@@ -219,7 +219,7 @@ impl Session {
                 return self.not_published(error);
             }
             self.status.send_modify(|status| status.received_lsn = passed);
-            if let Some(pause) = pace.pause(messages, Instant::now()) {
+            if let Some(pause) = coalesce.pause(messages, Instant::now()) {
                 // Tokio's clock counts milliseconds. This holds up nobody else: see `run`.
                 #[allow(clippy::disallowed_methods)]
                 std::thread::sleep(pause);

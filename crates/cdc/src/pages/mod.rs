@@ -8,8 +8,8 @@ mod pool;
 pub use pool::{Connection, Purpose, failure};
 
 use crate::layout::RowContext;
-use crate::on_disk::OnDisk;
 use crate::tick;
+use crate::wal_flush::WalFlush;
 use feed::{Lsn, SourceError};
 use pool::Pool;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct PageContext {
     pub(crate) database: pg::Database,
-    pub(crate) on_disk: OnDisk,
+    pub(crate) wal_flush: WalFlush,
     /// What they have in common with the decoder.
     pub rows: RowContext,
 }
@@ -38,13 +38,13 @@ pub trait Prepared: Send + Sync + Sized {
 /// A few connections, each with what was [`Prepared`] on it.
 pub struct PagePool<S> {
     pool: Pool<S>,
-    on_disk: OnDisk,
+    wal_flush: WalFlush,
 }
 
 impl<S: Prepared> PagePool<S> {
     /// No connection is made before one is needed.
     pub fn new(context: &PageContext) -> Self {
-        Self { pool: Pool::new(context.database.clone()), on_disk: context.on_disk.clone() }
+        Self { pool: Pool::new(context.database.clone()), wal_flush: context.wal_flush.clone() }
     }
 
     /// Does what `work` does on one of the connections. That may have died while nobody used it: then once
@@ -86,7 +86,7 @@ impl<S: Prepared> PagePool<S> {
     pub async fn until_on_disk(&self, client: &Client, end: Option<Lsn>) -> Result<(), SourceError> {
         let failed = |error: tokio_postgres::Error| failure(&error);
         let Some(end) = end else { return Ok(()) };
-        self.on_disk.wait(client, end).await.map_err(failed)
+        self.wal_flush.wait(client, end).await.map_err(failed)
     }
 
     /// Does what `work` does on a connection of its own, which is closed after it.

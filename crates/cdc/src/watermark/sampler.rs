@@ -6,7 +6,7 @@ use crate::Settings;
 use crate::check::Finding;
 use crate::facts;
 use crate::layout::BeforeImages;
-use crate::on_disk::{OnDisk, is_durable};
+use crate::wal_flush::{WalFlush, is_durable};
 use feed::{Lsn, Position, Sample, SampleBase, SourceError};
 use fhir::Instant;
 use pg::database::retry_of;
@@ -85,7 +85,7 @@ impl Watermarks {
     pub(crate) fn start(
         settings: Settings,
         feed: feed::Feed,
-        on_disk: OnDisk,
+        wal_flush: WalFlush,
         before_images: Arc<BeforeImages>,
         shutdown: CancellationToken,
     ) -> Self {
@@ -102,7 +102,7 @@ impl Watermarks {
             closed_at: None,
             begins: None,
             unproven: None,
-            on_disk,
+            wal_flush,
             looked: None,
         };
         tokio::spawn(async move {
@@ -216,7 +216,7 @@ struct Sampler {
     begins: Option<(u64, Instant)>,
     /// A watermark of the clock's tick that did not hold at once: looked at again with the next tick.
     unproven: Option<(SampleBase, Draft)>,
-    on_disk: OnDisk,
+    wal_flush: WalFlush,
     /// When the facts were last looked at (`None`: too long ago for who asks now), and which of them failed.
     looked: Option<(Option<Clock>, Vec<Finding>)>,
 }
@@ -341,7 +341,7 @@ impl Sampler {
     /// A sample that a replay waits for.
     async fn answer(&mut self, client: &Client) -> Result<Sample, SampleError> {
         let (sample_base, draft) = self.sample(client, true).await?;
-        let on_disk = self.on_disk.wait(client, draft.sample.watermark.fence_lsn);
+        let on_disk = self.wal_flush.wait(client, draft.sample.watermark.fence_lsn);
         bounded_sample(async { on_disk.await.map_err(sample::standby) }).await?;
         self.feed.note_watermark(sample_base, draft.sample.watermark);
         // An older one must not be told after it.

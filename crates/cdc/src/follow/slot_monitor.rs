@@ -1,12 +1,12 @@
 //! What is watched while the log is read: how far the slot is behind, whether what is followed is still the same, and
 //! whether the server shuts down.
 
-use super::Settings;
 use super::error::SessionError;
+use crate::Settings;
 use crate::check::slot_state;
 use crate::identity::Identity;
-use crate::on_disk::{flush_lsn, force_durable};
 use crate::sink::LogEnds;
+use crate::wal_flush::{flush_lsn, force_durable};
 use crate::{SourceStatus, publication};
 use feed::Lsn;
 use pg::database::Ended;

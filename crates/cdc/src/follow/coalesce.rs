@@ -14,11 +14,11 @@ const FAST: Duration = Duration::from_micros(30);
 /// Far less than the time in which the server's buffers fill.
 const PAUSE: Duration = Duration::from_micros(100);
 
-pub(super) struct Pace {
+pub(super) struct Coalesce {
     last: Instant,
 }
 
-impl Pace {
+impl Coalesce {
     pub(super) fn new(now: Instant) -> Self {
         Self { last: now }
     }
@@ -38,12 +38,12 @@ mod tests {
     #[test]
     fn only_what_comes_fast_and_singly_is_let_gather() {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
+        let mut coalesce = Coalesce::new(start);
         let micros = |micros| start + Duration::from_micros(micros);
-        assert_eq!(pace.pause(3, micros(1_000)), None, "a thousand transactions a second");
-        assert_eq!(pace.pause(3, micros(1_020)), Some(PAUSE));
-        assert_eq!(pace.pause(40, micros(1_200)), None, "a gulp");
-        assert_eq!(pace.pause(1, micros(1_210)), Some(PAUSE));
-        assert_eq!(pace.pause(0, micros(1_210)), None);
+        assert_eq!(coalesce.pause(3, micros(1_000)), None, "a thousand transactions a second");
+        assert_eq!(coalesce.pause(3, micros(1_020)), Some(PAUSE));
+        assert_eq!(coalesce.pause(40, micros(1_200)), None, "a gulp");
+        assert_eq!(coalesce.pause(1, micros(1_210)), Some(PAUSE));
+        assert_eq!(coalesce.pause(0, micros(1_210)), None);
     }
 }

@@ -20,11 +20,11 @@ const FORCE_EVERY: Duration = Duration::from_secs(1);
 
 /// Waits for the database's disk. Its clones share the limit.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct OnDisk {
+pub(crate) struct WalFlush {
     forced: Arc<Mutex<Option<Instant>>>,
 }
 
-impl OnDisk {
+impl WalFlush {
     /// Waits until the log is on disk up to there.
     pub(crate) async fn wait(&self, client: &Client, end: Lsn) -> Result<(), Error> {
         let begun = Instant::now();
@@ -76,7 +76,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_who_wait_share_one_limit() {
-        let pages = OnDisk::default();
+        let pages = WalFlush::default();
         let watermark = pages.clone();
         assert!(pages.may_force());
         assert!(!watermark.may_force() && !pages.may_force(), "at once again");
