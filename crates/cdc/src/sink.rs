@@ -21,7 +21,7 @@ pub trait Sink: Send + Sync {
     fn durable(&self) -> watch::Receiver<Lsn>;
     /// See [`Feed::log_ended`]: to be called while this is busy.
     fn log_ends(&self) -> LogEnds;
-    /// See [`Feed::follows`].
+    /// See [`Feed::set_leader`].
     fn set_leader(&mut self, leads: bool);
     /// See [`Publisher::resume`].
     fn resume(&mut self, from: Lsn);

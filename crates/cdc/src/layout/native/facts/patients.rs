@@ -108,7 +108,8 @@ fn is_other(function: &Function) -> bool {
         .is_some_and(|ours| ours.body.trim() != function.body.trim())
 }
 
-/// The statements that make this right, but for the index: [`crate::build_patient_index`] makes that where it is missing.
+/// The statements that fix this, except for the index:
+/// [`build_patient_index`](crate::layout::native::build_patient_index) builds that where it is missing.
 pub(crate) async fn repairs(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
     Ok(repairs_of(&ask(client).await?))
 }
