@@ -1,6 +1,7 @@
 //! Pages of the tables, for replays.
 
 mod query;
+mod read_so_far;
 mod row;
 
 pub(super) use query::present;
@@ -17,6 +18,7 @@ use feed::{
 use fhir::{Instant, Patients, ResourceType, TypeSet};
 use futures_util::StreamExt;
 use query::{Parameters, Rows};
+use read_so_far::{End, ReadSoFar};
 use row::Found;
 use std::pin::pin;
 use std::sync::Arc;
@@ -513,48 +515,4 @@ async fn version_of_type(
     let failed = |error: tokio_postgres::Error| failure(&error);
     let row = client.query_opt(&query::one_version(kind), &[&name]).await.map_err(failed)?;
     Ok(row.map(|row| row.try_get(0)).transpose().map_err(failed)?.flatten())
-}
-
-/// What was read of a page.
-#[derive(Default)]
-struct ReadSoFar {
-    rows: i64,
-    /// What is streamed of them.
-    bytes: usize,
-    /// The last of them, if there are any.
-    last: (Instant, String),
-    /// That one, if it is large.
-    large: Option<LargeRow>,
-}
-
-/// What follows a page.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// Nothing.
-    Last,
-    /// Perhaps more.
-    More,
-    /// A row that is not like those before.
-    Unlike,
-}
-
-impl ReadSoFar {
-    /// Ends with a large row.
-    fn large(&mut self, row: &Found<'_>) -> Result<(), SourceError> {
-        let version = row.version_id.ok_or_else(|| row::unreadable("version_id"))?;
-        self.rows += 1;
-        let (stamp, id) = row.place();
-        self.large = Some(LargeRow { stamp: row.stamp, id: (*id).into(), version });
-        self.last = (stamp, id.into_owned());
-        Ok(())
-    }
-
-    fn finish(self, end: End) -> Page {
-        let rows = usize::try_from(self.rows).unwrap_or(usize::MAX);
-        let expected = rows.saturating_mul(PageRequest::LARGEST).checked_div(self.bytes);
-        let expected = expected.filter(|_| end == End::More && self.large.is_none());
-        let (stamp, id) = self.last;
-        let next = (rows > 0 && end != End::Last).then(|| (stamp, id.into()));
-        Page { next, expected, large: self.large }
-    }
 }
