@@ -180,7 +180,7 @@ impl Hub {
         true
     }
 
-    /// Begins anew: every listener finds its channel closed.
+    /// Resets the hub: every listener finds its channel closed.
     pub(crate) fn begin(&self, state: &State) {
         let mut inner = self.inner.lock();
         inner.head = Head { stale: inner.head.stale, ..Head::of(state) };
@@ -297,7 +297,7 @@ impl Hub {
         inner.head.stale = stale;
         let head = Arc::new(inner.head);
         for channel in inner.slots.iter().flatten() {
-            // Without a listener left there is nobody to tell.
+            // No listener is left.
             let _ = channel.sender.send(ChannelMessage::Freshness(Arc::clone(&head)));
         }
     }
@@ -363,7 +363,7 @@ impl Inner {
         number
     }
 
-    /// Who still listens to it goes on in the journal.
+    /// Its remaining listeners continue in the journal.
     fn close(&mut self, number: usize) {
         if let Some(channel) = self.slots[number].take() {
             self.channels.remove(&channel.key);

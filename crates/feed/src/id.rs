@@ -117,7 +117,7 @@ pub(crate) struct Cursor {
     pub(crate) id: Box<str>,
 }
 
-/// The text is no id that this service gave out.
+/// The text is not an id that this service gave out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not an event id of this service")]
 pub struct InvalidEventId;

@@ -97,7 +97,7 @@ impl Publisher {
         let (done, written) = oneshot::channel();
         self.writer.send(Publish::Taint { done })?;
         if written.await.is_err() {
-            // The journal failed meanwhile.
+            // The journal failed in between.
             let mut durable = self.shared.durable.clone();
             durable.wait_for(|durable| !durable.failing).await.map_err(|_| PublishError::Stopped)?;
             return Err(PublishError::Reopened);
@@ -166,7 +166,7 @@ impl Publisher {
         self.shared.past.lock().clone_from(&past);
         self.writer.send(Publish::Begin { state: Box::new(state.clone()), past, done })?;
         if written.await.is_err() {
-            // The journal failed meanwhile. What counts is what it has when it is open again.
+            // The journal failed in between. What counts is what it has when it is open again.
             let mut durable = self.shared.durable.clone();
             let open =
                 durable.wait_for(|durable| !durable.failing).await.map_err(|_| PublishError::Stopped)?;

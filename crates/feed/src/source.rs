@@ -133,10 +133,10 @@ pub struct Page {
 /// Why the database did not answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SourceError {
-    /// It is away, starting or stopping: it will come back.
+    /// It is away, starting or stopping: retry.
     #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// It refuses, and will until somebody mends it.
+    /// It refuses, and will until an operator fixes it.
     #[error("{0}")]
     Refused(String),
     /// What was asked for is not there any more: why, for the client.
@@ -192,7 +192,7 @@ pub trait Source: Send + Sync + 'static {
         Box::pin(async { Ok(false) })
     }
 
-    /// Writes a tick, which comes back with the log. On return it has been committed.
+    /// Writes a tick, which returns through the log. On return it has been committed.
     fn tick(&self) -> Answer<'_, ()> {
         Box::pin(async { Ok(()) })
     }

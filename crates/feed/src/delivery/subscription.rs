@@ -198,7 +198,7 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<Item, SourceError> {
         match self.items.next().await {
             Generated::Item(item, id) => {
-                // Who waits has passed nothing.
+                // A waiting subscriber has passed nothing.
                 if let Some(id) = id {
                     self.id = id;
                 }

@@ -1,4 +1,4 @@
-//! The members of a Group as of a position: the same for whoever asks, whenever.
+//! The members of a Group as of a position: every query gets the same answer.
 //!
 //! A Group's content as of a position is its newest change in the journal up to there; else what its oldest change after that
 //! replaced; else its row in the table, if the feed has passed a place in the log that was taken after the row was read: then
@@ -63,7 +63,7 @@ impl AsOf<'_> {
 
     async fn find_in_task(&self, question: Question) -> Result<Members, NoMembers> {
         let sets = &self.shared.member_sets;
-        // Somebody may have found it just now.
+        // Another task may have found it just now.
         if let Some(known) = sets.find(&question) {
             return Ok(known);
         }
@@ -111,7 +111,7 @@ impl AsOf<'_> {
                     Some(Err(why)) if root => {
                         return Err(NoMembers::Gone(format!("the Group cannot be followed: {why}")));
                     }
-                    // Who is in it for certain cannot be said.
+                    // Its members are not certain.
                     _ => continue,
                 },
             };
@@ -132,7 +132,7 @@ impl AsOf<'_> {
         Ok(contents.into_iter().find_map(|(_, content)| content))
     }
 
-    /// Who is a member from one position to another, both included.
+    /// The members from one position to another, both included.
     pub(crate) async fn span(&self, from: Position, to: Position) -> Result<Span, NoMembers> {
         let mut members = self.members(from).await?;
         let all = members.patients.clone();

@@ -1,4 +1,4 @@
-//! Who is a member of a Group.
+//! The members of a Group.
 
 use super::patient_set::PatientSet;
 use crate::{Position, SourceError};

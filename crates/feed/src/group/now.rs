@@ -31,7 +31,7 @@ pub enum GroupNow {
 #[derive(Clone)]
 pub(crate) struct GroupRead {
     pub(crate) now: GroupNow,
-    /// Whether somebody is a member of one of them for some time only.
+    /// Whether a patient is a member of one of them for a limited period.
     pub(crate) has_periods: bool,
 }
 

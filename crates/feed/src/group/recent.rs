@@ -33,7 +33,7 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// Reads them. An error is a reason to begin anew.
+    /// Reads them. After an error the client restarts.
     pub(super) async fn read(
         shared: &Arc<Shared>,
         watermark: Watermark,

@@ -91,7 +91,7 @@ impl PatientIndex {
         }
     }
 
-    /// Whether there is no patient in it.
+    /// Whether it has no patients.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.shards.iter().all(HashMap::is_empty)

@@ -31,7 +31,7 @@ const AHEAD: &str = "the change that the event id names has to come again from t
 /// Who waits outside of the channels looks this often whether the feed has become stale.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Why a subscriber cannot go on from where it stands; `since` is from where its reset goes on.
+/// Why a subscriber cannot resume from where it stands; `since` is from where its reset goes on.
 pub(crate) struct Lost {
     pub(crate) since: Instant,
     pub(crate) run: u64,
@@ -46,7 +46,7 @@ pub(crate) struct Lost {
 
 /// Why following has ended.
 pub(crate) enum Ended {
-    /// The subscriber cannot go on from where it stands.
+    /// The subscriber cannot resume from where it stands.
     Lost(Box<Lost>),
     /// With the next entry the members of its Group change.
     Moves,

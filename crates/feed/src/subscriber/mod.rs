@@ -110,7 +110,7 @@ impl Subscriber {
         }
     }
 
-    /// Follows the feed from there until it cannot go on.
+    /// Follows the feed from there until it cannot continue.
     async fn follow(&self, from: FeedCursor) -> Ended {
         let FeedCursor { run, last, trust, safe_time, cutover } = from;
         let change_filter = ChangeFilter::Request(self.filter.clone());
