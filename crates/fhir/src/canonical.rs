@@ -3,7 +3,7 @@
 //! FHIR R4 wants an absolute URI in `Coding.system`, `Extension.url` and an operation's definition,
 //! and does not want it to resolve. `https:` would need a domain that the project owns for as long
 //! as clients compare; a URL below the service's own base would differ in each installation; R4
-//! reserves `urn:oid:` and `urn:uuid:` in `Coding.system` for entries of HL7's registry.
+//! reserves `urn:oid:` and `urn:uuid:` in `Coding.system` for entries of the HL7 OID registry.
 
 /// A URI below the prefix that all of them share.
 macro_rules! urn {
