@@ -7,6 +7,7 @@ use tests::{Binary, Case, Client, Context, Reader, SOON, Site, Subscribe, What, 
 pub(crate) fn cases() -> Vec<Case> {
     cases![
         each a_patients_stream_follows_whose_each_resource_is,
+        once each_patient_of_a_sample_gets_what_sql_finds,
         each a_database_without_what_they_need_serves_all_other_streams,
     ]
 }
@@ -77,6 +78,55 @@ async fn a_patients_stream_follows_whose_each_resource_is(context: Context) -> R
         ensure!(sent(&a, id) == of_a, "{id}: {:?} {}", sent(&a, id), a.tail());
         ensure!(sent(&b, id) == of_b, "{id}: {:?} {}", sent(&b, id), b.tail());
     }
+    Ok(())
+}
+
+/// What belongs to a patient, found without the service: by the compartment's parameters of the types that the sample has
+/// (<https://hl7.org/fhir/R4/compartmentdefinition-patient.html>), of which some are never used in it.
+const OF_A_PATIENT: &str = "\
+    select resource_type, id from fhir.resource where (resource_type, id) = ('Patient', $1) \
+    union \
+    select resource_type, id from fhir.resource join (values \
+        ('Encounter', '$.subject'), \
+        ('Procedure', '$.subject'), ('Procedure', '$.performer.actor'), \
+        ('Observation', '$.subject'), ('Observation', '$.performer'), \
+        ('Condition', '$.subject'), ('Condition', '$.asserter'), \
+        ('MedicationRequest', '$.subject'), \
+        ('DiagnosticReport', '$.subject'), \
+        ('Provenance', '$.target'), \
+        ('MeasureReport', '$.subject'), \
+        ('DetectedIssue', '$.patient'), \
+        ('Immunization', '$.patient') \
+    ) parameters (resource_type, path) using (resource_type) \
+    where exists (select from jsonb_path_query(content::jsonb, (path || '.reference')::jsonpath) reference \
+        where reference #>> '{}' = 'Patient/' || $1)";
+
+async fn each_patient_of_a_sample_gets_what_sql_finds(context: Context) -> Result<()> {
+    let site = Site::start(&context).await?;
+    let binary = Binary::find()?;
+    let sample = binary.succeed(&["sample", "--patients", "20", "--as-of", "2026-11-25"])?.stdout;
+    let file = context.directory().join("sample.ndjson");
+    std::fs::write(&file, sample)?;
+    let path = file.to_str().context("a path that is not text")?;
+    binary.succeed(&["load", path, "--database-url", &site.cluster.url("postgres")])?;
+    site.settle().await?;
+    let patients =
+        site.sql.query("select id from fhir.resource where resource_type = 'Patient'", &[]).await?;
+    ensure!(patients.len() == 20, "{} patients", patients.len());
+    let mut all = 0;
+    for patient in patients {
+        let patient: String = patient.get(0);
+        let rows = site.sql.query(OF_A_PATIENT, &[&patient]).await?;
+        let mut expected: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        expected.sort_unstable();
+        let reader = site.live(of(&patient)).await?;
+        let keys = reader.heard.iter().filter_map(|heard| heard.what.key());
+        let mut got: Vec<_> = keys.map(|key| (key.resource_type.clone(), key.id.clone())).collect();
+        got.sort_unstable();
+        ensure!(got == expected, "{patient}: {got:?} instead of {expected:?}");
+        all += got.len();
+    }
+    ensure!(all > 1_000, "a sample of {all} resources tests little");
     Ok(())
 }
 
