@@ -85,8 +85,9 @@ impl Known {
 /// One that is in use.
 struct Used {
     set: Weak<PatientSet>,
-    /// See [`Members::next`].
-    next: Option<Instant>,
+    /// See [`Members::next`]: of each position at which the set is that of the members, as periods may differ where members do
+    /// not.
+    next: BTreeSet<Instant>,
 }
 
 impl MemberSets {
@@ -151,10 +152,11 @@ impl MemberSets {
         let set = known.into_iter().find(|known| **known == set).unwrap_or_else(|| Arc::new(set));
         let mut sets = self.used.lock();
         let used = sets.entry(group.into()).or_default();
-        used.retain(|other| {
-            other.set.strong_count() > 0 && !std::ptr::eq(other.set.as_ptr(), &raw const *set)
-        });
-        used.push(Used { set: Arc::downgrade(&set), next });
+        used.retain(|other| other.set.strong_count() > 0);
+        match used.iter_mut().find(|other| std::ptr::eq(other.set.as_ptr(), &raw const *set)) {
+            Some(known) => known.next.extend(next),
+            None => used.push(Used { set: Arc::downgrade(&set), next: next.into_iter().collect() }),
+        }
         sets.retain(|_, used| used.iter().any(|used| used.set.strong_count() > 0));
         set
     }
@@ -164,6 +166,39 @@ impl MemberSets {
     pub(crate) fn due(&self, time: Instant) -> Option<Instant> {
         let sets = self.used.lock();
         let used = sets.values().flatten().filter(|used| used.set.strong_count() > 0);
-        used.filter_map(|used| used.next).filter(|next| *next <= time).max()
+        used.filter_map(|used| used.next.range(..=time).next_back().copied()).max()
+    }
+
+    /// Forgets the moments up to the time of a tick that the journal has.
+    pub(crate) fn ticked(&self, time: Instant) {
+        for used in self.used.lock().values_mut().flatten() {
+            used.next.retain(|next| *next > time);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_of_one_position_is_due_whatever_is_asked_of_another_with_the_same_members() {
+        let sets = MemberSets::default();
+        let share = |next: Option<i64>| {
+            let mut set = PatientSet::default();
+            set.add(["a"]);
+            sets.share("g", set, next.map(Instant::from_unix_micros))
+        };
+        let due = |time| sets.due(Instant::from_unix_micros(time)).map(Instant::unix_micros);
+        let set = share(Some(20));
+        // As of an earlier position, for somebody who is behind.
+        for earlier in [Some(50), None] {
+            assert!(Arc::ptr_eq(&set, &share(earlier)));
+        }
+        assert_eq!((due(19), due(20), due(50)), (None, Some(20), Some(50)));
+        sets.ticked(Instant::from_unix_micros(30));
+        assert_eq!((due(49), due(50)), (None, Some(50)));
+        drop(set);
+        assert_eq!(due(50), None);
     }
 }

@@ -170,7 +170,10 @@ pub(crate) async fn keep_time(shared: Weak<Shared>) {
         // Who is behind will find the tick that there is.
         let head = shared.durable.borrow().head.position;
         let newest = shared.journal.read(move |journal| journal.tick_at(head)).await;
-        if matches!(newest, Ok(Some(newest)) if newest >= due) {
+        if let Ok(Some(newest)) = newest
+            && newest >= due
+        {
+            shared.member_sets.ticked(newest);
             continue;
         }
         let source = shared.source.borrow().clone();
