@@ -137,7 +137,9 @@ impl Transition<'_> {
         mut passed: EventId,
     ) -> Result<EventId, SourceError> {
         let Self { change, .. } = self;
-        let mut cursor = change.resumed.then(|| change.pages.cursor.clone());
+        // The id of the Group itself comes before all rows, and nothing was decided yet.
+        let rows = !change.pages.cursor.id.is_empty();
+        let mut cursor = (change.resumed && rows).then(|| change.pages.cursor.clone());
         let at = change.pages.group.as_ref().map(|group| (group.leaving, group.batch));
         let mut read_size = ReadSize::new(PageRequest::LARGEST);
         for leaving in [true, false] {

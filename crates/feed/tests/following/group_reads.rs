@@ -12,16 +12,18 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::sync::{Semaphore, watch};
 
 /// A table with a Group whose n-th read, which the test lets through, finds the n-th patient as its member.
-struct CountGuard {
+struct CountedGroup {
     tables: Empty,
     begun: watch::Sender<usize>,
     let_through: Semaphore,
     members: AtomicUsize,
     /// More text in the Group.
     padding: usize,
+    /// So often the rows of some patients were asked for, and not everybody's.
+    of_some: AtomicUsize,
 }
 
-impl CountGuard {
+impl CountedGroup {
     fn new(let_through: usize, padding: usize) -> Arc<Self> {
         let watermark = Watermark { safe_time: instant(1_000), fence_lsn: Lsn::new(1_000) };
         Arc::new(Self {
@@ -30,11 +32,12 @@ impl CountGuard {
             let_through: Semaphore::new(let_through),
             members: AtomicUsize::new(0),
             padding,
+            of_some: AtomicUsize::new(0),
         })
     }
 }
 
-impl Source for CountGuard {
+impl Source for CountedGroup {
     fn watermark(&self) -> Answer<'_, Sample> {
         self.tables.watermark()
     }
@@ -49,7 +52,12 @@ impl Source for CountGuard {
         types: TypeSet,
         patients: Option<Arc<Patients>>,
     ) -> Answer<'_, Vec<(Kind, ResourceType)>> {
+        self.of_some.fetch_add(usize::from(patients.is_some()), SeqCst);
         self.tables.present(since, types, patients)
+    }
+
+    fn are_most(&self, _: usize) -> Answer<'_, bool> {
+        Box::pin(async { Ok(true) })
     }
 
     fn tombstones_purged(&self) -> Answer<'_, Option<Instant>> {
@@ -89,7 +97,7 @@ fn member(found: GroupNow) -> String {
 async fn one_read_of_a_group_serves_all_who_asked_before_it_began() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, _publisher) = open(directory.path(), 1 << 20).await;
-    let tables = CountGuard::new(0, 0);
+    let tables = CountedGroup::new(0, 0);
     feed.set_source(tables.clone());
     let mut begun = tables.begun.subscribe();
 
@@ -126,7 +134,7 @@ async fn one_read_of_a_group_serves_all_who_asked_before_it_began() {
 async fn a_large_group_is_sent_in_pieces_from_one_file() {
     let directory = tempfile::tempdir().unwrap();
     let (feed, mut publisher) = open(directory.path(), 16 << 20).await;
-    feed.set_source(CountGuard::new(Semaphore::MAX_PERMITS, 3 << 20));
+    feed.set_source(CountedGroup::new(Semaphore::MAX_PERMITS, 3 << 20));
     publisher.publish(batch(2_000, ResourceType::PATIENT)).await.unwrap();
     let filter = Filter::of_group([ResourceType::GROUP].into_iter().collect(), "g", None);
     let mut streams: Vec<_> = (0..20).map(|_| feed.subscribe(filter.clone(), Begin::Since(None))).collect();
@@ -147,6 +155,25 @@ async fn a_large_group_is_sent_in_pieces_from_one_file() {
         assert!(text > 2 << 20);
         assert!(matches!(item(&mut stream).await, Item::Notice(Notice::Live { .. })));
     }
+}
+
+/// Patient by patient it would take hours for a Group of most patients.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_cut_after_the_group_reads_everybodys_rows_as_it_would_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let (feed, mut publisher) = open(directory.path(), 1 << 20).await;
+    let tables = CountedGroup::new(Semaphore::MAX_PERMITS, 0);
+    feed.set_source(tables.clone());
+    publisher.publish(batch(2_000, ResourceType::PATIENT)).await.unwrap();
+    let types = [ResourceType::GROUP, ResourceType::PATIENT];
+    let filter = Filter::of_group(types.into_iter().collect(), "g", None);
+    let mut cut = feed.subscribe(filter.clone(), Begin::Since(None));
+    assert!(!frames(item(&mut cut).await).open);
+    let after = Begin::After { id: Some(cut.id()), since: None };
+    drop(cut);
+    let mut resumed = feed.subscribe(filter, after);
+    assert!(matches!(item(&mut resumed).await, Item::Notice(Notice::Live { .. })));
+    assert_eq!(tables.of_some.load(SeqCst), 0);
 }
 
 fn frames(item: Item) -> Frames {
