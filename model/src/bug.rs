@@ -59,6 +59,8 @@ pub enum Bug {
     MembersFromTable,
     /// A Group whose earlier changes were dropped is read from its row, not from what its next change replaced.
     GroupWithoutBeforeImage,
+    /// A Group's row is believed although the journal has dropped a change of it that nobody sees yet.
+    RowBehindDroppedChange,
     /// A member at both of two positions counts as one in between.
     MembersAtBothEndsOnly,
     /// A leaver is silenced with the transition, not with the change of the Group.
@@ -94,6 +96,14 @@ pub enum Bug {
     SinceBeforeJournal,
     /// With a `_since` only who was a member then is taken back, not who came and went afterwards.
     CameAndWentIsKept,
+    /// Who leaves a shared transition goes on from where that is, not from the last id that it passed on.
+    GoesOnFromTransition,
+    /// Who joins a shared transition late begins with its next item, not with its first.
+    LateJoinerStartsAtNewest,
+    /// A shared transition serves all with the same filter, wherever they stand.
+    SharedByFilterAlone,
+    /// The items of a shared transition are passed on without their ids.
+    PassesOnWithoutIds,
 
     /// An id has no hash of its transaction, or it is not looked at.
     IdWithoutTransaction,

@@ -1,6 +1,7 @@
 //! The client: what it holds, and what must never reach it.
 
 use super::RESOURCES;
+use super::shared::{Item, Out};
 use super::subscriber::Place;
 use super::world::{Patients, Stamp};
 
@@ -45,7 +46,7 @@ impl Client {
     }
 
     /// A resource.
-    pub(super) fn resource(&mut self, key: usize, version: Stamp, patients: Patients, members: Patients) {
+    fn resource(&mut self, key: usize, version: Stamp, patients: Patients, members: Patients) {
         let violation = match self.heard[key].filter(|_| self.stale.is_none()) {
             Some(heard) if heard == version => Some(Violation::Twice),
             Some(heard) if heard > version => Some(Violation::Backwards),
@@ -59,13 +60,13 @@ impl Client {
     }
 
     /// A deletion, or a resource that left.
-    pub(super) fn removal(&mut self, key: usize) {
+    fn removal(&mut self, key: usize) {
         self.holds[key] = None;
         self.heard[key] = None;
         self.came(key);
     }
 
-    pub(super) fn reset_all(&mut self) {
+    fn reset_all(&mut self) {
         self.stale = Some(self.holds.map(|held| held.is_some()));
         self.heard = [None; RESOURCES];
     }
@@ -75,7 +76,7 @@ impl Client {
         self.heard = [None; RESOURCES];
     }
 
-    pub(super) fn live(&mut self, safe_time: Option<Stamp>) {
+    fn live(&mut self, safe_time: Option<Stamp>) {
         self.told = safe_time;
         for (key, stale) in self.stale.take().unwrap_or_default().into_iter().enumerate() {
             if stale {
@@ -93,5 +94,18 @@ impl Client {
         if let Some(stale) = &mut self.stale {
             stale[key] = false;
         }
+    }
+}
+
+impl Out for Client {
+    fn give(&mut self, item: Item, id: Place) {
+        match item {
+            Item::Resource(key, version, patients, members) => self.resource(key, version, patients, members),
+            Item::Removal(key) => self.removal(key),
+            Item::Live(safe_time) => self.live(safe_time),
+            Item::Position => {}
+            Item::ResetAll => self.reset_all(),
+        }
+        self.id = id;
     }
 }

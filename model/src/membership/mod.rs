@@ -12,10 +12,12 @@ mod pages;
 pub mod properties;
 mod roster;
 pub mod scenarios;
+mod shared;
 mod subscriber;
 mod world;
 
 pub use client::{Client, Violation};
+pub use shared::{Item, Limit, Shared};
 pub use subscriber::Place;
 pub use world::{Patients, Position, Stamp, Watermark, World, Write};
 
@@ -50,6 +52,10 @@ pub struct Membership {
     pub purges: u8,
     /// How often a watermark is sampled without a stream that asks.
     pub samples: u8,
+    /// Whether those who stand where the members change share the transition.
+    pub shared: bool,
+    /// How often a shared transition meets a limit.
+    pub limits: u8,
     /// The seeded mistake.
     pub bug: Option<Bug>,
     /// What has to happen in some order of the steps.
@@ -87,6 +93,12 @@ pub enum Reached {
     MovingResumed,
     /// A commit was in the feed before others saw it.
     DecodedUnseen,
+    /// The client passed on a shared transition to its end.
+    Shared,
+    /// It joined one that had sent something.
+    JoinedLate,
+    /// It left one in the middle, and went on from its last id.
+    WentOnAlone,
     /// Everything was written and told.
     Finished,
 }
@@ -98,10 +110,12 @@ pub struct State {
     client: Client,
     /// `None`: not connected.
     stream: Option<Place>,
+    shared: Option<Shared>,
     cuts: u8,
     since: u8,
     purges: u8,
     samples: u8,
+    limits: u8,
 }
 
 /// A step.
@@ -121,6 +135,10 @@ pub enum Step {
     Sample,
     /// The stream's next step.
     Stream,
+    /// The next step of the shared transition's task.
+    Shared,
+    /// The shared transition meets a limit at that step.
+    Limit(Limit),
     /// The connection is lost.
     Cut,
     /// The client connects, with its last id.
@@ -133,6 +151,10 @@ impl Membership {
     /// Who is asked for, by the whole history.
     fn true_members(&self, world: &World, position: world::Position) -> Patients {
         self.patients.unwrap_or_else(|| world.true_members(&self.first, position))
+    }
+
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
     }
 
     fn reach(&self, reached: Reached) {
@@ -160,8 +182,10 @@ impl Model for Membership {
             stream: Some(Place::Start),
             cuts: self.cuts,
             since: self.since,
+            shared: None,
             purges: self.purges,
             samples: self.samples,
+            limits: self.limits,
         }]
     }
 
@@ -183,6 +207,12 @@ impl Model for Membership {
         }
         if state.samples > 0 {
             steps.push(Step::Sample);
+        }
+        if self.shared && state.shared.as_ref().is_none_or(Shared::runs) {
+            steps.push(Step::Shared);
+            if state.limits > 0 {
+                steps.extend([Limit::Full, Limit::Reclaimed].map(Step::Limit));
+            }
         }
         match state.stream {
             None => {
@@ -222,11 +252,22 @@ impl Model for Membership {
             }
             Step::Stream => {
                 let place = next.stream?;
-                let mut stream = Stream { model: self, world: &mut next.world, client: &mut next.client };
-                next.stream = Some(stream.step(place)?);
+                let mut stream = Stream { model: self, world: &mut next.world, out: &mut next.client };
+                next.stream = Some(match place {
+                    Place::Shared(_, passed) => self.pass_on(&mut next, passed)?,
+                    place => match stream.step(place)? {
+                        Place::Shared(from, _) => self.join_shared(&mut next, from),
+                        place => place,
+                    },
+                });
                 if next.is_told() && next.world.writes.iter().all(|progress| *progress == Progress::Visible) {
                     self.reach(Reached::Finished);
                 }
+            }
+            Step::Shared => self.run_shared(&mut next)?,
+            Step::Limit(limit) => {
+                next.limits -= 1;
+                self.limit_shared(&mut next, limit)?;
             }
             Step::Cut => {
                 next.cuts -= 1;
@@ -246,7 +287,7 @@ impl Model for Membership {
                 next.since -= 1;
                 let since = next.client.told?;
                 next.client.forget_id();
-                let mut stream = Stream { model: self, world: &mut next.world, client: &mut next.client };
+                let mut stream = Stream { model: self, world: &mut next.world, out: &mut next.client };
                 next.stream = Some(stream.since(since));
             }
         }

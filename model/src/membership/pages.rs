@@ -55,8 +55,7 @@ impl Stream<'_> {
             .find(|place| watermark.leaves_to_feed(*place, &log[*place]))
             .unwrap_or(log.len());
         let following = Following { cutover: Some(watermark), ..Following::at(position) };
-        self.live(watermark.safe_time);
-        self.client.id = Place::Following(following);
+        self.live(watermark.safe_time, Place::Following(following));
         Place::Following(following)
     }
 }

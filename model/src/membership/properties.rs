@@ -56,6 +56,9 @@ impl Reached {
             DecodedUnseen => "the feed had a commit that nobody could see",
             LeftFilter => "a resource left the filter and stayed a member's",
             CameBackSince => "a client came back with `_since`",
+            Shared => "a shared transition was passed on to its end",
+            JoinedLate => "a shared transition was joined late",
+            WentOnAlone => "a shared transition was left in the middle",
             Finished => "everything was written and told",
         }
     }

@@ -34,7 +34,9 @@ impl World {
             return Ok(members(self.log[place].old));
         }
         // A row that is younger than what the feed has passed for sure, or that is gone: its change may not have come yet.
-        let certain = row.is_some_and(|row| row.stamp <= self.passed_safe_time());
+        // While the journal has dropped what nobody may see yet, the row may be of before that.
+        let seen = self.floor_stamp <= self.passed_safe_time() || bug == Some(Bug::RowBehindDroppedChange);
+        let certain = seen && row.is_some_and(|row| row.stamp <= self.passed_safe_time());
         if !certain && !self.is_at_rest() {
             return Err(Wait);
         }

@@ -101,6 +101,27 @@ pub fn all() -> Vec<Membership> {
             cuts: 2,
             ..came_and_went()
         },
+        Membership {
+            name: "a shared transition: one leaves",
+            limits: 1,
+            reached: SHARED,
+            ..shared(leaves())
+        },
+        Membership {
+            name: "a shared transition: one leaves and joins again",
+            limits: 1,
+            cuts: 1,
+            reached: SHARED,
+            ..shared(leaves_and_joins())
+        },
+        Membership {
+            name: "a shared transition: one joins; entries are dropped",
+            limits: 1,
+            purges: 1,
+            reached: &[Reached::Shared, Reached::JoinedLate, Reached::WentOnAlone, Reached::Reset],
+            writes: vec![write(GROUP, ANN | BOB), write(1, ANN)],
+            ..shared(joins())
+        },
     ]
     .into_iter()
     .map(|mut scenario| {
@@ -130,6 +151,7 @@ pub fn mistakes() -> Vec<(&'static str, Membership)> {
         (Bug::NoBeforeImage, joins(), EXACT_AT_REST),
         (Bug::MembersFromTable, leaves(), MEMBERS_ONLY),
         (Bug::GroupWithoutBeforeImage, purged, MEMBERS_ONLY),
+        (Bug::RowBehindDroppedChange, Membership { purges: 1, ..joins() }, EXACT_AT_REST),
         (Bug::MembersAtBothEndsOnly, leaves_and_joins(), EXACT_AT_REST),
         (Bug::SilencedLate, leaves(), MEMBERS_ONLY),
         (Bug::LeaversDeletionsSilenced, leaves_and_deletes(), EXACT_AT_REST),
@@ -149,6 +171,10 @@ pub fn mistakes() -> Vec<(&'static str, Membership)> {
         (Bug::SinceIgnoresGroups, since(), EXACT_AT_REST),
         (Bug::SinceBeforeJournal, Membership { purges: 1, ..since() }, EXACT_AT_REST),
         (Bug::CameAndWentIsKept, came_and_went(), EXACT_AT_REST),
+        (Bug::GoesOnFromTransition, Membership { limits: 1, ..shared(joins()) }, EXACT_AT_REST),
+        (Bug::LateJoinerStartsAtNewest, shared(joins()), EXACT_AT_REST),
+        (Bug::SharedByFilterAlone, Membership { cuts: 0, since: 0, ..shared(came_and_went()) }, NEVER_TWICE),
+        (Bug::PassesOnWithoutIds, Membership { limits: 1, ..shared(joins()) }, NEVER_TWICE),
     ]
     .into_iter()
     .map(|(bug, scenario, violated)| (violated, Membership { bug: Some(bug), ..scenario }))
@@ -240,6 +266,14 @@ fn came_and_went() -> Membership {
     }
 }
 
+/// What a shared transition is about.
+const SHARED: &[Reached] = &[Reached::Shared, Reached::JoinedLate, Reached::WentOnAlone];
+
+/// The same for one of several who stand where the members change.
+fn shared(alone: Membership) -> Membership {
+    Membership { shared: true, ..alone }
+}
+
 /// Nobody, nothing, and no faults.
 fn plain() -> Membership {
     Membership {
@@ -252,6 +286,8 @@ fn plain() -> Membership {
         since: 0,
         purges: 0,
         samples: 0,
+        shared: false,
+        limits: 0,
         bug: None,
         reached: &[],
         coverage: Coverage::default(),

@@ -1,7 +1,7 @@
 //! A stream of one Group: it begins, pages joiners in and leavers out, and follows.
 
-use super::client::Client;
 use super::roster::Wait;
+use super::shared::{Item, Out};
 use super::world::{Entry, Patients, Position, Stamp, Watermark, World};
 use super::{KEYS, Membership, RESOURCES, Reached};
 use crate::Bug;
@@ -19,6 +19,8 @@ pub enum Place {
     Paging(Paging),
     /// Everything up to a position was sent.
     Following(Following),
+    /// Within the shared transition from where the members change, of which so many items were passed on. No id has it.
+    Shared(Position, usize),
 }
 
 /// A transition: who joined and who left between two positions.
@@ -92,11 +94,11 @@ struct Transition {
     stay: Patients,
 }
 
-/// The world and the client, as a step of the stream sees them.
+/// The world and what takes the items, as a step of the stream sees them.
 pub(super) struct Stream<'a> {
     pub(super) model: &'a Membership,
     pub(super) world: &'a mut World,
-    pub(super) client: &'a mut Client,
+    pub(super) out: &'a mut dyn Out,
 }
 
 impl Stream<'_> {
@@ -118,6 +120,8 @@ impl Stream<'_> {
             Place::Pages(pages) => Some(self.pages(pages)),
             Place::Following(following) if self.lost(following.oldest()) => Some(self.reset()),
             Place::Following(following) => self.follow(following).unwrap_or(None),
+            // The client alone takes these steps.
+            Place::Shared(..) => None,
         }
     }
 
@@ -168,9 +172,9 @@ impl Stream<'_> {
     }
 
     /// `live`, and the safe time that comes with it.
-    pub(super) fn live(&mut self, safe_time: Stamp) {
+    pub(super) fn live(&mut self, safe_time: Stamp, id: Place) {
         // Only who may come back with it keeps it: otherwise it would only multiply the states.
-        self.client.live(Some(safe_time).filter(|_| self.model.since > 0));
+        self.out.give(Item::Live(Some(safe_time).filter(|_| self.model.since > 0)), id);
     }
 
     pub(super) const fn lost(&self, oldest: Position) -> bool {
@@ -184,8 +188,7 @@ impl Stream<'_> {
 
     pub(super) fn reset(&mut self) -> Place {
         self.model.reach(Reached::Reset);
-        self.client.reset_all();
-        self.client.id = Place::Start;
+        self.out.give(Item::ResetAll, Place::Start);
         Place::Start
     }
 
@@ -198,13 +201,11 @@ impl Stream<'_> {
         id: Place,
     ) {
         let members = self.model.true_members(self.world, at);
-        self.client.resource(key, version, patients, members);
-        self.client.id = id;
+        self.out.give(Item::Resource(key, version, patients, members), id);
     }
 
     pub(super) fn removal(&mut self, key: usize, id: Place) {
-        self.client.removal(key);
-        self.client.id = id;
+        self.out.give(Item::Removal(key), id);
     }
 
     fn begin(&self, at: Position, from: Option<Position>, watermark: Watermark) -> Place {
@@ -340,9 +341,18 @@ impl Stream<'_> {
         if paging.from.is_some() && transition.join != 0 {
             self.model.reach(Reached::Joined);
         }
-        self.live(paging.watermark.safe_time);
-        self.client.id = Place::Following(following);
+        self.live(paging.watermark.safe_time, Place::Following(following));
         Place::Following(following)
+    }
+
+    /// The first position from this one on after which the members change.
+    pub(super) fn next_change(&mut self, position: Position) -> Option<Position> {
+        (position..self.world.decoded).find(|at| self.members_change(*at) == Ok(true))
+    }
+
+    /// Whether the members change with the entry at a position.
+    fn members_change(&self, at: Position) -> Result<bool, Wait> {
+        Ok(self.world.log[at].is_group() && self.members(at)? != self.members(at + 1)?)
     }
 
     /// One step of following; `Ok(None)` at the head.
@@ -368,6 +378,9 @@ impl Stream<'_> {
         }
         if position >= self.world.decoded {
             return Ok(None);
+        }
+        if self.model.shared && from.is_none() && self.members_change(position)? {
+            return Ok(Some(Place::Shared(position, 0)));
         }
         self.entry(following).map(|following| Some(Place::Following(following)))
     }
@@ -396,11 +409,9 @@ impl Stream<'_> {
             keep = self.ever(at, position)? | self.ever(from, at)?;
         }
         let mut next = Following { position: position + 1, ..following };
-        if entry.is_group() && from.is_none() && fading.is_none() {
+        if from.is_none() && fading.is_none() && self.members_change(position)? {
             // The members change from here on.
-            if self.members(position + 1)? != keep {
-                (next.from, next.cutover) = (Some(position), None);
-            }
+            (next.from, next.cutover) = (Some(position), None);
         }
         let mut told = Following { watermark: None, ..next };
         if self.has(Bug::MovingForgetsFrom) && fading.is_none() {
@@ -411,8 +422,7 @@ impl Stream<'_> {
             return Ok(next);
         }
         if entry.is_group() {
-            // A position.
-            self.client.id = id;
+            self.out.give(Item::Position, id);
         } else if entry.new.is_some_and(|content| self.is_in(content, send)) {
             self.model.reach(Reached::LiveSent);
             self.resource(entry.key, entry.stamp, entry.new.unwrap_or(0), position + 1, id);
