@@ -4,7 +4,7 @@
 export function noticeIn(outcome) {
   const issue = outcome?.issue?.[0];
   if (!issue || outcome.id !== undefined) return undefined;
-  const extension = issue.extension?.find(({ url }) => url.endsWith("/transaction-time"));
+  const extension = issue.extension?.find(({ url }) => url === "urn:fhir-tail:transaction-time");
   return {
     code: issue.details?.coding?.[0]?.code ?? issue.code,
     text: issue.diagnostics ?? "",

@@ -32,7 +32,7 @@ test("an instant has a time and a zone", () => {
 
 test("what the service makes is told from what is stored", () => {
   const issue = [{ code: "informational", details: { coding: [{ code: "live" }] }, diagnostics: "now",
-    extension: [{ url: "https://example.org/transaction-time", valueInstant: "2026-01-01T00:00:00Z" }] }];
+    extension: [{ url: "urn:fhir-tail:transaction-time", valueInstant: "2026-01-01T00:00:00Z" }] }];
   assert.deepEqual(noticeIn({ issue }), { code: "live", text: "now", about: [], transactionTime: "2026-01-01T00:00:00Z" });
   assert.equal(noticeIn({ id: "1", issue }), undefined);
   const entry = [{ request: { method: "DELETE", url: "Patient/p.1" } }];
