@@ -14,10 +14,8 @@ use crate::replay::persist;
 use crate::shared::Shared;
 use bytes::Bytes;
 use fhir::{Instant, Patients};
-use futures_util::FutureExt as _;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokio_util::task::AbortOnDropHandle;
 
 /// Members from one position to another.
 #[derive(Default)]
@@ -48,15 +46,13 @@ impl AsOf<'_> {
             return Ok(known);
         }
         // A thousand may ask at once, and a Group may have a hundred thousand members.
-        let answer = sets.found(&question, || {
+        let answer = sets.finding.join(&question, Err(NoMembers::NotKept(UNREADABLE)), || {
             let (shared, id, only) = (self.shared.clone(), Box::<str>::from(self.id), self.only.cloned());
             let question = question.clone();
             let work = Generator::new(|out| async move {
                 AsOf { shared: &shared, out: &out, id: &id, only: only.as_ref() }.find_in_task(question).await
             });
-            let task = AbortOnDropHandle::new(tokio::spawn(work.end()));
-            let answer = async move { task.await.unwrap_or(Err(NoMembers::NotKept(UNREADABLE))) };
-            answer.boxed().shared()
+            work.end()
         });
         answer.await
     }

@@ -1,9 +1,9 @@
 //! The members of a Group.
 
+use super::in_flight::InFlight;
 use super::patient_set::PatientSet;
 use crate::{Position, SourceError};
 use fhir::{Instant, Patients};
-use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -43,18 +43,13 @@ pub(crate) struct MemberSets {
     used: Mutex<HashMap<Box<str>, Vec<Used>>>,
     /// The members of some Groups at some positions, newest last: who follows a change of members asks for the same ones again.
     known: Mutex<VecDeque<(Question, Known)>>,
-    /// What is being found. It is given up when nobody waits for it.
-    finding: Mutex<HashMap<Question, WeakShared<Answer>>>,
+    pub(super) finding: InFlight<Question, Result<Members, NoMembers>>,
 }
 
 /// So many answers are kept. Their sets are kept for a moment only, unless they are in use.
 const KNOWN: usize = 256;
 /// All who follow a Group ask for the same sets within a moment, and not all of them at once.
 pub(super) const MOMENT: Duration = Duration::from_secs(5);
-
-/// An answer that is being found, by a task of its own: who asked first may be a client that takes nothing for hours.
-pub(super) type Finding = Shared<Answer>;
-type Answer = BoxFuture<'static, Result<Members, NoMembers>>;
 
 /// Whose members are asked for, and when.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -130,18 +125,6 @@ impl MemberSets {
         // What nobody uses is freed without the lock.
         drop(known);
         drop(gone);
-    }
-
-    /// The answer that is being found, or that is found from now on.
-    pub(super) fn found(&self, question: &Question, find: impl FnOnce() -> Finding) -> Finding {
-        let mut finding = self.finding.lock();
-        if let Some(answer) = finding.get(question).and_then(WeakShared::upgrade) {
-            return answer;
-        }
-        finding.retain(|_, answer| answer.upgrade().is_some());
-        let answer = find();
-        finding.extend(answer.downgrade().map(|answer| (question.clone(), answer)));
-        answer
     }
 
     /// The set that is equal to this one and in use, or this one.

@@ -1,6 +1,7 @@
 //! Streams of a Group's members, who may change while one listens: see `docs/membership.md`, whose rules have numbers.
 
 mod as_of;
+mod in_flight;
 mod itself;
 mod members;
 mod now;

@@ -1,17 +1,15 @@
 //! A Group as it is in the tables now: whether a stream of its members can begin.
 
+use super::in_flight::InFlight;
 use crate::shared::Shared;
 use crate::{Source, SourceError};
 use bytes::Bytes;
 use fhir::{BaseUrls, GroupContent, Instant, Patients, UninterpretableGroup};
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared as SharedFuture, WeakShared};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::task::AbortOnDropHandle;
 
 /// How often it is looked whether a period has begun or ended.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -38,81 +36,26 @@ pub(crate) struct GroupRead {
 /// Reads of Groups. A read serves all who asked before it began, and no one who asked later, who may have written the Group
 /// in between: a thousand streams that open at once cost a few reads of a large Group.
 #[derive(Default)]
-pub(crate) struct GroupReads(Mutex<HashMap<Box<str>, Reads>>);
-
-/// The reads of one Group, one after the other.
-#[derive(Default)]
-struct Reads {
-    /// Locked while one is running.
-    running: Arc<tokio::sync::Mutex<()>>,
-    /// The one that has not begun. It is given up when nobody waits for it.
-    next: Option<WeakShared<Answer>>,
+pub(crate) struct GroupReads {
+    /// The reads that have not begun.
+    next: InFlight<Box<str>, Result<GroupRead, SourceError>>,
+    /// Locked while a Group is being read.
+    running: Mutex<HashMap<Box<str>, Arc<tokio::sync::Mutex<()>>>>,
 }
-
-type Answer = BoxFuture<'static, Result<GroupRead, SourceError>>;
 
 impl GroupReads {
-    /// The read that begins next.
-    fn next(&self, shared: &Arc<Shared>, source: &Arc<dyn Source>, id: &str) -> SharedFuture<Answer> {
-        let mut groups = self.0.lock();
-        if let Some(next) = groups.get(id).and_then(Reads::next) {
-            return next;
-        }
-        groups.retain(|_, reads| Arc::strong_count(&reads.running) > 1);
-        let reads = groups.entry(id.into()).or_default();
-        let read = begin_in_turn(shared.clone(), source.clone(), id.into(), reads.running.clone());
-        // A task of its own: who asked first may be a client that reads nothing for hours.
-        let task = AbortOnDropHandle::new(tokio::spawn(read));
-        let answer = async move {
-            task.await.unwrap_or_else(|_| Err(SourceError::Unavailable("the Group cannot be read".into())))
-        };
-        let answer = answer.boxed().shared();
-        reads.next = answer.downgrade();
-        answer
+    fn turn(&self, id: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut running = self.running.lock();
+        running.retain(|_, turn| Arc::strong_count(turn) > 1);
+        running.entry(id.into()).or_default().clone()
     }
-
-    /// Whoever asks from here on waits for another read.
-    fn begun(&self, id: &str) {
-        if let Some(reads) = self.0.lock().get_mut(id) {
-            reads.next = None;
-        }
-    }
-}
-
-impl Reads {
-    fn next(&self) -> Option<SharedFuture<Answer>> {
-        self.next.as_ref().and_then(WeakShared::upgrade)
-    }
-}
-
-async fn begin_in_turn(
-    shared: Arc<Shared>,
-    source: Arc<dyn Source>,
-    id: Box<str>,
-    running: Arc<tokio::sync::Mutex<()>>,
-) -> Result<GroupRead, SourceError> {
-    let _running = running.lock().await;
-    shared.group_reads.begun(&id);
-    let tree = tree(&*source, &shared.base_urls, &id).await?;
-    // By our own clock: who joins or leaves at this very moment may be told either.
-    let now = now();
-    Ok(match tree {
-        None => GroupRead { now: GroupNow::Missing, has_periods: false },
-        Some(Err(why)) => GroupRead { now: GroupNow::Uninterpretable(why.to_string()), has_periods: false },
-        Some(Ok(tree)) => GroupRead {
-            now: GroupNow::Members(
-                Patients::from_ids(tree.iter().flat_map(|read| read.members_at(now))).into(),
-            ),
-            has_periods: tree.iter().any(GroupContent::has_periods),
-        },
-    })
 }
 
 /// What a Group and those that are nested in it say of their members, the Group first; `None`: it is not stored. Who is in a
 /// nested one that is not, or cannot be interpreted, cannot be said for certain: it is left out.
 async fn tree(
     source: &dyn Source,
-    bases: &BaseUrls,
+    bases: &Arc<BaseUrls>,
     id: &str,
 ) -> Result<Option<Result<Vec<GroupContent>, UninterpretableGroup>>, SourceError> {
     let (mut seen, mut tree) = (BTreeSet::new(), Vec::new());
@@ -141,7 +84,7 @@ async fn tree(
 /// Reads what a Group says of its members, which takes a while if it is large; `None` if the process ends.
 pub(super) async fn members_of(
     content: Bytes,
-    bases: &BaseUrls,
+    bases: &Arc<BaseUrls>,
 ) -> Option<Result<GroupContent, UninterpretableGroup>> {
     let bases = bases.clone();
     tokio::task::spawn_blocking(move || GroupContent::read(&content, &bases)).await.ok()
@@ -154,8 +97,35 @@ impl Shared {
         source: &Arc<dyn Source>,
         id: &str,
     ) -> Result<GroupRead, SourceError> {
-        self.group_reads.next(self, source, id).await
+        let lost = Err(SourceError::Unavailable("the Group cannot be read".into()));
+        let id = Box::<str>::from(id);
+        let read = self.group_reads.next.join(&id, lost, || {
+            let (shared, source, id) = (self.clone(), source.clone(), id.clone());
+            let turn = self.group_reads.turn(&id);
+            async move {
+                let _running = turn.lock().await;
+                shared.group_reads.next.close(&id);
+                read(&*source, &shared.base_urls, &id).await
+            }
+        });
+        read.await
     }
+}
+
+async fn read(source: &dyn Source, bases: &Arc<BaseUrls>, id: &str) -> Result<GroupRead, SourceError> {
+    let tree = tree(source, bases, id).await?;
+    // By our own clock: who joins or leaves at this very moment may be told either.
+    let now = now();
+    Ok(match tree {
+        None => GroupRead { now: GroupNow::Missing, has_periods: false },
+        Some(Err(why)) => GroupRead { now: GroupNow::Uninterpretable(why.to_string()), has_periods: false },
+        Some(Ok(tree)) => GroupRead {
+            now: GroupNow::Members(
+                Patients::from_ids(tree.iter().flat_map(|read| read.members_at(now))).into(),
+            ),
+            has_periods: tree.iter().any(GroupContent::has_periods),
+        },
+    })
 }
 
 /// Has ticks written when somebody comes to be a member, or ceases to be, for as long as there is a feed.
