@@ -57,8 +57,8 @@ pub(super) async fn measure(lab: &Lab) -> Result<Measured> {
     .into())
 }
 
-/// Kilobytes of resident memory for each of so many subscribers, beyond what a service with twice as many has; and those that
-/// are measured. What many need while they open at once stays with the allocator, and serves those that open later.
+/// Opens `2 * streams` subscribers and then `streams` more. Returns the kilobytes of resident memory that each of the latter
+/// adds, and their crowd. The memory that many need while they open at once stays with the allocator for later ones.
 async fn one_more(site: &mut Site, streams: u32, of_group: bool) -> Result<(f64, Crowd)> {
     site.server.terminate(Duration::from_secs(30)).await?;
     site.server.start().await?;

@@ -57,6 +57,17 @@ impl fmt::Display for Finding {
     }
 }
 
+#[cfg(test)]
+impl Finding {
+    /// The only one that does not pass.
+    pub(crate) fn only_bad(findings: Vec<Self>) -> Self {
+        let mut bad: Vec<_> =
+            findings.into_iter().filter(|finding| finding.verdict != Verdict::Pass).collect();
+        assert_eq!(bad.len(), 1, "{bad:?}");
+        bad.remove(0)
+    }
+}
+
 impl Finding {
     pub(crate) fn new(subject: &'static str, verdict: Verdict, message: impl Into<String>) -> Self {
         Self { subject, verdict, message: message.into(), sql: None }

@@ -168,19 +168,11 @@ fn held(facts: &Facts, max_wal_held: u64) -> Finding {
 mod tests {
     use super::*;
     use feed::Lsn;
-    use pg::Database;
 
     const GIB: u64 = 1 << 30;
 
     fn settings() -> Settings {
-        Settings {
-            database: Database::parse_with("postgres://u@h/d", &|_| None).unwrap(),
-            slot: "s".parse().unwrap(),
-            publication: "p".into(),
-            layout: std::sync::Arc::new(crate::layout::native::Native::default()),
-            max_wal_held: 10 * GIB,
-            base_urls: fhir::BaseUrls::default(),
-        }
+        Settings { max_wal_held: 10 * GIB, ..crate::layout::native::settings() }
     }
 
     fn well() -> Facts {

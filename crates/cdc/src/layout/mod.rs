@@ -154,7 +154,8 @@ pub trait Pages: Send + Sync {
     /// A Group as it is streamed; `None` if it is not there, or cannot be streamed.
     fn group<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Bytes>>;
 
-    /// Whether so many patients are so large a part of all that their rows are not looked for one by one.
+    /// Whether this many patients are such a large share that reading all rows costs less than looking up
+    /// each patient's.
     fn are_most(&self, patients: usize) -> Answer<'_, bool>;
 
     /// Those of these patients that are stored.

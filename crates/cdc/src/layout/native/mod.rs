@@ -98,3 +98,16 @@ impl Stamps for Native {
         Box::pin(stamps::tombstones_purged(client))
     }
 }
+
+/// Settings that follow this layout, for tests that connect to nothing.
+#[cfg(test)]
+pub(crate) fn settings() -> Settings {
+    Settings {
+        database: pg::Database::parse_with("postgres://u@h/d", &|_| None).unwrap(),
+        slot: "s".parse().unwrap(),
+        publication: "p".into(),
+        layout: std::sync::Arc::new(Native::default()),
+        max_wal_held: 1,
+        base_urls: fhir::BaseUrls::default(),
+    }
+}

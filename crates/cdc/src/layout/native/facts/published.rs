@@ -37,19 +37,8 @@ mod tests {
     use super::*;
     use crate::TableName;
     use crate::check::Verdict;
+    use crate::layout::native::settings;
     use crate::publication::PublishedTable;
-    use pg::Database;
-
-    fn settings() -> Settings {
-        Settings {
-            database: Database::parse_with("postgres://u@h/d", &|_| None).unwrap(),
-            slot: "s".parse().unwrap(),
-            publication: "p".into(),
-            layout: std::sync::Arc::new(crate::layout::native::Native::default()),
-            max_wal_held: 1,
-            base_urls: fhir::BaseUrls::default(),
-        }
-    }
 
     fn well() -> Published {
         let tables = settings().layout.tables().to_vec().into_iter();
